@@ -1,2 +1,58 @@
-//! bin
-fn main() {}
+//! `cargo xtask bench NAME`: measurements of Nearcache against its peers.
+//!
+//! Each measurement is one module with `run(&Args) -> Table`: it prepares both sides, measures
+//! them in interleaved rounds ([`rounds`]) and returns a [`table::Table`]; this file prints it and
+//! writes it as JSON ([`json`]).
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    reason = "the table on stdout is what the program is for"
+)]
+
+mod cpu;
+mod hit_ratio;
+mod json;
+mod memory;
+mod rounds;
+mod store;
+mod table;
+mod traces;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Nearcache against its peers; prints a table and writes it as JSON.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Folder for the JSON file.
+    #[arg(long, global = true, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Reads and writes of the store in this process (perf-A1, A2, A5).
+    Store(store::Args),
+    /// Hit ratio over recorded traces, as share of Belady's optimum (perf-A3).
+    HitRatio(hit_ratio::Args),
+    /// Memory per entry (perf-A4).
+    Memory(memory::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let table = match &cli.bench {
+        Bench::Store(args) => store::run(args),
+        Bench::HitRatio(args) => hit_ratio::run(args),
+        Bench::Memory(args) => memory::run(args),
+    }?;
+    print!("{}", table.render());
+    let path = json::write(&cli.out, &table)?;
+    println!("written to {}", path.display());
+    Ok(())
+}
