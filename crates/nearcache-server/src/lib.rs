@@ -1,0 +1,13 @@
+//! Nearcache as a server: the Redis protocol, HTTP and the command line over the library's caches.
+//!
+//! ```text
+//! command line ── config (file < environment < flags) ── protected mode ── server
+//!                                                                            │
+//!                         RESP listener ──┐                                  │
+//!                         HTTP listener ──┴── caches (raw bytes) ── node ── peers
+//! ```
+//!
+//! The binary `nearcache` is a thin `main` over this crate. It is a library as well so that tests,
+//! fuzz targets and measurements can drive the parts without a process; its interface is not stable.
+
+#![forbid(unsafe_code)]
