@@ -1,1 +1,5 @@
-//! Placeholder while the crate is laid out.
+//! The cluster protocol of Nearcache as deterministic state machines without I/O.
+#![forbid(unsafe_code)]
+
+pub mod frame;
+pub mod lane;
