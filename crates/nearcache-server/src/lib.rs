@@ -11,3 +11,6 @@
 //! fuzz targets and measurements can drive the parts without a process; its interface is not stable.
 
 #![forbid(unsafe_code)]
+
+pub mod limits;
+pub mod resp;
