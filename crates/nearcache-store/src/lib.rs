@@ -1,1 +1,50 @@
-//! Placeholder while the crate is laid out.
+//! The bounded, versioned, concurrent map at the heart of Nearcache.
+//!
+//! Everything a node holds of a cache lives in one [`Store`]. Data flows in through exactly one
+//! door, [`Store::merge`], whoever the caller is (a local write, a peer's update, a load, a
+//! transfer): an atomic "insert if newer" per key. It flows out through [`Store::get`], which takes
+//! no exclusive lock and allocates nothing, and through [`Store::walk`], which never stalls a writer.
+//!
+//! ```text
+//!   merge ──► shard (one mutex per shard, writers only)
+//!               ├─ engine       bounded map with an eviction policy; what readers look at
+//!               ├─ tombstones   versions of removed and expired keys
+//!               ├─ key floors   versions of evicted keys
+//!               └─ directory    every entry by slot: walking, sweeping, the timer wheel
+//!   get ────► engine only, then expiry and group floors are compared with the entry found
+//! ```
+//!
+//! The crate has no async code, does no I/O and reads no clock: its owner sets a [`CoarseClock`]
+//! and calls [`Store::tick`], so that a simulator runs the real thing.
+
+#![forbid(unsafe_code)]
+
+mod change;
+mod clock;
+mod config;
+mod expiry;
+mod handle;
+mod listener;
+mod node_id;
+mod scope;
+mod stats;
+mod store;
+mod tags;
+mod version;
+mod walk;
+mod weigh;
+
+pub use change::{Change, Known, MergeError, Merged};
+pub use clock::CoarseClock;
+pub use config::{ConfigError, StoreConfig};
+pub use expiry::Expiry;
+pub use handle::Handle;
+pub use listener::{Event, Listener};
+pub use node_id::NodeId;
+pub use scope::Scope;
+pub use stats::StoreStats;
+pub use store::Store;
+pub use tags::{Tags, TagsTooLarge};
+pub use version::{Timestamp, Version};
+pub use walk::{Item, WalkCursor};
+pub use weigh::Weigh;

@@ -1,0 +1,156 @@
+//! One entry of a store: [`Handle`], shared ownership of a record in a single allocation.
+//!
+//! A record holds everything of an entry, its key included, behind one pointer, so that a read that has found
+//! the pointer needs one more cache line, and an entry costs one allocation besides what its value owns.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use triomphe::ThinArc;
+
+use crate::{Expiry, Tags, Version, Weigh};
+
+/// Shared ownership of an entry: key, value, version, expiry, tags, weight.
+///
+/// Cloning is one atomic increment. The entry stays readable for as long as a handle exists, whatever
+/// happens in the store. Dereferences to the value; never prints it.
+pub struct Handle<V>(ThinArc<Record<V>, u8>);
+
+/// What lies before the key's bytes in the allocation.
+pub(crate) struct Record<V> {
+    pub(crate) hash: u64,
+    version: Version,
+    expiry: Expiry,
+    tags: Tags,
+    weight_bytes: u32,
+    /// Number of group invalidations this entry is known to have survived, modulo 2^32.
+    pub(crate) checked_generation: AtomicU32,
+    /// Last read, in steps of the store's time to idle. Zero while that is off.
+    pub(crate) last_access: AtomicU32,
+    /// Where the shard's directory holds this entry. Written under the shard's mutex only.
+    pub(crate) slot: AtomicU32,
+    value: V,
+}
+
+impl<V: Weigh> Handle<V> {
+    /// Allocation of a record without key and value: reference count, record, length of the key.
+    const FIXED_BYTES: usize = size_of::<Record<V>>() + 2 * size_of::<usize>();
+    /// What the tables cost per entry: engine 24 + 8 + 5 bytes, its ghosts and the growth of tables, directory 16
+    /// (measured by `cargo xtask bench store`, row perf-A4).
+    const TABLES_BYTES: usize = 96;
+
+    /// Bytes counted for an entry with a key of `key_len` bytes.
+    pub(crate) fn weight_of(key_len: usize, value: &V, tags: &Tags) -> u64 {
+        let bytes =
+            Self::FIXED_BYTES + Self::TABLES_BYTES + key_len + value.weight() + tags.weight_bytes();
+        bytes as u64
+    }
+
+    /// A new record, which no store knows yet. The weight is kept in 32 bits: larger is larger than any shard accepts.
+    pub(crate) fn new(
+        key: &[u8],
+        hash: u64,
+        version: Version,
+        expiry: Expiry,
+        tags: Tags,
+        value: V,
+        weight_bytes: u32,
+    ) -> Self {
+        let record = Record {
+            hash,
+            version,
+            expiry,
+            tags,
+            weight_bytes,
+            checked_generation: AtomicU32::new(0),
+            last_access: AtomicU32::new(0),
+            slot: AtomicU32::new(0),
+            value,
+        };
+        Self(ThinArc::from_header_and_slice(record, key))
+    }
+}
+
+impl<V> Handle<V> {
+    pub(crate) fn record(&self) -> &Record<V> {
+        &self.0.header.header
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        &self.0.slice
+    }
+
+    /// The value.
+    #[must_use]
+    #[inline]
+    pub fn value(&self) -> &V {
+        &self.record().value
+    }
+
+    /// When and where the entry was made.
+    #[must_use]
+    #[inline]
+    pub fn version(&self) -> Version {
+        self.record().version
+    }
+
+    /// When it stops being served.
+    #[must_use]
+    #[inline]
+    pub fn expiry(&self) -> Expiry {
+        self.record().expiry
+    }
+
+    /// Its tags.
+    #[must_use]
+    pub fn tags(&self) -> &Tags {
+        &self.record().tags
+    }
+
+    /// Bytes counted for it against the store's bound.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        u64::from(self.record().weight_bytes)
+    }
+
+    /// Are both handles of the very same record?
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        std::ptr::eq(self.record(), other.record())
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
+        self.record().slot.load(Ordering::Relaxed)
+    }
+}
+
+impl<V> Clone for Handle<V> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<V> Deref for Handle<V> {
+    type Target = V;
+
+    #[inline]
+    fn deref(&self) -> &V {
+        self.value()
+    }
+}
+
+impl<V> fmt::Debug for Handle<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("key_len", &self.key().len())
+            .field("version", &self.version())
+            .field("expiry", &self.expiry())
+            .field("weight_bytes", &self.weight_bytes())
+            .finish_non_exhaustive()
+    }
+}
