@@ -1,0 +1,122 @@
+//! `cargo xtask nightly`: the long volume of what `test` runs briefly.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use crate::cargo::cargo_with;
+use crate::job;
+use crate::workspace::Workspace;
+
+/// Options of `cargo xtask nightly`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Simulator seeds to run.
+    #[arg(long, default_value_t = 100_000)]
+    seeds: u64,
+    /// First seed; by default one that differs from night to night.
+    #[arg(long)]
+    first_seed: Option<u64>,
+    /// Minutes of fuzzing for each target; 0 leaves fuzzing out.
+    #[arg(long, default_value_t = 10)]
+    fuzz_minutes: u64,
+}
+
+/// Runs everything, goes on after a failure, and returns whether all held.
+///
+/// # Errors
+/// When a program cannot be started.
+pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
+    let mut all_held = simulate(workspace, args)?;
+    if args.fuzz_minutes > 0 {
+        match why_no_fuzzing(workspace) {
+            Some(reason) => println!("skipped: fuzzing: {reason}"),
+            None => {
+                for target in fuzz_targets(workspace)? {
+                    all_held &= fuzz(workspace, &target, args.fuzz_minutes)?;
+                }
+            }
+        }
+    }
+    Ok(all_held)
+}
+
+fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
+    let first = args
+        .first_seed
+        .unwrap_or_else(|| u64::from(std::process::id()) << 32);
+    let mut command = cargo_with(
+        workspace,
+        "run --locked --release --package nearcache-sim --",
+    );
+    command.args([
+        "--first-seed",
+        &first.to_string(),
+        "--seeds",
+        &args.seeds.to_string(),
+    ]);
+    tell(workspace, "nightly-simulator", &mut command)
+}
+
+/// Why fuzzing cannot be done here, or `None` when it can: it needs a nightly compiler and cargo-fuzz.
+fn why_no_fuzzing(workspace: &Workspace) -> Option<&'static str> {
+    if job::output_of(std::process::Command::new("cargo").args(["+nightly", "--version"])).is_none()
+    {
+        return Some("no nightly toolchain (rustup toolchain install nightly)");
+    }
+    job::output_of(&mut cargo_with(workspace, "fuzz --version"))
+        .is_none()
+        .then_some("no cargo-fuzz (cargo install cargo-fuzz)")
+}
+
+/// Names of the fuzz targets, which are the files that hold them.
+fn fuzz_targets(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
+    let folder = workspace.root().join("fuzz/fuzz_targets");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        names.extend(
+            path.file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned()),
+        );
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn fuzz(workspace: &Workspace, target: &str, minutes: u64) -> anyhow::Result<bool> {
+    let mut command = std::process::Command::new("cargo");
+    command
+        .current_dir(workspace.root())
+        .env("CARGO_TERM_COLOR", "never");
+    // The corpus grows in fuzz/corpus, which is not under version control; the seeds stay as they are.
+    let corpus = format!("fuzz/corpus/{target}");
+    std::fs::create_dir_all(workspace.root().join(&corpus))?;
+    command.args([
+        "+nightly",
+        "fuzz",
+        "run",
+        target,
+        &corpus,
+        &format!("fuzz/seeds/{target}"),
+    ]);
+    command.args(["--", &format!("-max_total_time={}", minutes * 60)]);
+    tell(workspace, &format!("fuzz-{target}"), &mut command)
+}
+
+fn tell(
+    workspace: &Workspace,
+    name: &str,
+    command: &mut std::process::Command,
+) -> anyhow::Result<bool> {
+    println!("{name}: {}", job::describe(command));
+    let started = Instant::now();
+    let finished = job::run(&workspace.logs(), name, command)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if finished.success {
+        println!("      done, {seconds:.0} s");
+    } else {
+        println!("FAILED {name} after {seconds:.0} s:\n{}", finished.tail());
+    }
+    Ok(finished.success)
+}
