@@ -1,5 +1,27 @@
 //! The cluster protocol of Nearcache as deterministic state machines without I/O.
+//!
+//! Every piece is told the time and what has arrived, and answers with what is to be done ([`machine`]). The library
+//! drives the pieces with tokio, the simulator with virtual time and a seeded network.
+//!
+//! ```text
+//! node    handshake ─ membership ─ control messages ─ frames ─ lanes
+//! cache   core ─▶ mode (local | replicated) ─▶ log (own stream), progress (others' streams) ─▶ store
+//!                   └▶ message ─▶ wire ─▶ frame
+//! ```
 #![forbid(unsafe_code)]
 
+pub mod announce;
+pub mod clock;
+pub mod config;
+pub mod core;
 pub mod frame;
+pub mod ids;
 pub mod lane;
+pub mod machine;
+pub mod message;
+pub mod mode;
+pub mod modify;
+pub mod payload;
+pub mod rendezvous;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,57 @@
+//! What concerns coherence and must be the same on all nodes, compared when two nodes meet.
+
+use nearcache_store::NodeId;
+
+use crate::ids::Epoch;
+
+/// The settings of a cache that its nodes must share.
+///
+/// A difference keeps two nodes from syncing this cache with each other; other caches are not touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Agreement {
+    /// The mode.
+    pub mode: ModeKind,
+    /// The codec of the values ([`CodecTag::codec`](crate::payload::CodecTag::codec)).
+    pub codec: u16,
+    /// The time to live given to entries that name none, in milliseconds; 0 for none.
+    pub time_to_live_ms: u64,
+    /// How long removals are remembered, in milliseconds.
+    pub tombstone_ttl_ms: u64,
+}
+
+/// Where entries live and how writes travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum ModeKind {
+    /// Entries live on this node; nothing travels.
+    Local = 0,
+    /// Entries live on every node; writes are sent to all.
+    Replicated = 1,
+}
+
+/// The first message to a peer about a cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    /// What must be equal.
+    pub agreement: Agreement,
+    /// The sender's epoch.
+    pub epoch: Epoch,
+    /// The latest number of the sender's stream.
+    pub latest: u64,
+    /// Whether the sender is ready.
+    pub ready: bool,
+    /// The sender's physical clock, in milliseconds since the Unix epoch.
+    pub physical_ms: u64,
+}
+
+/// Two nodes do not agree on a cache.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cache is {ours:?} here and {theirs:?} on node {peer}: not synced with that node")]
+pub struct Disagreement {
+    /// The other node.
+    pub peer: NodeId,
+    /// What this node was told.
+    pub ours: Agreement,
+    /// What the other was told.
+    pub theirs: Agreement,
+}

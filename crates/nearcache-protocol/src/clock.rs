@@ -1,0 +1,258 @@
+//! The hybrid logical clock that stamps versions.
+//!
+//! One atomic word holds 48 bits of milliseconds and a 16-bit counter. Local writes take a stamp from it without any lock
+//! ([`Hlc::stamp`]); everything that arrives is shown to it ([`Hlc::observe`]), so that a write made after reading a
+//! value is newer than that value. Physical time is the wall clock at start plus boot time elapsed: it never follows a
+//! later step of the wall clock.
+//!
+//! Source: Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical Physical Clocks", OPODIS 2014, figure 5. Differences: the
+//! two parts share one word, so a full counter carries into the milliseconds (the clock advances, it never wraps), and
+//! what is too far ahead of physical time is refused instead of adopted (rule R5).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nearcache_store::{NodeId, Timestamp, Version};
+
+use crate::time::Time;
+
+/// A hybrid logical clock; shared by all caches of a node.
+#[derive(Debug)]
+pub struct Hlc {
+    origin: NodeId,
+    wall_ms_at_start: u64,
+    max_drift_ms: u64,
+    /// The last stamp given or observed.
+    last: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A stamp lies further ahead of this node's physical clock than the drift bound allows (R5). The clock is unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("stamp is {ahead_ms} ms ahead of this node's clock, more than {max_drift_ms} ms")]
+pub struct DriftExceeded {
+    /// How far ahead, in milliseconds.
+    pub ahead_ms: u64,
+    /// The bound in force.
+    pub max_drift_ms: u64,
+}
+
+/// Why the clock gives no stamp.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClockError {
+    /// The clock is ahead of physical time by the drift bound: peers would refuse further stamps. The clock is
+    /// unchanged; wait a millisecond and try again.
+    #[error("clock is {ahead_ms} ms ahead of physical time, more than {max_drift_ms} ms")]
+    TooFarAhead {
+        /// How far ahead, in milliseconds.
+        ahead_ms: u64,
+        /// The bound in force.
+        max_drift_ms: u64,
+    },
+}
+
+impl Hlc {
+    /// The default drift bound: 500 ms (reliability R5, as CockroachDB).
+    pub const DEFAULT_MAX_DRIFT: Duration = Duration::from_millis(500);
+
+    /// A clock for node `origin`, whose wall clock read `wall_ms_at_start` at [`Time::ZERO`].
+    #[must_use]
+    pub fn new(origin: NodeId, wall_ms_at_start: u64, max_drift: Duration) -> Self {
+        Self {
+            origin,
+            wall_ms_at_start,
+            max_drift_ms: u64::try_from(max_drift.as_millis()).unwrap_or(u64::MAX),
+            last: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// The node whose stamps it makes.
+    #[must_use]
+    pub const fn origin(&self) -> NodeId {
+        self.origin
+    }
+
+    /// The drift bound in force.
+    #[must_use]
+    pub const fn max_drift(&self) -> Duration {
+        Duration::from_millis(self.max_drift_ms)
+    }
+
+    /// Physical time at `now`: milliseconds since the Unix epoch, by the wall clock at start plus boot time elapsed.
+    #[must_use]
+    pub const fn physical_ms(&self, now: Time) -> u64 {
+        self.wall_ms_at_start.saturating_add(now.as_millis())
+    }
+
+    /// The last stamp given or observed.
+    #[must_use]
+    pub fn last(&self) -> Timestamp {
+        Timestamp::from_u64(self.last.load(Ordering::Acquire))
+    }
+
+    /// How many stamps of others were refused by the drift bound.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The next version: later than every stamp given or observed before, also if `now` is not (R6).
+    ///
+    /// Lock-free; allocates nothing. More than 65,536 stamps in a millisecond carry into the next one.
+    ///
+    /// # Errors
+    /// [`ClockError::TooFarAhead`]; the clock is unchanged.
+    pub fn stamp(&self, now: Time) -> Result<Version, ClockError> {
+        let physical_ms = self.physical_ms(now);
+        let physical = Timestamp::from_parts(physical_ms, 0).as_u64();
+        let mut last = self.last.load(Ordering::Relaxed);
+        loop {
+            let next = physical.max(last.saturating_add(1));
+            let ahead_ms = Timestamp::from_u64(next)
+                .millis()
+                .saturating_sub(physical_ms);
+            if next == last || ahead_ms > self.max_drift_ms {
+                return Err(ClockError::TooFarAhead {
+                    ahead_ms,
+                    max_drift_ms: self.max_drift_ms,
+                });
+            }
+            match self
+                .last
+                .compare_exchange_weak(last, next, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => return Ok(Version::new(Timestamp::from_u64(next), self.origin)),
+                Err(current) => last = current,
+            }
+        }
+    }
+
+    /// Takes notice of a stamp of another node: later stamps of this one will be higher.
+    ///
+    /// # Errors
+    /// [`DriftExceeded`] if it lies more than the drift bound ahead of physical time (R5); it is counted, and the
+    /// clock is unchanged.
+    pub fn observe(&self, now: Time, time: Timestamp) -> Result<(), DriftExceeded> {
+        let ahead_ms = time.millis().saturating_sub(self.physical_ms(now));
+        if ahead_ms > self.max_drift_ms {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(DriftExceeded {
+                ahead_ms,
+                max_drift_ms: self.max_drift_ms,
+            });
+        }
+        // The common case, a stamp of the past, costs one load.
+        if self.last.load(Ordering::Relaxed) < time.as_u64() {
+            self.last.fetch_max(time.as_u64(), Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// How far a reading of the wall clock has moved away from this clock's physical time, in milliseconds; positive
+    /// if the wall clock is ahead. A step of the wall clock shows here and nowhere else.
+    #[must_use]
+    pub fn skew_ms(&self, now: Time, wall_ms: u64) -> i64 {
+        let physical_ms = self.physical_ms(now);
+        let distance = i64::try_from(wall_ms.abs_diff(physical_ms)).unwrap_or(i64::MAX);
+        if wall_ms >= physical_ms {
+            distance
+        } else {
+            -distance
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WALL_MS: u64 = 1_700_000_000_000;
+
+    fn clock() -> Hlc {
+        Hlc::new(NodeId::from_u64(1), WALL_MS, Hlc::DEFAULT_MAX_DRIFT)
+    }
+
+    #[test]
+    fn r5_a_stamp_beyond_the_drift_bound_is_refused_and_counted() {
+        let clock = clock();
+        let now = Time::from_millis(10);
+        assert_eq!(
+            clock.observe(now, Timestamp::from_parts(WALL_MS + 510, 7)),
+            Ok(())
+        );
+        let refused = clock.observe(now, Timestamp::from_parts(WALL_MS + 511, 0));
+        assert_eq!(
+            refused,
+            Err(DriftExceeded {
+                ahead_ms: 501,
+                max_drift_ms: 500
+            })
+        );
+        assert_eq!(clock.refused(), 1);
+        assert_eq!(clock.last(), Timestamp::from_parts(WALL_MS + 510, 7));
+    }
+
+    #[test]
+    fn r6_stamps_never_run_backwards_when_time_does() {
+        let clock = clock();
+        let first = clock.stamp(Time::from_millis(100)).unwrap();
+        let second = clock.stamp(Time::from_millis(50)).unwrap();
+        assert!(second > first);
+        clock
+            .observe(
+                Time::from_millis(50),
+                Timestamp::from_parts(WALL_MS + 300, 5),
+            )
+            .unwrap();
+        let third = clock.stamp(Time::from_millis(60)).unwrap();
+        assert_eq!(third.time, Timestamp::from_parts(WALL_MS + 300, 6));
+    }
+
+    #[test]
+    fn r6_a_full_counter_advances_the_clock_and_never_wraps() {
+        let clock = clock();
+        clock
+            .observe(Time::ZERO, Timestamp::from_parts(WALL_MS, u16::MAX))
+            .unwrap();
+        let stamp = clock.stamp(Time::ZERO).unwrap();
+        assert_eq!(stamp.time, Timestamp::from_parts(WALL_MS + 1, 0));
+    }
+
+    #[test]
+    fn r5_a_clock_that_ran_ahead_waits_instead_of_making_stamps_that_peers_refuse() {
+        let clock = clock();
+        clock
+            .observe(Time::ZERO, Timestamp::from_parts(WALL_MS + 500, u16::MAX))
+            .unwrap();
+        assert!(clock.stamp(Time::ZERO).is_err());
+        let later = clock.stamp(Time::from_millis(1)).unwrap();
+        assert_eq!(later.time, Timestamp::from_parts(WALL_MS + 501, 0));
+    }
+
+    #[test]
+    fn stamps_of_two_threads_differ() {
+        let clock = clock();
+        let stamps = || {
+            (0..10_000)
+                .map(|_| clock.stamp(Time::ZERO).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let (a, b) = std::thread::scope(|scope| {
+            let other = scope.spawn(stamps);
+            (stamps(), other.join().unwrap())
+        });
+        let mut all: Vec<_> = a.into_iter().chain(b).collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 20_000);
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_is_reported_as_skew() {
+        let clock = clock();
+        assert_eq!(clock.skew_ms(Time::from_millis(10), WALL_MS + 3_010), 3_000);
+        assert_eq!(clock.skew_ms(Time::from_millis(10), WALL_MS - 990), -1_000);
+    }
+}

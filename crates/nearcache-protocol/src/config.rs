@@ -1,0 +1,77 @@
+//! Every bound and interval of a replicated cache, with its default.
+
+use std::time::Duration;
+
+use crate::announce::{Agreement, ModeKind};
+
+/// What bounds a replicated cache and paces its repair. The same words as in the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicationConfig {
+    /// What all nodes must share.
+    pub agreement: Agreement,
+    /// Updates kept for replay, and so the longest backlog of a peer. Default 65,536. A peer further behind is
+    /// resynced by a transfer.
+    pub replay_updates_max: usize,
+    /// Bytes of keys and values kept for replay. Default 16 MiB. Whichever of the two bounds is met first holds.
+    pub replay_bytes_max: usize,
+    /// Updates that one batch covers at most. Default 4,096.
+    pub batch_updates_max: u64,
+    /// How often each peer is told our latest number and asked for its own. Default 500 ms. Freshness is about
+    /// this long on a quiet network.
+    pub heartbeat_every: Duration,
+    /// How long a hole may stay without any progress before its replay is asked for again. Default 1 s; doubles
+    /// each time, up to 16 times as long.
+    pub replay_retry_after: Duration,
+    /// How long a transfer may stand still before it is cut and asked for again, from another peer if there is one. Default 5 s.
+    pub transfer_stall_after: Duration,
+    /// The least time between two transfers to this node that repair holes. Default 1 s.
+    pub repair_every: Duration,
+    /// Bytes of a transfer that may be on their way. Default 1 MiB; must be at least `transfer_chunk_bytes`.
+    pub transfer_credit_bytes: u32,
+    /// Bytes of one chunk of a transfer, about. Default 64 KiB.
+    pub transfer_chunk_bytes: usize,
+    /// A node that has met no peer for this long after its start is ready with what it has. Default 2 s.
+    pub join_alone_after: Duration,
+    /// How long a home node waits for its peers' answers before it decides that a key is absent. Default 200 ms;
+    /// at most half of what the caller still waits.
+    pub find_wait: Duration,
+    /// How long a modify waits for its home node to come back once the connection is lost. Default 500 ms.
+    pub modify_grace: Duration,
+    /// How soon a modify that found the wrong home node is sent again. Default 50 ms.
+    pub modify_redrive_after: Duration,
+    /// Callers that may wait for acknowledgements, finds and modifies, each. Default 65,536.
+    pub waiters_max: usize,
+    /// Answers to modifies kept so that a repeated request is not applied twice. Default 1,024.
+    pub modify_replies_max: usize,
+    /// Streams followed. Default 1,024: 4 epochs of 256 members. Beyond it the oldest of the dead are forgotten.
+    pub streams_max: usize,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self {
+            agreement: Agreement {
+                mode: ModeKind::Replicated,
+                codec: 0,
+                time_to_live_ms: 0,
+                tombstone_ttl_ms: 24 * 60 * 60 * 1000,
+            },
+            replay_updates_max: 65_536,
+            replay_bytes_max: 16 << 20,
+            batch_updates_max: 4_096,
+            heartbeat_every: Duration::from_millis(500),
+            replay_retry_after: Duration::from_secs(1),
+            transfer_stall_after: Duration::from_secs(5),
+            repair_every: Duration::from_secs(1),
+            transfer_credit_bytes: 1 << 20,
+            transfer_chunk_bytes: 64 << 10,
+            join_alone_after: Duration::from_secs(2),
+            find_wait: Duration::from_millis(200),
+            modify_grace: Duration::from_millis(500),
+            modify_redrive_after: Duration::from_millis(50),
+            waiters_max: 65_536,
+            modify_replies_max: 1_024,
+            streams_max: 1_024,
+        }
+    }
+}

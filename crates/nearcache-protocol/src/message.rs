@@ -1,0 +1,311 @@
+//! What the machines of one cache say to each other on different nodes.
+//!
+//! | lane | messages |
+//! |---|---|
+//! | control | [`Announce`](CacheMessage::Announce), [`Heartbeat`](CacheMessage::Heartbeat), [`Echo`](CacheMessage::Echo), [`Leave`](CacheMessage::Leave) |
+//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find and modify |
+//! | bulk | transfer |
+//!
+//! Sending shares the store's values; nothing is copied before [`wire`](crate::wire) writes it into a buffer.
+
+use std::fmt;
+
+use bytes::Bytes;
+use nearcache_store::{Expiry, Handle, Scope, Tags, Version};
+
+use crate::announce::Announcement;
+use crate::ids::{Epoch, RequestId, StreamId};
+use crate::lane::Lane;
+use crate::modify::{ModifyError, ModifyOp};
+use crate::time::Time;
+
+/// One change of a cache: what a stream is made of, and what a transfer brings.
+pub enum Update<V> {
+    /// A live entry on its way out; shares key and value with the store.
+    Entry(Handle<V>),
+    /// A live entry that has arrived.
+    Put {
+        /// The key, a slice of the frame it came in.
+        key: Bytes,
+        /// Its version.
+        version: Version,
+        /// The value; becomes the store's.
+        value: V,
+        /// When it expires.
+        expiry: Expiry,
+        /// Its tags.
+        tags: Tags,
+    },
+    /// The removal of one key; kept as a tombstone.
+    Remove {
+        /// The key.
+        key: Bytes,
+        /// The tombstone's version.
+        version: Version,
+    },
+    /// A group invalidation; kept as a floor.
+    Floor {
+        /// What it covers.
+        scope: Scope,
+        /// Below this nothing is accepted.
+        version: Version,
+    },
+}
+
+/// A piece of an update stream: it covers the numbers `(after, through]` and leaves out what a later update in it supersedes.
+pub struct Batch<V> {
+    /// The origin's epoch.
+    pub epoch: Epoch,
+    /// The number before the first one covered.
+    pub after: u64,
+    /// The last number covered.
+    pub through: u64,
+    /// Whether the origin has callers waiting for acknowledgements of it.
+    pub wants_ack: bool,
+    /// The updates, in the stream's order.
+    pub updates: Vec<Update<V>>,
+}
+
+/// How far somebody has got in the streams that exist: per stream, the last number applied without a gap, in the order of the ids.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ProgressVector(pub Vec<(StreamId, u64)>);
+
+/// Where a transfer stands in the serving peer's store. Only that peer, in that epoch, can read it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TransferCursor(pub u64);
+
+/// What one node's machine of a cache tells another's.
+pub enum CacheMessage<V> {
+    /// What this node believes about the cache; the first message to a peer.
+    Announce(Announcement),
+    /// Every heartbeat interval: how far this node is, and a question.
+    Heartbeat {
+        /// The sender's clock, to be sent back.
+        asked: Time,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The latest number of the sender's own stream.
+        latest: u64,
+        /// Whether the sender is ready, so that others may fill themselves from it.
+        ready: bool,
+        /// How far the sender is in every stream, its own included.
+        progress: ProgressVector,
+    },
+    /// The answer to a heartbeat.
+    Echo {
+        /// The asker's clock when it asked.
+        asked: Time,
+        /// The answering node's epoch.
+        epoch: Epoch,
+        /// The latest number of its own stream when it answered.
+        latest: u64,
+        /// Its physical clock, in milliseconds since the Unix epoch.
+        physical_ms: u64,
+    },
+    /// The sender leaves for good; its stream ends at this number.
+    Leave {
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Its last number.
+        latest: u64,
+    },
+    /// Send me your updates, and go on doing so: from the one after `after`, or from now on.
+    Subscribe {
+        /// The epoch of the stream that is asked for.
+        epoch: Epoch,
+        /// The last number the asker has, or nothing to start with the next update.
+        after: Option<u64>,
+    },
+    /// The stream goes on after this number. If that is more than what was asked for, the rest is gone and
+    /// must be got by a transfer.
+    Subscribed {
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The number before the first update that will be sent.
+        after: u64,
+    },
+    /// Updates.
+    Updates(Batch<V>),
+    /// Everything up to this number of your stream is applied here.
+    Ack {
+        /// The epoch of the stream.
+        epoch: Epoch,
+        /// The last number applied without a gap.
+        applied: u64,
+    },
+    /// What do you hold under this key?
+    Find {
+        /// Names the request.
+        request: RequestId,
+        /// The key.
+        key: Bytes,
+    },
+    /// The answer to a find: an entry, a removal, or nothing.
+    Found {
+        /// The request it answers.
+        request: RequestId,
+        /// What the peer holds under the key.
+        update: Option<Update<V>>,
+    },
+    /// Change this key, whose home you are.
+    Modify {
+        /// Names the request; the same one when it is sent again.
+        request: RequestId,
+        /// How long the caller still waits, in milliseconds.
+        wait_ms: u32,
+        /// The newest version of the key that the asker knows: the home must not decide on an older one.
+        known: Version,
+        /// The key.
+        key: Bytes,
+        /// What to do.
+        op: ModifyOp<V>,
+    },
+    /// The answer to a modify.
+    Modified {
+        /// The request it answers.
+        request: RequestId,
+        /// What came of it.
+        result: Result<ModifiedAt<V>, ModifyError>,
+    },
+    /// Send me all you hold.
+    TransferRequest {
+        /// Names the transfer; a higher one of the same peer replaces the former.
+        request: RequestId,
+        /// Where to go on, if an earlier attempt with the same peer was cut.
+        cursor: Option<TransferCursor>,
+        /// How many bytes may be sent before more credit arrives.
+        credit_bytes: u32,
+    },
+    /// A transfer begins. All that the sender had applied when it sent this will have been transferred at its end.
+    TransferStart {
+        /// The transfer.
+        request: RequestId,
+        /// Whether the sender is itself complete.
+        ready: bool,
+        /// The sender's progress before the first chunk.
+        progress: ProgressVector,
+        /// The group invalidations in force, as [`Update::Floor`].
+        floors: Vec<Update<V>>,
+    },
+    /// A piece of a transfer.
+    TransferChunk {
+        /// The transfer.
+        request: RequestId,
+        /// Counts the chunks of this request from 0.
+        index: u32,
+        /// Entries and removals.
+        updates: Vec<Update<V>>,
+        /// Where the next chunk starts; nothing if this is the last.
+        next: Option<TransferCursor>,
+    },
+    /// This many more bytes may be sent.
+    TransferCredit {
+        /// The transfer.
+        request: RequestId,
+        /// Bytes of chunks that the receiver has taken in.
+        bytes: u32,
+    },
+    /// The sender cannot serve this transfer; ask somebody else.
+    TransferRefused {
+        /// The transfer.
+        request: RequestId,
+    },
+}
+
+/// The effect of a modify at the key's home node.
+pub struct ModifiedAt<V> {
+    /// Whether the condition held and the change was made.
+    pub applied: bool,
+    /// What the key held before, if the caller asked for it.
+    pub previous: Option<Update<V>>,
+    /// What the key holds now: an entry, a removal, or nothing. The asker merges it, so that it reads its own write.
+    pub current: Option<Update<V>>,
+}
+
+impl<V> CacheMessage<V> {
+    /// The connection that carries this message.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::Announce(_) | Self::Heartbeat { .. } | Self::Echo { .. } | Self::Leave { .. } => {
+                Lane::Control
+            }
+            Self::Subscribe { .. }
+            | Self::Subscribed { .. }
+            | Self::Updates(_)
+            | Self::Ack { .. }
+            | Self::Find { .. }
+            | Self::Found { .. }
+            | Self::Modify { .. }
+            | Self::Modified { .. } => Lane::Data,
+            Self::TransferRequest { .. }
+            | Self::TransferStart { .. }
+            | Self::TransferChunk { .. }
+            | Self::TransferCredit { .. }
+            | Self::TransferRefused { .. } => Lane::Bulk,
+        }
+    }
+
+    /// The message's name, for logs and counters.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Announce(_) => "announce",
+            Self::Heartbeat { .. } => "heartbeat",
+            Self::Echo { .. } => "echo",
+            Self::Leave { .. } => "leave",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Subscribed { .. } => "subscribed",
+            Self::Updates(_) => "updates",
+            Self::Ack { .. } => "ack",
+            Self::Find { .. } => "find",
+            Self::Found { .. } => "found",
+            Self::Modify { .. } => "modify",
+            Self::Modified { .. } => "modified",
+            Self::TransferRequest { .. } => "transfer-request",
+            Self::TransferStart { .. } => "transfer-start",
+            Self::TransferChunk { .. } => "transfer-chunk",
+            Self::TransferCredit { .. } => "transfer-credit",
+            Self::TransferRefused { .. } => "transfer-refused",
+        }
+    }
+}
+
+impl<V> fmt::Debug for CacheMessage<V> {
+    /// The name only: keys and values stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl<V> fmt::Debug for Batch<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Batch({:?} ({}, {}], {} updates)",
+            self.epoch,
+            self.after,
+            self.through,
+            self.updates.len()
+        )
+    }
+}
+
+impl<V> fmt::Debug for Update<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entry(_) => "Entry",
+            Self::Put { .. } => "Put",
+            Self::Remove { .. } => "Remove",
+            Self::Floor { .. } => "Floor",
+        })
+    }
+}
+
+impl<V> fmt::Debug for ModifiedAt<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModifiedAt")
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! Mode `local`: entries live on this node and nothing travels.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nearcache_store::{NodeId, Store};
+
+use super::{Ack, Freshness, Mode, ModeStats, Outcome, Output, Published, Status, Waiter};
+use crate::clock::Hlc;
+use crate::ids::{Epoch, WaiterId};
+use crate::lane::Lane;
+use crate::message::CacheMessage;
+use crate::modify::{ModifyError, ModifyOp};
+use crate::payload::Payload;
+use crate::time::Time;
+
+/// The strategy of mode `local`. Peers are ignored; every wait ends at once.
+#[derive(Debug)]
+pub struct Local<V: Payload> {
+    store: Arc<Store<V>>,
+    clock: Arc<Hlc>,
+}
+
+impl<V: Payload> Local<V> {
+    /// A cache that lives on this node only.
+    #[must_use]
+    pub const fn new(store: Arc<Store<V>>, clock: Arc<Hlc>) -> Self {
+        Self { store, clock }
+    }
+}
+
+impl<V: Payload> Mode<V> for Local<V> {
+    fn publish(
+        &mut self,
+        _: Time,
+        _: Published<V>,
+        _: Ack,
+        waiter: Option<Waiter>,
+        out: &mut Vec<Output<V>>,
+    ) -> u64 {
+        if let Some(waiter) = waiter {
+            out.push(Output::Done {
+                waiter: waiter.id,
+                result: Outcome::Acked(Ok(())),
+            });
+        }
+        0
+    }
+
+    fn peer_up(&mut self, _: Time, _: NodeId, _: Epoch, _: &mut Vec<Output<V>>) {}
+
+    fn peer_down(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
+
+    fn peer_left(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
+
+    fn handle(&mut self, _: Time, _: NodeId, _: CacheMessage<V>, _: &mut Vec<Output<V>>) {}
+
+    fn tick(&mut self, _: Time, _: &mut Vec<Output<V>>) {}
+
+    fn next_tick(&self) -> Time {
+        Time::MAX
+    }
+
+    fn poll_transmit(
+        &mut self,
+        _: Time,
+        _: NodeId,
+        _: Lane,
+        _: usize,
+        _: &mut Vec<Output<V>>,
+    ) -> Option<CacheMessage<V>> {
+        None
+    }
+
+    fn modify(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        op: ModifyOp<V>,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let _ = (now, key, op, &self.store, &self.clock);
+        out.push(Output::Done {
+            waiter: waiter.id,
+            result: Outcome::Modified(Err(ModifyError::HomeUnreachable)),
+        });
+    }
+
+    fn find(&mut self, _: Time, _: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
+        out.push(Output::Done {
+            waiter: waiter.id,
+            result: Outcome::Found(false),
+        });
+    }
+
+    fn forget(&mut self, _: WaiterId) {}
+
+    fn leave(&mut self, _: Time, _: &mut Vec<Output<V>>) {}
+
+    fn freshness(&self, _: Time) -> Freshness {
+        Freshness {
+            worst: Some(std::time::Duration::ZERO),
+            per_peer: Vec::new(),
+        }
+    }
+
+    fn status(&self, _: Time) -> Status {
+        Status::Synced
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn stats(&self) -> ModeStats {
+        ModeStats::default()
+    }
+}

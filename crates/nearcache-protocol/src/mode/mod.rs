@@ -1,0 +1,284 @@
+//! Modes: where entries live and how writes travel, each a strategy behind [`Mode`].
+//!
+//! ```text
+//! put ─ stamp ─ store.merge ─▶ publish ─▶ Transmit{peer} ─▶ poll_transmit ─▶ wire
+//! wire ─▶ handle ─▶ store.merge ─ progress ─▶ Done{waiter}, Ready, Event
+//! ```
+//!
+//! Reads and merges of local writes go straight to the store; only what is said here passes through the machine,
+//! which the shell keeps behind one lock.
+
+pub mod local;
+pub mod replicated;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_store::{Handle, NodeId, Scope, Version};
+
+use crate::announce::Disagreement;
+use crate::ids::{Epoch, WaiterId};
+use crate::lane::Lane;
+use crate::message::CacheMessage;
+use crate::modify::{Modified, ModifyError, ModifyOp};
+use crate::payload::Payload;
+use crate::time::Time;
+
+/// Whom a write waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ack {
+    /// Nobody: applied here and on its way.
+    #[default]
+    Local,
+    /// This many peers have applied it.
+    Peers(u32),
+    /// Every peer that is alive has applied it.
+    All,
+}
+
+/// A caller who waits for a result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Waiter {
+    /// Its name.
+    pub id: WaiterId,
+    /// When it must have an answer.
+    pub deadline: Time,
+}
+
+/// A local write that the store has accepted and that peers must learn of.
+pub enum Published<V> {
+    /// An entry, as returned by the merge.
+    Entry(Handle<V>),
+    /// The removal of a key.
+    Removal {
+        /// The key.
+        key: Bytes,
+        /// The tombstone's version.
+        version: Version,
+    },
+    /// A group invalidation.
+    Floor {
+        /// What it covers.
+        scope: Scope,
+        /// Below this nothing is accepted.
+        version: Version,
+    },
+}
+
+/// What a machine of a cache asks of its shell.
+pub enum Output<V> {
+    /// Send this to a peer on [`CacheMessage::lane`].
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// What.
+        message: CacheMessage<V>,
+    },
+    /// There is something to pull for this peer on this lane: call [`Mode::poll_transmit`] until it has nothing more.
+    /// Not repeated before it has said so.
+    Transmit {
+        /// For whom.
+        peer: NodeId,
+        /// `Data` or `Bulk`.
+        lane: Lane,
+    },
+    /// A waiter's result.
+    Done {
+        /// Whose.
+        waiter: WaiterId,
+        /// What.
+        result: Outcome<V>,
+    },
+    /// The cache is filled: from now on a miss is a miss. Once in a node's life per cache.
+    Ready,
+    /// Something to log, count or show.
+    Event(Event),
+}
+
+/// What a waiter was told.
+pub enum Outcome<V> {
+    /// A publish with an acknowledgement has ended.
+    Acked(Result<(), AckTimeout>),
+    /// A modify has ended. What the key holds now is in this node's store.
+    Modified(Result<Modified<V>, ModifyError>),
+    /// A find has ended: whether the key was found. If so it is in this node's store.
+    Found(bool),
+}
+
+/// A write is applied here, but not known to be applied by all it waited for. It is still on its way to them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("write is applied here but acknowledged by {acked} of {wanted} peers only")]
+pub struct AckTimeout {
+    /// How many peers have applied it.
+    pub acked: u32,
+    /// How many should have.
+    pub wanted: u32,
+}
+
+/// Something worth a log line or a counter.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer runs this cache with other settings.
+    Disagreement(Disagreement),
+    /// A group invalidation of another node was applied here.
+    Invalidated {
+        /// What it covers.
+        scope: Scope,
+        /// Its version.
+        version: Version,
+    },
+    /// Something of a peer was refused because its stamp is too far ahead of this node's clock (R5).
+    DriftRefused {
+        /// The peer.
+        peer: NodeId,
+        /// How far ahead, in milliseconds.
+        ahead_ms: u64,
+    },
+    /// Updates of a stream were missed and must be got again.
+    Gap {
+        /// The origin.
+        origin: NodeId,
+        /// How many numbers are missing.
+        missing: u64,
+    },
+    /// This node begins to fill itself from a peer.
+    TransferStarted {
+        /// From whom.
+        from: NodeId,
+    },
+    /// A transfer is complete.
+    TransferDone {
+        /// From whom.
+        from: NodeId,
+        /// How many entries, removals and floors it brought.
+        updates: u64,
+        /// How long it took.
+        took: Duration,
+    },
+    /// A transfer was cut and will be tried again.
+    TransferCut {
+        /// From whom.
+        from: NodeId,
+    },
+}
+
+/// What one cache knows of its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Status {
+    /// All that peers had a moment ago is here.
+    Synced,
+    /// Something is missing and being fetched.
+    CatchingUp,
+    /// There are peers, and none can be reached.
+    Isolated,
+}
+
+/// How old this node's knowledge of its peers is (counted by its own clock).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Freshness {
+    /// The worst of all peers; zero without peers. `None`: some peer was never heard to the end.
+    pub worst: Option<Duration>,
+    /// Per peer.
+    pub per_peer: Vec<PeerFreshness>,
+}
+
+/// How old this node's knowledge of one peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerFreshness {
+    /// The peer.
+    pub peer: NodeId,
+    /// How long ago this node is known to have had all of the peer's updates; `None` if never.
+    pub age: Option<Duration>,
+    /// The last measured round trip.
+    pub round_trip: Option<Duration>,
+    /// The peer's physical clock minus ours, in milliseconds, by the last echo; half the round trip may be wrong.
+    pub clock_offset_ms: Option<i64>,
+    /// How many of the peer's updates are known to be missing here.
+    pub missing: u64,
+    /// How many of our updates the peer has not acknowledged.
+    pub unacknowledged: u64,
+}
+
+/// Counters of one cache's machine; they only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ModeStats {
+    /// Own updates appended to the stream.
+    pub published: u64,
+    /// Updates of others that were applied.
+    pub applied: u64,
+    /// Updates of others that were older than what the store held.
+    pub superseded: u64,
+    /// Updates left out of batches because a later one in the batch supersedes them.
+    pub coalesced: u64,
+    /// Gaps seen.
+    pub gaps: u64,
+    /// Transfers completed, as receiver.
+    pub transfers: u64,
+    /// Messages or updates refused by the drift bound.
+    pub drift_refused: u64,
+}
+
+/// A strategy for one cache. The words are those of [`CacheCore`](crate::core::CacheCore), which passes every call on.
+pub trait Mode<V: Payload>: Send {
+    /// Tells the peers of a local write that the store has accepted. Returns its number in the own stream.
+    fn publish(
+        &mut self,
+        now: Time,
+        published: Published<V>,
+        ack: Ack,
+        waiter: Option<Waiter>,
+        out: &mut Vec<Output<V>>,
+    ) -> u64;
+    /// A connection to a peer stands.
+    fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>);
+    /// The connection is gone, whatever the reason.
+    fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
+    /// Membership says that a node is gone for good: it has left.
+    fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
+    /// Takes a message.
+    fn handle(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: CacheMessage<V>,
+        out: &mut Vec<Output<V>>,
+    );
+    /// Lets time pass.
+    fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>);
+    /// When to tick next.
+    fn next_tick(&self) -> Time;
+    /// The next message for `peer` on `lane` (`Data` or `Bulk`), of about `budget_bytes`, or nothing.
+    fn poll_transmit(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        lane: Lane,
+        budget_bytes: usize,
+        out: &mut Vec<Output<V>>,
+    ) -> Option<CacheMessage<V>>;
+    /// Read-modify-write at the key's home node.
+    fn modify(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        op: ModifyOp<V>,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    );
+    /// Asks peers for a key that is missing here.
+    fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>);
+    /// The caller no longer waits. No result will be told.
+    fn forget(&mut self, waiter: WaiterId);
+    /// Tells the peers that this node leaves.
+    fn leave(&mut self, now: Time, out: &mut Vec<Output<V>>);
+    /// How old the knowledge of each peer is.
+    fn freshness(&self, now: Time) -> Freshness;
+    /// In one word.
+    fn status(&self, now: Time) -> Status;
+    /// Whether a miss is a miss.
+    fn is_ready(&self) -> bool;
+    /// Counters.
+    fn stats(&self) -> ModeStats;
+}
