@@ -12,5 +12,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod auth;
+pub mod config;
 pub mod limits;
+pub mod protected;
 pub mod resp;

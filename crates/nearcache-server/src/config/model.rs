@@ -1,0 +1,194 @@
+//! The configuration with types: what the server is built from.
+//!
+//! Defaults live here and nowhere else; the command line, `nearcache check` and the documents show
+//! these. Every listener is on loopback until somebody decides otherwise.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::Limits;
+
+/// Everything `nearcache serve` needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who this node is.
+    pub node: NodeConfig,
+    /// How it meets its peers.
+    pub peers: PeersConfig,
+    /// The listener that speaks the Redis protocol.
+    pub resp: RespConfig,
+    /// The listener that speaks HTTP.
+    pub http: HttpConfig,
+    /// Who may use the two listeners.
+    pub auth: AuthConfig,
+    /// What a client may ask for at most.
+    pub limits: Limits,
+    /// The caches, by name.
+    pub caches: BTreeMap<String, CacheConfig>,
+    /// What is logged and how.
+    pub log: LogConfig,
+}
+
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct NodeConfig {
+    /// Name of the node; its identity is derived from it, so it is unique in the cluster. Random if absent.
+    pub name: Option<String>,
+    /// Name of the cluster; nodes of other clusters are refused.
+    pub cluster: String,
+}
+
+/// How this node meets its peers.
+#[derive(Debug, Clone)]
+pub struct PeersConfig {
+    /// Where peers connect to this node. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The address peers are told, when it is not the one listened on.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses of nodes to join, `host:port`; one that answers is enough.
+    pub seeds: Vec<String>,
+    /// A name, `host:port`, whose addresses are all nodes to join; looked up again and again.
+    pub dns: Option<String>,
+    /// Lets peers connect from other machines although nothing authenticates or encrypts them.
+    pub allow_insecure_network: bool,
+}
+
+/// The listener that speaks the Redis protocol.
+#[derive(Debug, Clone)]
+pub struct RespConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Where it listens. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The caches that `SELECT 0`, `SELECT 1`, … mean, by name.
+    pub databases: Vec<String>,
+}
+
+/// The listener that speaks HTTP.
+#[derive(Debug, Clone)]
+pub struct HttpConfig {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Where it listens. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Names accepted in `Host` beside IP addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// Origins of web pages that may call, as browsers send them: `https://ops.example`.
+    pub origins: Vec<String>,
+}
+
+/// Who may use the RESP and HTTP listeners.
+#[derive(Debug, Clone, Default)]
+pub struct AuthConfig {
+    /// A file whose first line is the token clients present. Nobody but its owner may read it.
+    pub token_file: Option<PathBuf>,
+    /// Lets tokens and values cross a network unencrypted.
+    pub allow_plaintext: bool,
+}
+
+/// Where a cache's entries live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CacheMode {
+    /// On this node only; nothing is shared.
+    Local,
+    /// On every node; a write reaches all of them.
+    Replicated,
+}
+
+impl CacheMode {
+    /// The word the configuration uses.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Replicated => "replicated",
+        }
+    }
+}
+
+/// One cache.
+#[derive(Debug, Clone)]
+pub struct CacheConfig {
+    /// Where entries live; the same on all nodes.
+    pub mode: CacheMode,
+    /// Bytes of memory its entries may use on this node, keys and overhead included.
+    pub max_bytes: u64,
+    /// Time to live of entries written without one; they stay for good if absent.
+    pub time_to_live: Option<Duration>,
+    /// Drops an entry on this node when it was not read for this long; never if absent.
+    pub time_to_idle: Option<Duration>,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// Lowest level written: `error`, `warn`, `info`, `debug` or `trace`, or filters by module.
+    pub level: String,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One readable line per event.
+    Text,
+    /// One JSON object per event.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: NodeConfig {
+                name: None,
+                cluster: "nearcache".to_owned(),
+            },
+            peers: PeersConfig {
+                listen: loopback(7801),
+                advertise: None,
+                seeds: Vec::new(),
+                dns: None,
+                allow_insecure_network: false,
+            },
+            resp: RespConfig {
+                enabled: true,
+                listen: loopback(7001),
+                databases: vec![DEFAULT_CACHE.to_owned()],
+            },
+            http: HttpConfig {
+                enabled: true,
+                listen: loopback(8001),
+                hosts: Vec::new(),
+                origins: Vec::new(),
+            },
+            auth: AuthConfig::default(),
+            limits: Limits::default(),
+            caches: BTreeMap::from([(DEFAULT_CACHE.to_owned(), CacheConfig::default())]),
+            log: LogConfig {
+                level: "info".to_owned(),
+                format: LogFormat::Text,
+            },
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            mode: CacheMode::Replicated,
+            max_bytes: 256 << 20,
+            time_to_live: None,
+            time_to_idle: None,
+        }
+    }
+}
+
+/// The cache that RESP database 0 means and that exists without being configured.
+pub const DEFAULT_CACHE: &str = "default";
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

@@ -1,0 +1,176 @@
+//! What can only be judged once every setting is known: limits that contradict each other, listeners
+//! that collide, and protected mode.
+
+use super::model::Config;
+use super::problem::{Place, Problem};
+use super::{Places, units};
+use crate::limits::LimitsError;
+use crate::protected;
+
+/// The smallest bound of a cache that makes sense.
+const CACHE_BYTES_MIN: u64 = 1 << 20;
+
+pub(super) fn validate(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
+    limits(config, places, problems);
+    listeners(config, places, problems);
+    caches(config, places, problems);
+    if let Err(refusals) = protected::check(config) {
+        problems.extend(refusals.into_iter().map(|refusal| {
+            Problem::new(places.of(refusal.setting), refusal.message).suggest(refusal.remedy)
+        }));
+    }
+}
+
+fn limits(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
+    let shown = |name: &str, value: usize| {
+        if name.ends_with("_bytes") {
+            units::show_size(value as u64)
+        } else {
+            value.to_string()
+        }
+    };
+    match config.limits.validate() {
+        Ok(()) => {}
+        Err(LimitsError::OutOfRange {
+            name,
+            got,
+            min,
+            max,
+        }) => problems.push(
+            Problem::new(
+                places.of(&format!("limits.{name}")),
+                format!("`limits.{name}` is {}, out of range", shown(name, got)),
+            )
+            .suggest(format!(
+                "allowed are {} to {}",
+                shown(name, min),
+                shown(name, max)
+            )),
+        ),
+        Err(LimitsError::Contradiction {
+            smaller,
+            smaller_value,
+            larger,
+            larger_value,
+        }) => {
+            let place = places.of(&format!("limits.{smaller}"));
+            let place = if place == Place::Default {
+                places.of(&format!("limits.{larger}"))
+            } else {
+                place
+            };
+            problems.push(
+                Problem::new(
+                    place,
+                    format!(
+                        "`limits.{smaller}` ({}) is more than `limits.{larger}` ({})",
+                        shown(smaller, smaller_value),
+                        shown(larger, larger_value)
+                    ),
+                )
+                .suggest(format!(
+                    "lower `limits.{smaller}` or raise `limits.{larger}`"
+                )),
+            );
+        }
+    }
+}
+
+fn listeners(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
+    let mut listeners = vec![("peers.listen", config.peers.listen)];
+    if config.resp.enabled {
+        listeners.push(("resp.listen", config.resp.listen));
+    }
+    if config.http.enabled {
+        listeners.push(("http.listen", config.http.listen));
+    }
+    for (index, (path, address)) in listeners.iter().enumerate() {
+        let taken = listeners.iter().take(index).find(|(_, other)| {
+            other.port() != 0
+                && other.port() == address.port()
+                && (other.ip() == address.ip()
+                    || other.ip().is_unspecified()
+                    || address.ip().is_unspecified())
+        });
+        if let Some((other, _)) = taken {
+            problems.push(
+                Problem::new(
+                    places.of(path),
+                    format!("`{path}` and `{other}` are both on port {}", address.port()),
+                )
+                .suggest("give each listener a port of its own"),
+            );
+        }
+    }
+    for name in &config.resp.databases {
+        if !config.caches.contains_key(name) {
+            problems.push(
+                Problem::new(
+                    places.of("resp.databases"),
+                    format!("`resp.databases` names the cache `{name}`, which does not exist"),
+                )
+                .suggest(format!("add a section [caches.{name}]")),
+            );
+        }
+    }
+    if config.resp.enabled && config.resp.databases.is_empty() {
+        problems.push(
+            Problem::new(places.of("resp.databases"), "`resp.databases` is empty")
+                .suggest("write [\"default\"], or set `resp.enabled = false`"),
+        );
+    }
+}
+
+fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
+    for (name, cache) in &config.caches {
+        let path = |key: &str| format!("caches.{name}.{key}");
+        if cache.max_bytes < CACHE_BYTES_MIN {
+            problems.push(
+                Problem::new(
+                    places.of(&path("max_bytes")),
+                    format!(
+                        "`{}` is {}",
+                        path("max_bytes"),
+                        units::show_size(cache.max_bytes)
+                    ),
+                )
+                .suggest(format!(
+                    "give it at least {}",
+                    units::show_size(CACHE_BYTES_MIN)
+                )),
+            );
+        } else if config.limits.value_bytes as u64 > cache.max_bytes {
+            problems.push(
+                Problem::new(
+                    places.of(&path("max_bytes")),
+                    format!(
+                        "`limits.value_bytes` ({}) is more than `{}` ({})",
+                        units::show_size(config.limits.value_bytes as u64),
+                        path("max_bytes"),
+                        units::show_size(cache.max_bytes)
+                    ),
+                )
+                .suggest(
+                    "a value that large could never be kept: lower the one or raise the other",
+                ),
+            );
+        }
+        if let (Some(live), Some(idle)) = (cache.time_to_live, cache.time_to_idle)
+            && idle > live
+        {
+            problems.push(
+                Problem::new(
+                    places.of(&path("time_to_idle")),
+                    format!(
+                        "`{}` ({}) is more than `{}` ({}) and would never have an effect",
+                        path("time_to_idle"),
+                        units::show_duration(idle),
+                        path("time_to_live"),
+                        units::show_duration(live)
+                    ),
+                )
+                .suggest("shorten it or remove it"),
+            );
+        }
+    }
+}
