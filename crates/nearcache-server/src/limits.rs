@@ -70,8 +70,6 @@ pub struct Limits {
     pub pattern_bytes: usize,
     /// Keys that one `SCAN` call may look at, whatever its `COUNT`. Default and maximum 10,000.
     pub scan_keys: usize,
-    /// Depth of nested RESP3 aggregates. Default 8.
-    pub resp_nesting: usize,
     /// Time for an accepted connection to authenticate, where authentication is configured.
     /// Beyond it the connection is closed. Default 5 s.
     pub authentication_timeout: Duration,
@@ -87,8 +85,6 @@ pub struct Limits {
     pub body_bytes_per_second: u64,
     /// Silence after which a client's connection is closed. Default 300 s; zero never closes.
     pub idle_timeout: Duration,
-    /// Silence after which the buffers of a connection are freed. Default 5 s.
-    pub buffers_idle_timeout: Duration,
     /// Time for connections to finish what they are doing when the server stops. Default 10 s.
     pub drain_timeout: Duration,
 }
@@ -113,14 +109,12 @@ impl Default for Limits {
             in_flight_bytes: 128 * MIB,
             pattern_bytes: KIB,
             scan_keys: 10_000,
-            resp_nesting: 8,
             authentication_timeout: Duration::from_secs(5),
             authentication_failures: 5,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             body_bytes_per_second: 1_024,
             idle_timeout: Duration::from_secs(300),
-            buffers_idle_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -186,7 +180,6 @@ impl Limits {
             ("requests_in_flight", self.requests_in_flight, 1, 4_096),
             ("pattern_bytes", self.pattern_bytes, 1, KIB),
             ("scan_keys", self.scan_keys, 1, 10_000),
-            ("resp_nesting", self.resp_nesting, 1, 32),
         ];
         for (name, got, min, max) in ranges {
             if !(min..=max).contains(&got) {

@@ -1,5 +1,9 @@
 //! The Redis protocol (RESP2 and RESP3) over the node's caches.
 
+mod glob;
+mod parser;
+mod writer;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use prometheus_client::registry::Registry;
