@@ -24,4 +24,5 @@ pub mod modify;
 pub mod payload;
 pub mod rendezvous;
 pub mod time;
+pub mod update;
 pub mod wire;

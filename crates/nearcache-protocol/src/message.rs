@@ -11,46 +11,14 @@
 use std::fmt;
 
 use bytes::Bytes;
-use nearcache_store::{Expiry, Handle, Scope, Tags, Version};
+use nearcache_store::Version;
 
 use crate::announce::Announcement;
 use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
 use crate::modify::{ModifyError, ModifyOp};
 use crate::time::Time;
-
-/// One change of a cache: what a stream is made of, and what a transfer brings.
-pub enum Update<V> {
-    /// A live entry on its way out; shares key and value with the store.
-    Entry(Handle<V>),
-    /// A live entry that has arrived.
-    Put {
-        /// The key, a slice of the frame it came in.
-        key: Bytes,
-        /// Its version.
-        version: Version,
-        /// The value; becomes the store's.
-        value: V,
-        /// When it expires.
-        expiry: Expiry,
-        /// Its tags.
-        tags: Tags,
-    },
-    /// The removal of one key; kept as a tombstone.
-    Remove {
-        /// The key.
-        key: Bytes,
-        /// The tombstone's version.
-        version: Version,
-    },
-    /// A group invalidation; kept as a floor.
-    Floor {
-        /// What it covers.
-        scope: Scope,
-        /// Below this nothing is accepted.
-        version: Version,
-    },
-}
+use crate::update::Update;
 
 /// A piece of an update stream: it covers the numbers `(after, through]` and leaves out what a later update in it supersedes.
 pub struct Batch<V> {
@@ -288,17 +256,6 @@ impl<V> fmt::Debug for Batch<V> {
             self.through,
             self.updates.len()
         )
-    }
-}
-
-impl<V> fmt::Debug for Update<V> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Entry(_) => "Entry",
-            Self::Put { .. } => "Put",
-            Self::Remove { .. } => "Remove",
-            Self::Floor { .. } => "Floor",
-        })
     }
 }
 

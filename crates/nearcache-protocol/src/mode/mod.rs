@@ -46,6 +46,7 @@ pub struct Waiter {
 }
 
 /// A local write that the store has accepted and that peers must learn of.
+#[derive(Debug)]
 pub enum Published<V> {
     /// An entry, as returned by the merge.
     Entry(Handle<V>),
@@ -66,6 +67,7 @@ pub enum Published<V> {
 }
 
 /// What a machine of a cache asks of its shell.
+#[derive(Debug)]
 pub enum Output<V> {
     /// Send this to a peer on [`CacheMessage::lane`].
     Send {
@@ -96,6 +98,7 @@ pub enum Output<V> {
 }
 
 /// What a waiter was told.
+#[derive(Debug)]
 pub enum Outcome<V> {
     /// A publish with an acknowledgement has ended.
     Acked(Result<(), AckTimeout>),

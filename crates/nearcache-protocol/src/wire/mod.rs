@@ -1,10 +1,19 @@
 //! Messages of a cache ↔ bytes: one frame per message, laid out byte by byte in `docs/wire-cache.md`.
 
-use bytes::BytesMut;
+mod entries;
+mod kind;
+mod modify;
+mod reader;
+#[cfg(test)]
+mod tests;
 
-use crate::frame::{Frame, FrameError, FrameLimit};
-use crate::ids::CacheId;
-use crate::message::CacheMessage;
+use bytes::{BufMut, BytesMut};
+
+use self::reader::Reader;
+use crate::announce::{Agreement, Announcement, ModeKind};
+use crate::frame::{self, Frame, FrameError, FrameLimit};
+use crate::ids::{CacheId, StreamId};
+use crate::message::{Batch, CacheMessage, ProgressVector, TransferCursor};
 use crate::payload::Payload;
 
 /// Why a frame is no message of a cache. The connection must be closed; no state has changed.
@@ -34,7 +43,7 @@ pub enum WireError {
     },
 }
 
-/// Appends `message` of cache `cache` to `out` as one frame.
+/// Appends `message` of cache `cache` to `out` as one frame. Cost: one copy of what it carries.
 ///
 /// # Errors
 /// [`FrameError`] if the frame would be larger than `limit`; `out` is unchanged.
@@ -44,14 +53,127 @@ pub fn encode<V: Payload>(
     limit: FrameLimit,
     out: &mut BytesMut,
 ) -> Result<(), FrameError> {
-    let _ = (cache, message, limit, out);
-    Ok(())
+    let (kind, number) = kind::of(message);
+    let mark = frame::begin(kind, number, out);
+    out.put_u64(cache.as_u64());
+    put_message(message, out);
+    mark.finish(limit, out)
+}
+
+fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
+    match message {
+        CacheMessage::Announce(announcement) => put_announcement(announcement, out),
+        CacheMessage::Heartbeat {
+            asked,
+            epoch,
+            latest,
+            ready,
+            progress,
+        } => {
+            out.put_u64(asked.as_nanos());
+            out.put_u64(epoch.as_u64());
+            out.put_u64(*latest);
+            out.put_u8(u8::from(*ready));
+            put_progress(progress, out);
+        }
+        CacheMessage::Echo {
+            asked,
+            epoch,
+            latest,
+            physical_ms,
+        } => {
+            out.put_u64(asked.as_nanos());
+            out.put_u64(epoch.as_u64());
+            out.put_u64(*latest);
+            out.put_u64(*physical_ms);
+        }
+        CacheMessage::Leave {
+            epoch,
+            latest: number,
+        }
+        | CacheMessage::Subscribed {
+            epoch,
+            after: number,
+        }
+        | CacheMessage::Ack {
+            epoch,
+            applied: number,
+        } => {
+            out.put_u64(epoch.as_u64());
+            out.put_u64(*number);
+        }
+        CacheMessage::Subscribe { epoch, after } => {
+            out.put_u64(epoch.as_u64());
+            put_optional(*after, out);
+        }
+        CacheMessage::Updates(batch) => {
+            out.put_u64(batch.epoch.as_u64());
+            out.put_u64(batch.after);
+            out.put_u64(batch.through);
+            out.put_u8(u8::from(batch.wants_ack));
+            entries::put_updates(&batch.updates, out);
+        }
+        CacheMessage::Find { key, .. } => {
+            entries::put_len16(key, out);
+            out.put_slice(key);
+        }
+        CacheMessage::Found { update, .. } => {
+            out.put_u8(u8::from(update.is_some()));
+            if let Some(update) = update {
+                entries::put_update(update, out);
+            }
+        }
+        CacheMessage::Modify {
+            wait_ms,
+            known,
+            key,
+            op,
+            ..
+        } => {
+            out.put_u32(*wait_ms);
+            out.put_slice(&known.to_bytes());
+            entries::put_len16(key, out);
+            out.put_slice(key);
+            modify::put_op(op, out);
+        }
+        CacheMessage::Modified { result, .. } => modify::put_result(result, out),
+        CacheMessage::TransferRequest {
+            cursor,
+            credit_bytes,
+            ..
+        } => {
+            put_optional(cursor.map(|cursor| cursor.0), out);
+            out.put_u32(*credit_bytes);
+        }
+        CacheMessage::TransferStart {
+            ready,
+            progress,
+            floors,
+            ..
+        } => {
+            out.put_u8(u8::from(*ready));
+            put_progress(progress, out);
+            entries::put_updates(floors, out);
+        }
+        CacheMessage::TransferChunk {
+            index,
+            updates,
+            next,
+            ..
+        } => {
+            out.put_u32(*index);
+            put_optional(next.map(|cursor| cursor.0), out);
+            entries::put_updates(updates, out);
+        }
+        CacheMessage::TransferCredit { bytes, .. } => out.put_u32(*bytes),
+        CacheMessage::TransferRefused { .. } => {}
+    }
 }
 
 /// The cache that a frame is for.
 ///
 /// # Errors
-/// [`WireError`].
+/// [`WireError::Truncated`].
 pub fn cache_id(frame: &Frame) -> Result<CacheId, WireError> {
     let id = frame.body.first_chunk::<8>().ok_or(WireError::Truncated)?;
     Ok(CacheId::from_u64(u64::from_be_bytes(*id)))
@@ -62,5 +184,197 @@ pub fn cache_id(frame: &Frame) -> Result<CacheId, WireError> {
 /// # Errors
 /// [`WireError`]; nothing is allocated by a length that the body does not cover.
 pub fn decode<V: Payload>(frame: &Frame) -> Result<CacheMessage<V>, WireError> {
-    Err(WireError::UnknownKind { kind: frame.kind.0 })
+    let mut reader = Reader::new(&frame.body);
+    reader.u64()?;
+    let message = message(frame, &mut reader)?;
+    reader.finish()?;
+    Ok(message)
+}
+
+fn message<V: Payload>(
+    frame: &Frame,
+    reader: &mut Reader<'_>,
+) -> Result<CacheMessage<V>, WireError> {
+    let request = crate::ids::RequestId(frame.number);
+    Ok(match frame.kind {
+        kind::ANNOUNCE => CacheMessage::Announce(announcement(reader)?),
+        kind::HEARTBEAT => CacheMessage::Heartbeat {
+            asked: reader.time()?,
+            epoch: reader.epoch()?,
+            latest: reader.u64()?,
+            ready: reader.bool("ready")?,
+            progress: progress(reader)?,
+        },
+        kind::ECHO => CacheMessage::Echo {
+            asked: reader.time()?,
+            epoch: reader.epoch()?,
+            latest: reader.u64()?,
+            physical_ms: reader.u64()?,
+        },
+        kind::LEAVE => CacheMessage::Leave {
+            epoch: reader.epoch()?,
+            latest: reader.u64()?,
+        },
+        kind::SUBSCRIBE => CacheMessage::Subscribe {
+            epoch: reader.epoch()?,
+            after: optional(reader)?,
+        },
+        kind::SUBSCRIBED => CacheMessage::Subscribed {
+            epoch: reader.epoch()?,
+            after: reader.u64()?,
+        },
+        kind::UPDATES => CacheMessage::Updates(batch(reader)?),
+        kind::ACK => CacheMessage::Ack {
+            epoch: reader.epoch()?,
+            applied: reader.u64()?,
+        },
+        kind::FIND => {
+            let len = reader.len16()?;
+            CacheMessage::Find {
+                request,
+                key: reader.shared(len)?,
+            }
+        }
+        kind::FOUND => {
+            let update = reader
+                .bool("found")?
+                .then(|| entries::update(reader))
+                .transpose()?;
+            CacheMessage::Found { request, update }
+        }
+        kind::MODIFY => {
+            let (wait_ms, known) = (reader.u32()?, reader.version()?);
+            let len = reader.len16()?;
+            let key = reader.shared(len)?;
+            CacheMessage::Modify {
+                request,
+                wait_ms,
+                known,
+                key,
+                op: modify::op(reader)?,
+            }
+        }
+        kind::MODIFIED => CacheMessage::Modified {
+            request,
+            result: modify::result(reader)?,
+        },
+        kind::TRANSFER_REQUEST => CacheMessage::TransferRequest {
+            request,
+            cursor: optional(reader)?.map(TransferCursor),
+            credit_bytes: reader.u32()?,
+        },
+        kind::TRANSFER_START => CacheMessage::TransferStart {
+            request,
+            ready: reader.bool("ready")?,
+            progress: progress(reader)?,
+            floors: entries::updates(reader)?,
+        },
+        kind::TRANSFER_CHUNK => CacheMessage::TransferChunk {
+            request,
+            index: reader.u32()?,
+            next: optional(reader)?.map(TransferCursor),
+            updates: entries::updates(reader)?,
+        },
+        kind::TRANSFER_CREDIT => CacheMessage::TransferCredit {
+            request,
+            bytes: reader.u32()?,
+        },
+        kind::TRANSFER_REFUSED => CacheMessage::TransferRefused { request },
+        unknown => return Err(WireError::UnknownKind { kind: unknown.0 }),
+    })
+}
+
+fn batch<V: Payload>(reader: &mut Reader<'_>) -> Result<Batch<V>, WireError> {
+    let (epoch, after, through) = (reader.epoch()?, reader.u64()?, reader.u64()?);
+    if after > through {
+        return Err(WireError::Invalid {
+            field: "numbers of a batch",
+        });
+    }
+    let wants_ack = reader.bool("wants_ack")?;
+    let updates = entries::updates(reader)?;
+    if updates.len() as u64 > through - after {
+        return Err(WireError::Invalid {
+            field: "numbers of a batch",
+        });
+    }
+    Ok(Batch {
+        epoch,
+        after,
+        through,
+        wants_ack,
+        updates,
+    })
+}
+
+fn put_announcement(announcement: &Announcement, out: &mut BytesMut) {
+    let Announcement {
+        agreement,
+        epoch,
+        latest,
+        ready,
+        physical_ms,
+    } = announcement;
+    out.put_u8(agreement.mode as u8);
+    out.put_u16(agreement.codec);
+    out.put_u64(agreement.time_to_live_ms);
+    out.put_u64(agreement.tombstone_ttl_ms);
+    out.put_u64(epoch.as_u64());
+    out.put_u64(*latest);
+    out.put_u8(u8::from(*ready));
+    out.put_u64(*physical_ms);
+}
+
+fn announcement(reader: &mut Reader<'_>) -> Result<Announcement, WireError> {
+    let mode = match reader.u8()? {
+        0 => ModeKind::Local,
+        1 => ModeKind::Replicated,
+        _ => return Err(WireError::Invalid { field: "mode" }),
+    };
+    Ok(Announcement {
+        agreement: Agreement {
+            mode,
+            codec: reader.u16()?,
+            time_to_live_ms: reader.u64()?,
+            tombstone_ttl_ms: reader.u64()?,
+        },
+        epoch: reader.epoch()?,
+        latest: reader.u64()?,
+        ready: reader.bool("ready")?,
+        physical_ms: reader.u64()?,
+    })
+}
+
+fn put_progress(progress: &ProgressVector, out: &mut BytesMut) {
+    out.put_u16(u16::try_from(progress.0.len()).unwrap_or(u16::MAX));
+    for (stream, number) in progress.0.iter().take(usize::from(u16::MAX)) {
+        out.put_u64(stream.origin.as_u64());
+        out.put_u64(stream.epoch.as_u64());
+        out.put_u64(*number);
+    }
+}
+
+fn progress(reader: &mut Reader<'_>) -> Result<ProgressVector, WireError> {
+    let announced = reader.len16()?;
+    let count = reader.count(announced, 24)?;
+    let mut streams = Vec::with_capacity(count);
+    for _ in 0..count {
+        let stream = StreamId {
+            origin: reader.node()?,
+            epoch: reader.epoch()?,
+        };
+        streams.push((stream, reader.u64()?));
+    }
+    Ok(ProgressVector(streams))
+}
+
+fn put_optional(number: Option<u64>, out: &mut BytesMut) {
+    out.put_u8(u8::from(number.is_some()));
+    if let Some(number) = number {
+        out.put_u64(number);
+    }
+}
+
+fn optional(reader: &mut Reader<'_>) -> Result<Option<u64>, WireError> {
+    reader.bool("presence")?.then(|| reader.u64()).transpose()
 }

@@ -1,0 +1,166 @@
+//! One change of a cache, as it travels.
+//!
+//! On its way out an entry shares key and value with the store; what has arrived owns its value, which then becomes
+//! the store's. Either way no value is copied between the store and the frame's buffer.
+
+use std::fmt;
+
+use bytes::Bytes;
+use nearcache_store::{Change, Expiry, Handle, MergeError, Merged, Scope, Store, Tags, Version};
+
+use crate::payload::Payload;
+
+/// One change of a cache: what a stream is made of, and what a transfer brings.
+pub enum Update<V> {
+    /// A live entry on its way out; shares key and value with the store.
+    Entry(Handle<V>),
+    /// A live entry that has arrived.
+    Put {
+        /// The key, a slice of the frame it came in.
+        key: Bytes,
+        /// Its version.
+        version: Version,
+        /// The value; becomes the store's.
+        value: V,
+        /// When it expires.
+        expiry: Expiry,
+        /// Its tags.
+        tags: Tags,
+    },
+    /// The removal of one key; kept as a tombstone.
+    Remove {
+        /// The key.
+        key: Bytes,
+        /// The tombstone's version.
+        version: Version,
+    },
+    /// A group invalidation; kept as a floor.
+    Floor {
+        /// What it covers.
+        scope: Scope,
+        /// Below this nothing is accepted.
+        version: Version,
+    },
+}
+
+/// What applying an update did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Applied {
+    /// It is in the store now.
+    Newer,
+    /// The store held something as new or newer.
+    Superseded,
+    /// The store cannot hold it; what it replaces is gone.
+    Dropped,
+}
+
+impl<V> Update<V> {
+    /// Its version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        match self {
+            Self::Entry(entry) => entry.version(),
+            Self::Put { version, .. }
+            | Self::Remove { version, .. }
+            | Self::Floor { version, .. } => *version,
+        }
+    }
+
+    /// The key; nothing for a group invalidation.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Entry(entry) => Some(entry.key()),
+            Self::Put { key, .. } | Self::Remove { key, .. } => Some(key),
+            Self::Floor { .. } => None,
+        }
+    }
+}
+
+impl<V: Payload> Update<V> {
+    /// Bytes it takes in a frame, about; what budgets are counted in.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        /// Fixed fields of an entry: see `docs/wire-cache.md`.
+        const FIXED: usize = 35;
+        match self {
+            Self::Entry(entry) => {
+                FIXED
+                    + entry.key().len()
+                    + entry.value().bytes().len()
+                    + entry.tags().weight_bytes()
+            }
+            Self::Put {
+                key, value, tags, ..
+            } => FIXED + key.len() + value.bytes().len() + tags.weight_bytes(),
+            Self::Remove { key, .. } => FIXED + key.len(),
+            Self::Floor { scope, .. } => {
+                FIXED
+                    + match scope {
+                        Scope::All => 0,
+                        Scope::Prefix(bytes) | Scope::Tag(bytes) | Scope::TagPrefix(bytes) => {
+                            bytes.len()
+                        }
+                    }
+            }
+        }
+    }
+
+    /// Merges it into `store`. Idempotent, and indifferent to the order in which updates come.
+    pub fn apply(self, store: &Store<V>) -> Applied {
+        let merged = match self {
+            Self::Put {
+                key,
+                version,
+                value,
+                expiry,
+                tags,
+            } => store.merge(
+                &key,
+                version,
+                Change::Put {
+                    value,
+                    expiry,
+                    tags,
+                },
+            ),
+            Self::Entry(entry) => {
+                // Only a message that never was in a frame still shares the sender's store.
+                let value = V::from_wire(entry.value().codec(), entry.value().bytes());
+                let change = Change::Put {
+                    value,
+                    expiry: entry.expiry(),
+                    tags: entry.tags().clone(),
+                };
+                store.merge(entry.key(), entry.version(), change)
+            }
+            Self::Remove { key, version } => store.merge(&key, version, Change::Remove),
+            Self::Floor { scope, version } => {
+                let changed = store.invalidate(scope, version);
+                return if changed {
+                    Applied::Newer
+                } else {
+                    Applied::Superseded
+                };
+            }
+        };
+        match merged {
+            Ok(Merged::Applied { .. }) => Applied::Newer,
+            Ok(Merged::Stale { .. } | Merged::Declined) => Applied::Superseded,
+            Err(MergeError::TooLargeForCache { .. } | MergeError::KeyTooLong { .. } | _) => {
+                Applied::Dropped
+            }
+        }
+    }
+}
+
+impl<V> fmt::Debug for Update<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entry(_) => "Entry",
+            Self::Put { .. } => "Put",
+            Self::Remove { .. } => "Remove",
+            Self::Floor { .. } => "Floor",
+        })
+    }
+}

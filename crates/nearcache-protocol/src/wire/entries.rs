@@ -1,0 +1,215 @@
+//! Updates ↔ bytes: the compact layout that almost all traffic consists of.
+//!
+//! ```text
+//! put     flags u8 | key u16 | value u32 | version 16 | codec u16 | schema u16 | [expiry u64] | [tags] | key | value
+//! remove  flags u8 | key u16 | version 16 | key
+//! floor   flags u8 | bytes u16 | version 16 | bytes
+//! tags    count u8 | count × ( length u16 | bytes )
+//! flags   bits 0-1 what (0 put, 1 remove, 2 floor); bit 2 expiry present; bit 3 tags present;
+//!         bits 4-5 of a floor its scope (0 all, 1 prefix, 2 tag, 3 tag prefix); the others are zero
+//! ```
+
+use bytes::{BufMut, Bytes, BytesMut};
+use nearcache_store::{Expiry, Scope, Tags, Version};
+
+use super::WireError;
+use super::reader::Reader;
+use crate::payload::{CodecTag, Payload};
+use crate::update::Update;
+
+const WHAT: u8 = 0b0000_0011;
+const PUT: u8 = 0;
+const REMOVE: u8 = 1;
+const FLOOR: u8 = 2;
+const HAS_EXPIRY: u8 = 0b0000_0100;
+const HAS_TAGS: u8 = 0b0000_1000;
+const SCOPE: u8 = 0b0011_0000;
+const SCOPE_SHIFT: u32 = 4;
+
+/// The least bytes that an update takes.
+const UPDATE_BYTES_MIN: usize = 19;
+
+pub(super) fn put_updates<V: Payload>(updates: &[Update<V>], out: &mut BytesMut) {
+    out.reserve(4 + updates.iter().map(Update::wire_bytes).sum::<usize>());
+    out.put_u32(u32::try_from(updates.len()).unwrap_or(u32::MAX));
+    for update in updates {
+        put_update(update, out);
+    }
+}
+
+pub(super) fn updates<V: Payload>(reader: &mut Reader<'_>) -> Result<Vec<Update<V>>, WireError> {
+    let announced = reader.len32()?;
+    let count = reader.count(announced, UPDATE_BYTES_MIN)?;
+    let mut updates = Vec::with_capacity(count);
+    for _ in 0..count {
+        updates.push(update(reader)?);
+    }
+    Ok(updates)
+}
+
+pub(super) fn put_update<V: Payload>(update: &Update<V>, out: &mut BytesMut) {
+    match update {
+        Update::Entry(entry) => {
+            put_entry(
+                entry.key(),
+                entry.version(),
+                entry.value(),
+                entry.expiry(),
+                entry.tags(),
+                out,
+            );
+        }
+        Update::Put {
+            key,
+            version,
+            value,
+            expiry,
+            tags,
+        } => {
+            put_entry(key, *version, value, *expiry, tags, out);
+        }
+        Update::Remove { key, version } => {
+            out.put_u8(REMOVE);
+            put_len16(key, out);
+            out.put_slice(&version.to_bytes());
+            out.put_slice(key);
+        }
+        Update::Floor { scope, version } => {
+            let (number, bytes): (u8, &[u8]) = match scope {
+                Scope::All => (0, &[]),
+                Scope::Prefix(bytes) => (1, bytes),
+                Scope::Tag(bytes) => (2, bytes),
+                Scope::TagPrefix(bytes) => (3, bytes),
+            };
+            out.put_u8(FLOOR | (number << SCOPE_SHIFT));
+            put_len16(bytes, out);
+            out.put_slice(&version.to_bytes());
+            out.put_slice(bytes);
+        }
+    }
+}
+
+fn put_entry<V: Payload>(
+    key: &[u8],
+    version: Version,
+    value: &V,
+    expiry: Expiry,
+    tags: &Tags,
+    out: &mut BytesMut,
+) {
+    let (codec, bytes) = (value.codec(), value.bytes());
+    let mut flags = PUT;
+    if !expiry.is_never() {
+        flags |= HAS_EXPIRY;
+    }
+    if !tags.is_empty() {
+        flags |= HAS_TAGS;
+    }
+    // The fixed part is put together first: one bounds check instead of six.
+    let mut fixed = [0; 27];
+    fixed[0] = flags;
+    fixed[1..3].copy_from_slice(&len16(key).to_be_bytes());
+    fixed[3..7].copy_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    fixed[7..23].copy_from_slice(&version.to_bytes());
+    fixed[23..25].copy_from_slice(&codec.codec.to_be_bytes());
+    fixed[25..27].copy_from_slice(&codec.schema.to_be_bytes());
+    out.put_slice(&fixed);
+    if !expiry.is_never() {
+        out.put_u64(expiry.as_millis());
+    }
+    if !tags.is_empty() {
+        put_tags(tags, out);
+    }
+    out.put_slice(key);
+    out.put_slice(bytes);
+}
+
+pub(super) fn put_tags(tags: &Tags, out: &mut BytesMut) {
+    out.put_u8(u8::try_from(tags.len()).unwrap_or(u8::MAX));
+    for tag in tags.iter() {
+        put_len16(tag, out);
+        out.put_slice(tag);
+    }
+}
+
+pub(super) fn tags(reader: &mut Reader<'_>) -> Result<Tags, WireError> {
+    let announced = usize::from(reader.u8()?);
+    let count = reader.count(announced, 2)?;
+    let mut tags = Vec::with_capacity(count);
+    for _ in 0..count {
+        let len = reader.len16()?;
+        tags.push(reader.slice(len)?);
+    }
+    Tags::new(tags).map_err(|_| WireError::Invalid { field: "tags" })
+}
+
+pub(super) fn update<V: Payload>(reader: &mut Reader<'_>) -> Result<Update<V>, WireError> {
+    let flags = reader.u8()?;
+    match flags & WHAT {
+        PUT if flags & !(WHAT | HAS_EXPIRY | HAS_TAGS) == 0 => entry(flags, reader),
+        REMOVE if flags == REMOVE => {
+            let len = reader.len16()?;
+            let version = reader.version()?;
+            Ok(Update::Remove {
+                key: reader.shared(len)?,
+                version,
+            })
+        }
+        FLOOR if flags & !(WHAT | SCOPE) == 0 => {
+            let len = reader.len16()?;
+            let version = reader.version()?;
+            let bytes: Box<[u8]> = reader.slice(len)?.into();
+            let scope = match (flags & SCOPE) >> SCOPE_SHIFT {
+                0 if bytes.is_empty() => Scope::All,
+                1 => Scope::Prefix(bytes),
+                2 => Scope::Tag(bytes),
+                3 => Scope::TagPrefix(bytes),
+                _ => return Err(WireError::Invalid { field: "scope" }),
+            };
+            Ok(Update::Floor { scope, version })
+        }
+        _ => Err(WireError::Invalid {
+            field: "flags of an update",
+        }),
+    }
+}
+
+fn entry<V: Payload>(flags: u8, reader: &mut Reader<'_>) -> Result<Update<V>, WireError> {
+    let key_len = reader.len16()?;
+    let value_len = reader.len32()?;
+    let version = reader.version()?;
+    let codec = CodecTag {
+        codec: reader.u16()?,
+        schema: reader.u16()?,
+    };
+    let expiry = match flags & HAS_EXPIRY {
+        0 => Expiry::NEVER,
+        _ => Expiry::at_millis(reader.u64()?),
+    };
+    let tags = match flags & HAS_TAGS {
+        0 => Tags::NONE,
+        _ => tags(reader)?,
+    };
+    let key: Bytes = reader.shared(key_len)?;
+    let value = V::from_wire(codec, reader.slice(value_len)?);
+    Ok(Update::Put {
+        key,
+        version,
+        value,
+        expiry,
+        tags,
+    })
+}
+
+/// The store takes no longer keys, tags and prefixes than the wire (`u16`), so nothing is ever cut here.
+fn len16(bytes: &[u8]) -> u16 {
+    debug_assert!(
+        u16::try_from(bytes.len()).is_ok(),
+        "the store's limits are the wire's"
+    );
+    u16::try_from(bytes.len()).unwrap_or(u16::MAX)
+}
+
+pub(super) fn put_len16(bytes: &[u8], out: &mut BytesMut) {
+    out.put_u16(len16(bytes));
+}

@@ -1,0 +1,47 @@
+//! The kinds of frames that carry messages of caches, and the numbers in their headers.
+
+use crate::frame::Kind;
+use crate::message::CacheMessage;
+
+pub(super) const UPDATES: Kind = Kind(0x40);
+pub(super) const SUBSCRIBE: Kind = Kind(0x41);
+pub(super) const SUBSCRIBED: Kind = Kind(0x42);
+pub(super) const ACK: Kind = Kind(0x43);
+pub(super) const ANNOUNCE: Kind = Kind(0x44);
+pub(super) const HEARTBEAT: Kind = Kind(0x45);
+pub(super) const ECHO: Kind = Kind(0x46);
+pub(super) const LEAVE: Kind = Kind(0x47);
+pub(super) const FIND: Kind = Kind(0x48);
+pub(super) const FOUND: Kind = Kind(0x49);
+pub(super) const MODIFY: Kind = Kind(0x4a);
+pub(super) const MODIFIED: Kind = Kind(0x4b);
+pub(super) const TRANSFER_REQUEST: Kind = Kind(0x4c);
+pub(super) const TRANSFER_START: Kind = Kind(0x4d);
+pub(super) const TRANSFER_CHUNK: Kind = Kind(0x4e);
+pub(super) const TRANSFER_CREDIT: Kind = Kind(0x4f);
+pub(super) const TRANSFER_REFUSED: Kind = Kind(0x50);
+
+const _: () = assert!(UPDATES.0 == Kind::FIRST_OF_CACHE.0);
+
+/// Kind and number of a message's frame. The number is that of the request, or the last update covered.
+pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
+    match message {
+        CacheMessage::Updates(batch) => (UPDATES, batch.through),
+        CacheMessage::Subscribe { .. } => (SUBSCRIBE, 0),
+        CacheMessage::Subscribed { .. } => (SUBSCRIBED, 0),
+        CacheMessage::Ack { .. } => (ACK, 0),
+        CacheMessage::Announce(_) => (ANNOUNCE, 0),
+        CacheMessage::Heartbeat { .. } => (HEARTBEAT, 0),
+        CacheMessage::Echo { .. } => (ECHO, 0),
+        CacheMessage::Leave { .. } => (LEAVE, 0),
+        CacheMessage::Find { request, .. } => (FIND, request.0),
+        CacheMessage::Found { request, .. } => (FOUND, request.0),
+        CacheMessage::Modify { request, .. } => (MODIFY, request.0),
+        CacheMessage::Modified { request, .. } => (MODIFIED, request.0),
+        CacheMessage::TransferRequest { request, .. } => (TRANSFER_REQUEST, request.0),
+        CacheMessage::TransferStart { request, .. } => (TRANSFER_START, request.0),
+        CacheMessage::TransferChunk { request, .. } => (TRANSFER_CHUNK, request.0),
+        CacheMessage::TransferCredit { request, .. } => (TRANSFER_CREDIT, request.0),
+        CacheMessage::TransferRefused { request } => (TRANSFER_REFUSED, request.0),
+    }
+}
