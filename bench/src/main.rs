@@ -14,7 +14,11 @@ mod cpu;
 mod hit_ratio;
 mod json;
 mod memory;
+mod redis_benchmark;
+mod resp;
+mod resp_client;
 mod rounds;
+mod servers;
 mod store;
 mod table;
 mod traces;
@@ -42,6 +46,8 @@ enum Bench {
     HitRatio(hit_ratio::Args),
     /// Memory per entry (perf-A4).
     Memory(memory::Args),
+    /// The Redis protocol against Redis (perf-A6, A7, A8).
+    Resp(resp::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -50,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Store(args) => store::run(args),
         Bench::HitRatio(args) => hit_ratio::run(args),
         Bench::Memory(args) => memory::run(args),
+        Bench::Resp(args) => resp::run(args),
     }?;
     print!("{}", table.render());
     let path = json::write(&cli.out, &table)?;

@@ -41,10 +41,10 @@ fn run_tests(
     let mut command = cargo_with(workspace, words);
     if tools.has_clients() {
         // A test whose client is missing all the same must fail rather than skip.
-        command.env("NEARCACHE_TEST_TOOLS", "required");
+        command.env("XTASK_TOOLS", "required");
     }
     if let Some(python) = &tools.python {
-        command.env("NEARCACHE_TEST_PYTHON", python);
+        command.env("XTASK_PYTHON", python);
     }
     let finished = job::run(&workspace.logs(), name, &mut command)?;
     let counts = Counts::of_test_run(finished.lines.iter().map(String::as_str));
