@@ -13,11 +13,16 @@
 pub mod announce;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod core;
 pub mod frame;
+pub mod fuzzing;
+pub mod handshake;
+pub mod identity;
 pub mod ids;
 pub mod lane;
 pub mod machine;
+pub mod membership;
 pub mod message;
 pub mod mode;
 pub mod modify;

@@ -105,7 +105,7 @@ mod tests {
     }
 
     /// Part of the wire contract: nodes of two versions must agree on every home.
-    const GOLDEN_HOMES: [u64; 4] = [0, 0, 0, 0];
+    const GOLDEN_HOMES: [u64; 4] = [3, 1, 3, 3];
 
     #[test]
     fn homes_are_balanced_over_the_members() {

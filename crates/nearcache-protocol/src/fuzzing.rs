@@ -1,0 +1,117 @@
+//! Entry points of the fuzz targets: arbitrary bytes where a peer's bytes go.
+//!
+//! `fuzz/` calls them under libFuzzer; a test replays the saved corpora on every run. Each must neither
+//! panic nor allocate much more than its input, and what it accepts must survive being written again.
+
+#![doc(hidden)]
+
+use std::net::SocketAddr;
+
+use bytes::{Bytes, BytesMut};
+use nearcache_store::{NodeId, Timestamp};
+
+use crate::control::{self, Hello, Leave, MemberList, Refused, Welcome};
+use crate::frame::{self, Frame, FrameDecoder, FrameLimit, Kind};
+use crate::handshake::{Handshake, Known, Local, Registry, SessionToken, accept};
+use crate::identity::{Identity, Zone};
+use crate::ids::Epoch;
+use crate::lane::Lane;
+use crate::membership::{Membership, MembershipConfig, MembershipMessage};
+use crate::time::Time;
+
+/// The bytes of a connection: cut into frames, each written again as it was.
+pub fn peer_frame(data: &[u8]) {
+    let (cut, data) = data
+        .split_first()
+        .map_or((1, data), |(cut, data)| (*cut, data));
+    let mut decoder = FrameDecoder::new(FrameLimit::HANDSHAKE);
+    let mut written = BytesMut::new();
+    for piece in data.chunks(usize::from(cut).max(1)) {
+        decoder.extend(piece);
+        while let Ok(Some(frame)) = decoder.next_frame() {
+            let limit = FrameLimit::HANDSHAKE;
+            let result = frame::encode(frame.kind, frame.number, &frame.body, limit, &mut written);
+            assert_eq!(result, Ok(()), "a frame within the limit can be written");
+        }
+    }
+    assert!(
+        data.starts_with(&written),
+        "frames are written as they were read"
+    );
+}
+
+/// The first frames of a connection, on both sides.
+pub fn handshake(data: &[u8]) {
+    let mut decoder = FrameDecoder::new(FrameLimit::HANDSHAKE);
+    decoder.extend(data);
+    let now = Timestamp::from_parts(1_800_000_000_000, 0);
+    while let Ok(Some(frame)) = decoder.next_frame() {
+        let _ = accept(&local(), &Nobody, now, &frame);
+        let (dialer, _) = Handshake::dial(local(), Lane::Control, SessionToken(1), now);
+        let _ = dialer.complete(&Nobody, now, &frame);
+    }
+}
+
+/// Control messages and membership packets, by the kind in the first byte.
+pub fn control(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else {
+        return;
+    };
+    let frame = Frame {
+        kind: Kind(*kind),
+        number: 0,
+        body: Bytes::copy_from_slice(body),
+    };
+    match frame.kind {
+        Kind::HELLO => survives::<Hello>(body),
+        Kind::WELCOME => survives::<Welcome>(body),
+        Kind::REFUSED => survives::<Refused>(body),
+        Kind::MEMBER_LIST => survives::<MemberList>(body),
+        Kind::LEAVE => survives::<Leave>(body),
+        _ => {}
+    }
+    let Ok(Some(message)) = MembershipMessage::decode(frame.kind, &frame.body) else {
+        return;
+    };
+    let config = MembershipConfig::default();
+    let Ok(mut node) = Membership::new(config, identity(1), 1, Time::ZERO) else {
+        return;
+    };
+    let mut out = Vec::new();
+    node.connected(Time::ZERO, &identity(2), &mut out);
+    let _ = node.handle(Time::ZERO, NodeId::from_u64(2), &message, &mut out);
+    node.tick(Time::from_millis(600), &mut out);
+}
+
+fn survives<M: prost::Message + Default + PartialEq>(body: &[u8]) {
+    if let Ok(message) = control::decode::<M>(body) {
+        let again = control::decode::<M>(&control::encode(&message));
+        assert!(again == Ok(message), "a message is read as it was written");
+    }
+}
+
+fn identity(node: u64) -> Identity {
+    let address = SocketAddr::from(([127, 0, 0, 1], 7000));
+    Identity::new(
+        NodeId::from_u64(node),
+        Epoch::from_u64(1),
+        address,
+        Zone::default(),
+    )
+}
+
+fn local() -> Local {
+    Local::new("demo", "a", identity(1))
+}
+
+struct Nobody;
+
+impl Registry for Nobody {
+    fn known(&self, _: NodeId) -> Option<Known> {
+        None
+    }
+
+    fn full_for(&self, _: NodeId) -> Option<usize> {
+        None
+    }
+}
