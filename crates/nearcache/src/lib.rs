@@ -1,1 +1,86 @@
-//! Placeholder while the crate is laid out.
+//! A cache inside every instance of a service, kept in sync among the instances.
+//!
+//! Reads cost what a read of the process's own memory costs, because that is what they are; writes
+//! reach every other instance within a fraction of a millisecond on a local network. What that
+//! trades away is freshness, and how much is known: [`Cache::freshness`] says how old this node's
+//! knowledge of each peer is.
+//!
+//! ```
+//! use std::time::Duration;
+//! use nearcache::{Node, PutOptions, StaticPeers};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct User {
+//!     name: String,
+//! }
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Two instances of a service; here they live in one process.
+//! let one = Node::builder("shop").name("one").start().await?;
+//! let two = Node::builder("shop")
+//!     .name("two")
+//!     .discovery(StaticPeers::new([one.local_addr()]))
+//!     .start()
+//!     .await?;
+//! let here = one.cache::<String, User>("users").open().await?;
+//! let there = two.cache::<String, User>("users").open().await?;
+//! there.ready().await;
+//!
+//! let options = PutOptions::new().ttl(Duration::from_secs(3600)).ack(nearcache::Ack::All);
+//! here.put_with("ada", User { name: "Ada".into() }, options).await?;
+//!
+//! let ada = there.get("ada").await?.ok_or("missing")?;
+//! assert_eq!(ada.name, "Ada");
+//! # one.shutdown().await;
+//! # two.shutdown().await;
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to start
+//!
+//! [`Node::builder`] starts this process's member of a cluster; [`Node::cache`] opens a named
+//! [`Cache`] on it; [`Cache::get`] and [`Cache::put`] do what they say. Everything is `Clone`,
+//! `Send` and `Sync`, and nothing is global: several nodes live in one process.
+//!
+//! # What flows where
+//!
+//! ```text
+//! Cache ─▶ shell ─▶ machine (nearcache-protocol) ─▶ store (nearcache-store)
+//!             ⇅
+//!         transport: three connections per peer ─▶ the same on the other nodes
+//! ```
+//!
+//! [`cache`] is the typed face and the shell of one cache's state machine, [`codec`] turns keys and
+//! values into bytes, `node` owns the clock, the membership and all caches of one member,
+//! [`discovery`] finds peers, and `transport` is the only place that knows of sockets.
+
+#![forbid(unsafe_code)]
+
+pub mod cache;
+mod clock;
+pub mod codec;
+pub mod discovery;
+pub mod limits;
+mod metrics;
+mod node;
+mod subscription;
+mod transport;
+
+pub use cache::{
+    Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Lookup, Modified, Modify, ModifyError,
+    OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
+};
+pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
+pub use discovery::{Discovery, DiscoveryError, Dns, StaticPeers};
+pub use node::{ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, StartError};
+pub use subscription::{Received, Subscription};
+
+pub use nearcache_protocol::announce::ModeKind as Mode;
+pub use nearcache_protocol::ids::Epoch;
+pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status};
+pub use nearcache_protocol::modify::{Condition, ExpireCondition};
+pub use nearcache_store::{
+    CoarseClock, Expiry, NodeId, Scope, StoreStats, Tags, Timestamp, Version,
+};

@@ -1,0 +1,185 @@
+//! Opening a cache: what can be set, and what is checked.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearcache_protocol::announce::ModeKind;
+use nearcache_store::StoreConfig;
+
+use super::errors::OpenError;
+use super::shell::{Settings, Shell};
+use super::Cache;
+use crate::codec::{Codec, MessagePack};
+use crate::limits::{
+    CACHE_BYTES_DEFAULT, KEY_LEN_DEFAULT, KEY_LEN_MAX, TTL_MAX, VALUE_LEN_DEFAULT, VALUE_LEN_MAX,
+    is_name,
+};
+use crate::node::NodeGuard;
+
+/// Settings of a cache; made by [`Node::cache`](crate::Node::cache), ended by [`open`](Self::open).
+///
+/// What concerns coherence (mode, codec, time to live, tombstone time) must be the same on all
+/// nodes and is checked when they meet; bounds are each node's own.
+#[must_use = "a cache is opened by .open().await"]
+pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
+    node: Arc<NodeGuard>,
+    name: String,
+    mode: ModeKind,
+    max_bytes: u64,
+    max_key_bytes: usize,
+    max_value_bytes: usize,
+    time_to_live: Option<Duration>,
+    time_to_idle: Option<Duration>,
+    tombstone_ttl: Duration,
+    types: PhantomData<fn(&K) -> (V, C)>,
+}
+
+impl<K: ?Sized, V, C> fmt::Debug for CacheBuilder<K, V, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("name", &self.name)
+            .field("mode", &self.mode)
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<K: ?Sized, V> CacheBuilder<K, V> {
+    pub(crate) fn new(node: Arc<NodeGuard>, name: String) -> Self {
+        Self {
+            node,
+            name,
+            mode: ModeKind::Replicated,
+            max_bytes: CACHE_BYTES_DEFAULT,
+            max_key_bytes: KEY_LEN_DEFAULT,
+            max_value_bytes: VALUE_LEN_DEFAULT,
+            time_to_live: None,
+            time_to_idle: None,
+            tombstone_ttl: StoreConfig::new(CACHE_BYTES_DEFAULT).tombstone_ttl,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
+    /// Where entries live and how writes travel. Default: [`ModeKind::Replicated`].
+    pub const fn mode(mut self, mode: ModeKind) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The most bytes that entries, their keys and their bookkeeping may take on this node.
+    /// Default 64 MiB. Beyond it, the entries least likely to be read again make room.
+    pub const fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = max_bytes;
+        self
+    }
+
+    /// The longest key, in bytes of its canonical encoding. Default 4 KiB, at most 64 KiB.
+    pub const fn max_key_bytes(mut self, max_key_bytes: usize) -> Self {
+        self.max_key_bytes = max_key_bytes;
+        self
+    }
+
+    /// The largest value, in encoded bytes. Default 1 MiB, at most 64 MiB.
+    pub const fn max_value_bytes(mut self, max_value_bytes: usize) -> Self {
+        self.max_value_bytes = max_value_bytes;
+        self
+    }
+
+    /// Time to live of entries whose write names none: more than zero, at most ten years.
+    /// Default: they do not expire.
+    pub const fn time_to_live(mut self, ttl: Duration) -> Self {
+        self.time_to_live = Some(ttl);
+        self
+    }
+
+    /// Entries that are not read on this node for that long make room here (peers keep theirs).
+    /// Default: idleness alone drops nothing.
+    pub const fn time_to_idle(mut self, tti: Duration) -> Self {
+        self.time_to_idle = Some(tti);
+        self
+    }
+
+    /// How long removals are remembered: more than the longest netsplit or absence after which a
+    /// removed key must not come back. Default 24 h.
+    pub const fn tombstone_ttl(mut self, ttl: Duration) -> Self {
+        self.tombstone_ttl = ttl;
+        self
+    }
+
+    /// Encodes values with `D` instead, for example [`Raw`](crate::Raw).
+    pub fn codec<D>(self) -> CacheBuilder<K, V, D> {
+        CacheBuilder {
+            node: self.node,
+            name: self.name,
+            mode: self.mode,
+            max_bytes: self.max_bytes,
+            max_key_bytes: self.max_key_bytes,
+            max_value_bytes: self.max_value_bytes,
+            time_to_live: self.time_to_live,
+            time_to_idle: self.time_to_idle,
+            tombstone_ttl: self.tombstone_ttl,
+            types: PhantomData,
+        }
+    }
+
+    /// Opens the cache on this node. Opening it again gives the same cache, with the settings it
+    /// was opened with first.
+    ///
+    /// Does not wait until the cache is filled: that is [`Node::ready`](crate::Node::ready). The
+    /// cache stays open until the node stops.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]; the node is unchanged.
+    #[expect(clippy::unused_async, reason = "later modes wait for the cluster here")]
+    pub async fn open(self) -> Result<Cache<K, V, C>, OpenError>
+    where
+        C: Codec<V>,
+    {
+        self.check()?;
+        let settings = Settings {
+            mode: self.mode,
+            codec: C::ID,
+            max_key_bytes: self.max_key_bytes,
+            max_value_bytes: self.max_value_bytes,
+            time_to_live: self.time_to_live,
+            tombstone_ttl: self.tombstone_ttl,
+        };
+        let mut store = StoreConfig::new(self.max_bytes);
+        store.time_to_idle = self.time_to_idle;
+        store.tombstone_ttl = self.tombstone_ttl;
+        let shell = self.node.shared().open_cache(&self.name, |shared, id| {
+            Shell::<C::Cell>::new(shared, &self.name, id, settings, store)
+        })?;
+        Ok(Cache { shell, node: self.node, key: PhantomData })
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let out_of_range = |setting, value, allowed| {
+            Err(OpenError::InvalidSetting { setting, value, allowed })
+        };
+        if !is_name(&self.name) {
+            return Err(OpenError::InvalidName { name: self.name.clone() });
+        }
+        if self.max_key_bytes == 0 || self.max_key_bytes > KEY_LEN_MAX {
+            let value = self.max_key_bytes.to_string();
+            return out_of_range("max_key_bytes", value, "1 to 65,536");
+        }
+        if self.max_value_bytes == 0 || self.max_value_bytes > VALUE_LEN_MAX {
+            let value = self.max_value_bytes.to_string();
+            return out_of_range("max_value_bytes", value, "1 to 67,108,864");
+        }
+        for (setting, ttl) in
+            [("time_to_live", self.time_to_live), ("time_to_idle", self.time_to_idle)]
+        {
+            if ttl.is_some_and(|ttl| ttl < Duration::from_millis(1) || ttl > TTL_MAX) {
+                return out_of_range(setting, format!("{ttl:?}"), "1 ms to 10 years");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! Why an operation on a cache failed, one enum per family of operations.
+//!
+//! Every variant says what to do next, and whether anything was changed. An error that leaves it
+//! open whether the operation took effect says so in its documentation; all others mean "it did
+//! not and will not".
+
+use std::time::Duration;
+
+use nearcache_store::Timestamp;
+
+use crate::codec::{EncodeError, KeyError};
+
+/// Why a cache could not be opened. The node is unchanged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A name is 1 to 128 bytes of letters, digits, `-`, `_`, `.`, `:` or `/`.
+    #[error("{name:?} is no name for a cache: use 1 to 128 letters, digits or any of - _ . : /")]
+    InvalidName {
+        /// The name as given.
+        name: String,
+    },
+    /// The cache is open on this node with other types, another codec or another mode.
+    #[error("cache {name:?} is already open on this node with another {what}: open it the same way, or under another name")]
+    OpenDifferently {
+        /// Name of the cache.
+        name: String,
+        /// What differs.
+        what: &'static str,
+    },
+    /// Two names have the same id on the wire.
+    #[error("the names {name:?} and {other:?} collide on the wire: rename one of them")]
+    NameCollision {
+        /// The name as given.
+        name: String,
+        /// The cache that is open already.
+        other: String,
+    },
+    /// The node has as many caches as it may.
+    #[error("this node has {limit} caches open, which is the limit: use prefixes of keys instead of many caches")]
+    TooManyCaches {
+        /// Limit in force.
+        limit: usize,
+    },
+    /// A setting is out of its range.
+    #[error("{setting} = {value} is out of range: {allowed}")]
+    InvalidSetting {
+        /// Name of the setting.
+        setting: &'static str,
+        /// The value given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The store refused its configuration.
+    #[error("the bounds of the cache do not fit together")]
+    Store(#[from] nearcache_store::ConfigError),
+    /// The node was shut down.
+    #[error("the node has stopped: start a new one")]
+    NodeStopped,
+}
+
+/// Why a read failed. Reads change nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The key cannot be one.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// Why a write failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The key cannot be one. Nothing was changed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The value cannot be encoded. Nothing was changed.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The encoded value is larger than the cache allows. Nothing was changed.
+    #[error("value of {len_bytes} bytes exceeds the limit of {limit_bytes}: split it, or raise max_value_bytes when opening the cache")]
+    ValueTooLarge {
+        /// Length of the encoded value.
+        len_bytes: usize,
+        /// Limit in force.
+        limit_bytes: usize,
+    },
+    /// A time to live is more than zero and at most ten years. Nothing was changed.
+    #[error("a time to live of {ttl:?} is not between 1 ms and 10 years: to have no expiry, leave it out")]
+    InvalidTtl {
+        /// The time to live as given.
+        ttl: Duration,
+    },
+    /// An entry has at most 64 tags of 1 to 512 bytes; a prefix has at most 512 bytes. Nothing was
+    /// changed.
+    #[error("tag or prefix number {index} is out of bounds: {allowed}")]
+    InvalidTag {
+        /// Position of the offender, counted from 0.
+        index: usize,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+    /// The entry is larger than this node's share of the cache can hold. **It is not stored here;
+    /// an older value of the key was dropped**, here and on the peers.
+    #[error("entry of {entry_bytes} bytes cannot fit: raise max_bytes when opening the cache")]
+    TooLargeForCache {
+        /// What the entry would occupy.
+        entry_bytes: usize,
+    },
+    /// Tombstones have used up their share of the cache. Nothing was changed.
+    #[error("the cache cannot remember more removed keys: raise max_bytes, or clear by tag or prefix instead of key by key")]
+    TombstoneLimit,
+    /// A newer version of the key came in while this one was written, so this write lost by the
+    /// rule that the newest version wins. The newer value is in place.
+    #[error("a newer version ({current:?}) of the key won")]
+    Superseded {
+        /// Time of the version that won.
+        current: Timestamp,
+    },
+    /// Not enough peers acknowledged in time. **The write is applied here and stays on its way**;
+    /// do not repeat it.
+    #[error("{acked} of {wanted} peers acknowledged in time: the write is applied here and on its way to the others")]
+    AckTimeout {
+        /// Peers that have applied it.
+        acked: usize,
+        /// Peers that were asked for.
+        wanted: usize,
+    },
+    /// This node's clock cannot give versions now: it is too far from its peers', or a peer's
+    /// clock has run ahead. Nothing was changed.
+    #[error("the clock of this node is out of step with its peers: check time synchronisation")]
+    ClockSkew,
+    /// The node was shut down. Nothing was changed, unless the call was waiting for peers: then
+    /// the write is applied here and may be lost with the node.
+    #[error("the node has stopped: start a new one")]
+    NodeStopped,
+}
+
+/// Why a read-modify-write failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModifyError {
+    /// The arguments cannot be a write, or the write failed here. See the source for what was
+    /// changed.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The value is not a decimal 64-bit integer. Nothing was changed.
+    #[error("the value is not an integer or out of range")]
+    NotAnInteger,
+    /// The sum does not fit 64 bits. Nothing was changed.
+    #[error("the sum does not fit a 64-bit integer")]
+    Overflow,
+    /// The key's home node did not answer in time. **It may or may not have applied the change**:
+    /// read before deciding to repeat it.
+    #[error("the home node of the key did not answer in time: the change may or may not have been applied")]
+    Indeterminate,
+    /// The key's home node has too much to do, or is not connected. Nothing was changed; try again
+    /// later.
+    #[error("the home node of the key cannot take the request now: try again later")]
+    Busy,
+}
+
+impl From<KeyError> for ModifyError {
+    fn from(error: KeyError) -> Self {
+        Self::Write(error.into())
+    }
+}

@@ -1,0 +1,224 @@
+//! Reading.
+
+use std::time::Duration;
+
+use super::cached::Cached;
+use super::errors::ReadError;
+use super::scan::{ScanCursor, ScanPage};
+use super::stats::CacheStats;
+use super::watch::Watch;
+use super::Cache;
+use crate::codec::key::{KeyBuffer, KeyFor, check_len};
+use crate::codec::Codec;
+use crate::limits::{SCAN_COUNT_MAX, WATCH_CAPACITY_DEFAULT};
+use nearcache_protocol::mode::{Freshness, Status};
+use nearcache_protocol::announce::ModeKind;
+use nearcache_store::Item;
+
+/// What [`Cache::try_get`] found without waiting.
+#[derive(Debug, Clone)]
+pub enum Lookup<T> {
+    /// The value.
+    Hit(T),
+    /// There is none.
+    Miss,
+    /// There is none here, but the node is still being filled: ask with
+    /// [`get`](Cache::get), which asks a peer.
+    Ask,
+}
+
+impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
+    /// The value of `key`, or `None` if there is none or this node cannot decode it.
+    ///
+    /// A hit never waits, allocates nothing (keys of up to 128 bytes) and takes no exclusive lock.
+    /// A miss waits only while this node is being filled: then a peer is asked, for at most 1 s.
+    /// May be as old as [`freshness`](Self::freshness) says. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] when the key cannot be one.
+    pub async fn get<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+    ) -> Result<Option<Cached<V, C>>, ReadError> {
+        match self.try_get(key)? {
+            Lookup::Hit(value) => Ok(Some(value)),
+            Lookup::Miss => Ok(None),
+            Lookup::Ask => {
+                let mut buffer = KeyBuffer::new();
+                let bytes = key.key_bytes(&mut buffer)?;
+                let found = self.shell.find(bytes).await;
+                Ok(found.and_then(|handle| self.view(handle)))
+            }
+        }
+    }
+
+    /// What `get` would find without waiting. Counts as a read.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] when the key cannot be one.
+    #[inline]
+    pub fn try_get<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+    ) -> Result<Lookup<Cached<V, C>>, ReadError> {
+        let mut buffer = KeyBuffer::new();
+        let bytes = key.key_bytes(&mut buffer)?;
+        check_len(bytes, self.shell.settings().max_key_bytes)?;
+        Ok(match self.shell.store().get(bytes) {
+            Some(handle) => self.view(handle).map_or(Lookup::Miss, Lookup::Hit),
+            None if self.shell.is_ready() => Lookup::Miss,
+            None => Lookup::Ask,
+        })
+    }
+
+    /// What this node's memory holds under `key` now. Never waits, is not counted as a read and
+    /// does not keep the entry from making room. `None` also for what cannot be a key.
+    pub fn peek<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Option<Cached<V, C>> {
+        let mut buffer = KeyBuffer::new();
+        let bytes = key.key_bytes(&mut buffer).ok()?;
+        self.shell.store().peek(bytes).and_then(|handle| self.view(handle))
+    }
+
+    /// The values of many keys, in the order of the keys. Waits and is cancel-safe as
+    /// [`get`](Self::get).
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] at the first key that cannot be one.
+    pub async fn get_many<'a, Q>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Q>,
+    ) -> Result<Vec<Option<Cached<V, C>>>, ReadError>
+    where
+        Q: KeyFor<K> + ?Sized + 'a,
+    {
+        let keys = keys.into_iter();
+        let mut values = Vec::with_capacity(keys.size_hint().0);
+        for key in keys {
+            values.push(self.get(key).await?);
+        }
+        Ok(values)
+    }
+
+    /// Goes through the entries of this node: about `count` of them (at most 10,000) from
+    /// `cursor` on, in no order. Starts with [`ScanCursor::default`].
+    ///
+    /// Whatever is there from the first page to the last is returned at least once. Neither counts
+    /// as a read nor holds up writers.
+    pub fn scan(&self, cursor: ScanCursor, count: usize) -> ScanPage<V, C> {
+        let count = count.clamp(1, SCAN_COUNT_MAX);
+        let (items, next) = self.shell.store().walk(cursor.0, count);
+        let mut entries = Vec::with_capacity(items.len());
+        for item in items {
+            if let Item::Entry(handle) = item {
+                entries.extend(self.view(handle));
+            }
+        }
+        ScanPage { entries, next: next.map(ScanCursor) }
+    }
+
+    /// The changes of this cache from now on, whoever makes them. A watcher that lags more than
+    /// 1,024 changes behind misses the oldest and is told how many.
+    ///
+    /// Changes of one key arrive in the order of their versions, except that two of the same
+    /// instant may come in either order: compare [`Cached::version`] where it matters.
+    #[must_use]
+    pub fn watch(&self) -> Watch<V, C> {
+        self.watch_with_capacity(WATCH_CAPACITY_DEFAULT)
+    }
+
+    /// As [`watch`](Self::watch), for a watcher that may lag `capacity` changes behind.
+    #[must_use]
+    pub fn watch_with_capacity(&self, capacity: usize) -> Watch<V, C> {
+        let raw = self.shell.changes().subscribe(capacity);
+        Watch::new(raw)
+    }
+
+    /// Counters and sizes of this cache on this node. Cost: a few loads per shard.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        self.shell.stats()
+    }
+
+    /// How old this node's knowledge of each peer is, by this node's own clock.
+    #[must_use]
+    pub fn freshness(&self) -> Freshness {
+        self.shell.freshness()
+    }
+
+    /// Whether this node has all that its peers had a moment ago.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.shell.status()
+    }
+
+    /// Whether a miss is a miss: the node has been filled from a peer, or has nobody to ask.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shell.is_ready()
+    }
+
+    /// Waits until [`is_ready`](Self::is_ready), or until the node stops. Cancel-safe.
+    pub async fn ready(&self) {
+        self.shell.ready().await;
+    }
+
+    /// Entries on this node. May count some that have expired but are not collected yet.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shell.store().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shell.store().is_empty()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.shell.name()
+    }
+
+    /// Its mode.
+    #[must_use]
+    pub fn mode(&self) -> ModeKind {
+        self.shell.settings().mode
+    }
+
+    /// The most bytes it takes on this node.
+    #[must_use]
+    pub fn max_bytes(&self) -> u64 {
+        self.shell.store().max_bytes()
+    }
+
+    /// The largest value it takes, in encoded bytes.
+    #[must_use]
+    pub fn max_value_bytes(&self) -> usize {
+        self.shell.settings().max_value_bytes
+    }
+
+    /// The longest key it takes, in bytes.
+    #[must_use]
+    pub fn max_key_bytes(&self) -> usize {
+        self.shell.settings().max_key_bytes
+    }
+
+    /// Time to live of entries whose write names none.
+    #[must_use]
+    pub fn time_to_live(&self) -> Option<Duration> {
+        self.shell.settings().time_to_live
+    }
+
+    /// A handle as a value; one that cannot be decoded is counted and left out.
+    fn view(&self, handle: nearcache_store::Handle<C::Cell>) -> Option<Cached<V, C>> {
+        let cached = Cached::of(handle);
+        if cached.is_none() {
+            self.shell.counters().undecodable.inc();
+        }
+        cached
+    }
+}

@@ -1,0 +1,428 @@
+//! The asynchronous shell of one cache: its store, its machine, and those who wait for it.
+//!
+//! Knows cells, not types, and nothing of sockets: what the machine puts out is carried to the
+//! node's [links](crate::transport), and what peers send comes in through [`CachePort`].
+//!
+//! ```text
+//! Cache ─ merge ─▶ store          ┌──────────────┐  Send, Transmit ─▶ links ─▶ writers
+//!       └ publish, modify, find ─▶│ machine      │
+//! readers ─ frame ─ decode ──────▶│ (one mutex)  │  Done ─▶ waiters   Ready ─▶ ready()
+//! driver ─ tick ─────────────────▶└──────────────┘  Event ─▶ log, counters, watchers
+//! ```
+//!
+//! Outputs are carried out before the lock is given back, so that messages leave in the order in
+//! which the machine made them. Nothing under the lock waits.
+
+mod carry;
+mod port;
+mod waiters;
+mod watchers;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_protocol::clock::ClockError;
+use nearcache_protocol::config::ReplicationConfig;
+use nearcache_protocol::core::CacheCore;
+use nearcache_protocol::ids::CacheId;
+use nearcache_protocol::mode::{Freshness, Outcome, Output, Published, Status, Waiter};
+use nearcache_protocol::modify::ModifyOp;
+use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::payload::Payload;
+use nearcache_store::{
+    Change, Expiry, Handle, MergeError, Merged, Scope, Store, StoreConfig, Version,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::errors::{ModifyError, OpenError, WriteError};
+use super::options::Ack;
+use super::stats::{CacheCounters, CacheStats};
+use crate::limits::OPERATION_TIMEOUT_MAX;
+use crate::node::NodeShared;
+use crate::subscription::Hub;
+use waiters::Waiters;
+
+pub(crate) use port::CachePort;
+pub(crate) use watchers::CellChange;
+
+/// How long a read of a joining node waits for a peer's answer.
+const FIND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a cache was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) mode: ModeKind,
+    pub(crate) codec: u16,
+    pub(crate) max_key_bytes: usize,
+    pub(crate) max_value_bytes: usize,
+    pub(crate) time_to_live: Option<Duration>,
+    pub(crate) tombstone_ttl: Duration,
+}
+
+/// One cache of one node.
+pub(crate) struct Shell<V: Payload> {
+    name: String,
+    id: CacheId,
+    settings: Settings,
+    node: Arc<NodeShared>,
+    store: Arc<Store<V>>,
+    machine: Mutex<Machine<V>>,
+    waiters: Waiters<V>,
+    is_ready: AtomicBool,
+    ready: watch::Sender<bool>,
+    changes: Arc<Hub<CellChange<V>>>,
+    counters: CacheCounters,
+}
+
+/// The machine and the list its outputs are collected in, which keeps its memory.
+struct Machine<V: Payload> {
+    core: CacheCore<V>,
+    out: Vec<Output<V>>,
+}
+
+impl<V: Payload> std::fmt::Debug for Shell<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl<V: Payload> Shell<V> {
+    /// A new cache on `node`. It does not know any peer yet.
+    pub(crate) fn new(
+        node: &Arc<NodeShared>,
+        name: &str,
+        id: CacheId,
+        settings: Settings,
+        mut store: StoreConfig,
+    ) -> Result<Self, OpenError> {
+        store.hash_seed = rand::random();
+        store.max_entry_bytes = store
+            .max_entry_bytes
+            .max(settings.max_value_bytes as u64 * 2 + settings.max_key_bytes as u64 + 8192)
+            .min(store.max_bytes / 4);
+        let store = Arc::new(Store::new(store, node.coarse().clone())?);
+        let mut config = ReplicationConfig::default();
+        config.agreement.mode = settings.mode;
+        config.agreement.codec = settings.codec;
+        config.agreement.time_to_live_ms = settings.time_to_live.map_or(0, millis);
+        config.agreement.tombstone_ttl_ms = millis(settings.tombstone_ttl);
+        config.join_alone_after = node.join_alone_after();
+        let core = CacheCore::new(
+            node.now(),
+            Arc::clone(&store),
+            Arc::clone(node.hlc()),
+            node.epoch(),
+            node.placement(),
+            config,
+        );
+        let is_ready = core.is_ready();
+        let changes = Arc::new(Hub::default());
+        store.set_listener(Arc::new(watchers::StoreWatcher::new(Arc::clone(&changes))));
+        Ok(Self {
+            name: name.to_owned(),
+            id,
+            settings,
+            node: Arc::clone(node),
+            store,
+            machine: Mutex::new(Machine { core, out: Vec::new() }),
+            waiters: Waiters::default(),
+            is_ready: AtomicBool::new(is_ready),
+            ready: watch::Sender::new(is_ready),
+            changes,
+            counters: CacheCounters::new(node.metrics(), name),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn node(&self) -> &Arc<NodeShared> {
+        &self.node
+    }
+
+    #[inline]
+    pub(crate) fn store(&self) -> &Arc<Store<V>> {
+        &self.store
+    }
+
+    pub(crate) fn counters(&self) -> &CacheCounters {
+        &self.counters
+    }
+
+    pub(crate) fn changes(&self) -> &Arc<Hub<CellChange<V>>> {
+        &self.changes
+    }
+
+    #[inline]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn ready(&self) {
+        // An error means that the sender is gone, and it lives in self.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    pub(crate) fn freshness(&self) -> Freshness {
+        self.machine.lock().core.freshness(self.node.now())
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.machine.lock().core.status(self.node.now())
+    }
+
+    pub(crate) fn stats(&self) -> CacheStats {
+        let mode = self.machine.lock().core.stats();
+        CacheStats::new(self.store.stats(), mode, &self.counters)
+    }
+
+    /// A new version for a write of this node.
+    pub(crate) fn stamp(&self) -> Result<Version, WriteError> {
+        self.node.hlc().stamp(self.node.now()).map_err(|error: ClockError| {
+            tracing::warn!(cache = %self.name, %error, "write refused");
+            WriteError::ClockSkew
+        })
+    }
+
+    /// Merges a write of this node into the store and tells the peers. Never waits.
+    ///
+    /// Returns the version and what was live under the key before.
+    pub(crate) fn write(
+        &self,
+        key: &[u8],
+        change: Change<V>,
+    ) -> Result<Written<V>, WriteError> {
+        self.check_open()?;
+        let (version, replaced, published) = self.merge(key, change)?;
+        if let Some(published) = published {
+            let mut machine = self.machine.lock();
+            let Machine { core, out } = &mut *machine;
+            core.publish(self.node.now(), published, Ack::Local.into(), None, out);
+            self.carry_out(&mut machine);
+        }
+        Ok(Written { version, replaced })
+    }
+
+    /// As [`write`](Self::write), then waits until as many peers as `ack` says have applied it.
+    pub(crate) async fn write_acked(
+        &self,
+        key: &[u8],
+        change: Change<V>,
+        ack: Ack,
+        timeout: Duration,
+    ) -> Result<Written<V>, WriteError> {
+        if ack == Ack::Local {
+            return self.write(key, change);
+        }
+        self.check_open()?;
+        let (version, replaced, published) = self.merge(key, change)?;
+        if let Some(published) = published {
+            self.publish_acked(published, ack, timeout).await?;
+        }
+        Ok(Written { version, replaced })
+    }
+
+    /// Merges many writes and tells the peers of all of them at once.
+    pub(crate) fn write_many(
+        &self,
+        changes: impl IntoIterator<Item = (Bytes, Change<V>)>,
+    ) -> Result<(), WriteError> {
+        self.check_open()?;
+        let mut all = Vec::new();
+        let mut result = Ok(());
+        for (key, change) in changes {
+            match self.merge(&key, change) {
+                Ok((_, _, published)) => all.extend(published),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let mut machine = self.machine.lock();
+        let now = self.node.now();
+        for published in all {
+            let Machine { core, out } = &mut *machine;
+            core.publish(now, published, Ack::Local.into(), None, out);
+        }
+        self.carry_out(&mut machine);
+        result
+    }
+
+    /// Raises a floor under everything in `scope` and tells the peers.
+    pub(crate) async fn invalidate(
+        &self,
+        scope: Scope,
+        ack: Ack,
+        timeout: Duration,
+    ) -> Result<(), WriteError> {
+        self.check_open()?;
+        let version = self.stamp()?;
+        self.store.invalidate(scope.clone(), version);
+        self.changes.send(&CellChange::Invalidated { scope: scope.clone() });
+        self.publish_acked(Published::Floor { scope, version }, ack, timeout).await
+    }
+
+    async fn publish_acked(
+        &self,
+        published: Published<V>,
+        ack: Ack,
+        timeout: Duration,
+    ) -> Result<(), WriteError> {
+        let now = self.node.now();
+        let waiting = (ack != Ack::Local).then(|| self.waiters.enter());
+        let waiter = waiting.as_ref().map(|waiting| Waiter {
+            id: waiting.id(),
+            deadline: now + timeout.min(OPERATION_TIMEOUT_MAX),
+        });
+        {
+            let mut machine = self.machine.lock();
+            let Machine { core, out } = &mut *machine;
+            core.publish(now, published, ack.into(), waiter, out);
+            self.carry_out(&mut machine);
+        }
+        let Some(waiting) = waiting else { return Ok(()) };
+        match self.outcome(waiting).await {
+            Some(Outcome::Acked(Ok(()))) => Ok(()),
+            Some(Outcome::Acked(Err(timeout))) => Err(WriteError::AckTimeout {
+                acked: timeout.acked as usize,
+                wanted: timeout.wanted as usize,
+            }),
+            Some(Outcome::Modified(_) | Outcome::Found(_)) | None => Err(WriteError::NodeStopped),
+        }
+    }
+
+    /// Asks the key's home node to change it.
+    pub(crate) async fn modify(
+        &self,
+        key: Bytes,
+        op: ModifyOp<V>,
+        timeout: Duration,
+    ) -> Result<nearcache_protocol::modify::Modified<V>, ModifyError> {
+        use nearcache_protocol::modify::ModifyError as Reason;
+
+        self.check_open()?;
+        let now = self.node.now();
+        let waiting = self.waiters.enter();
+        let waiter =
+            Waiter { id: waiting.id(), deadline: now + timeout.min(OPERATION_TIMEOUT_MAX) };
+        {
+            let mut machine = self.machine.lock();
+            let Machine { core, out } = &mut *machine;
+            core.modify(now, key, op, waiter, out);
+            self.carry_out(&mut machine);
+        }
+        match self.outcome(waiting).await {
+            Some(Outcome::Modified(Ok(modified))) => Ok(modified),
+            Some(Outcome::Modified(Err(reason))) => Err(match reason {
+                Reason::NotAnInteger => ModifyError::NotAnInteger,
+                Reason::Overflow => ModifyError::Overflow,
+                Reason::TooLarge => WriteError::TooLargeForCache { entry_bytes: 0 }.into(),
+                Reason::ClockSkew => WriteError::ClockSkew.into(),
+                Reason::Indeterminate => ModifyError::Indeterminate,
+                // Overloaded, unreachable, not the home: nothing was changed.
+                _ => ModifyError::Busy,
+            }),
+            Some(Outcome::Acked(_) | Outcome::Found(_)) | None => {
+                Err(WriteError::NodeStopped.into())
+            }
+        }
+    }
+
+    /// Asks peers for a key that is missing while this node is being filled.
+    pub(crate) async fn find(&self, key: &[u8]) -> Option<Handle<V>> {
+        let now = self.node.now();
+        let waiting = self.waiters.enter();
+        let waiter = Waiter { id: waiting.id(), deadline: now + FIND_TIMEOUT };
+        {
+            let mut machine = self.machine.lock();
+            let Machine { core, out } = &mut *machine;
+            core.find(now, Bytes::copy_from_slice(key), waiter, out);
+            self.carry_out(&mut machine);
+        }
+        match self.outcome(waiting).await {
+            // The answer was merged under its own key (C6), so the store is asked for ours.
+            Some(Outcome::Found(true)) => self.store.peek(key),
+            Some(_) | None => None,
+        }
+    }
+
+    fn check_open(&self) -> Result<(), WriteError> {
+        if self.node.is_stopped() { Err(WriteError::NodeStopped) } else { Ok(()) }
+    }
+
+    /// Stamps and merges; returns what the peers have to learn.
+    #[expect(clippy::type_complexity, reason = "a private step of three callers")]
+    fn merge(
+        &self,
+        key: &[u8],
+        change: Change<V>,
+    ) -> Result<(Version, Option<Handle<V>>, Option<Published<V>>), WriteError> {
+        let version = self.stamp()?;
+        match self.store.merge(key, version, change) {
+            Ok(Merged::Applied { entry: Some(entry), replaced }) => {
+                Ok((version, replaced, Some(Published::Entry(entry))))
+            }
+            Ok(Merged::Applied { entry: None, replaced }) => {
+                let key = Bytes::copy_from_slice(key);
+                Ok((version, replaced, Some(Published::Removal { key, version })))
+            }
+            // Somebody else's newer write got in between: it is what readers see now.
+            Ok(Merged::Stale { current }) => Ok((current, None, None)),
+            Ok(Merged::Declined) => Ok((version, None, None)),
+            Err(MergeError::TooLargeForCache { weight_bytes, .. }) => {
+                self.drop_for_all(key, version);
+                let entry_bytes = usize::try_from(weight_bytes).unwrap_or(usize::MAX);
+                Err(WriteError::TooLargeForCache { entry_bytes })
+            }
+            Err(MergeError::KeyTooLong { len_bytes, limit_bytes }) => {
+                Err(crate::codec::KeyError::KeyTooLong { len_bytes, limit_bytes }.into())
+            }
+            Err(_) => Err(WriteError::TombstoneLimit),
+        }
+    }
+
+    /// The entry did not fit and the older copy is gone here; peers must not keep serving it.
+    fn drop_for_all(&self, key: &[u8], version: Version) {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        let key = Bytes::copy_from_slice(key);
+        let published = Published::Removal { key, version };
+        core.publish(self.node.now(), published, Ack::Local.into(), None, out);
+        self.carry_out(&mut machine);
+    }
+}
+
+/// What a write did to the store.
+#[derive(Debug)]
+pub(crate) struct Written<V> {
+    pub(crate) version: Version,
+    pub(crate) replaced: Option<Handle<V>>,
+}
+
+impl From<Ack> for nearcache_protocol::mode::Ack {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Local => Self::Local,
+            Ack::Peers(count) => Self::Peers(u32::try_from(count).unwrap_or(u32::MAX)),
+            Ack::All => Self::All,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Cluster time `ttl` from now.
+pub(crate) fn expiry_after(now_ms: u64, ttl: Duration) -> Expiry {
+    Expiry::after(now_ms, ttl)
+}

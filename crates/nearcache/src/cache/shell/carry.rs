@@ -1,0 +1,68 @@
+//! Carries out what the machine of a cache asks for.
+
+use std::sync::atomic::Ordering;
+
+use nearcache_protocol::payload::Payload;
+use nearcache_protocol::mode::{Event, Output};
+use nearcache_protocol::wire;
+
+use super::watchers::CellChange;
+use super::{Machine, Shell};
+
+impl<V: Payload> Shell<V> {
+    /// Carries out the outputs in order and leaves the list empty. Never waits.
+    ///
+    /// Called with the machine's lock held: of two messages to one peer, the one that the machine
+    /// made first is queued first.
+    pub(super) fn carry_out(&self, machine: &mut Machine<V>) {
+        for output in machine.out.drain(..) {
+            match output {
+                Output::Send { to, message } => {
+                    self.node.links().send(to, message.lane(), |limit, buffer| {
+                        wire::encode(self.id, &message, limit, buffer)
+                    });
+                }
+                Output::Transmit { peer, lane } => self.node.links().pull(peer, lane, self.id),
+                Output::Done { waiter, result } => self.waiters.answer(waiter, result),
+                Output::Ready => self.become_ready(),
+                Output::Event(event) => self.note(event),
+            }
+        }
+    }
+
+    fn become_ready(&self) {
+        self.is_ready.store(true, Ordering::Release);
+        self.ready.send_replace(true);
+        self.node.cache_became_ready();
+        tracing::debug!(cache = %self.name, "cache is ready");
+    }
+
+    fn note(&self, event: Event) {
+        let cache = self.name.as_str();
+        match event {
+            Event::Invalidated { scope, .. } => {
+                self.changes.send(&CellChange::Invalidated { scope });
+            }
+            Event::Disagreement(disagreement) => {
+                self.counters.disagreements.inc();
+                tracing::error!(cache, %disagreement, "not in sync with a peer");
+            }
+            Event::DriftRefused { peer, ahead_ms } => {
+                tracing::warn!(cache, %peer, ahead_ms, "refused a stamp from the future");
+            }
+            Event::Gap { origin, missing } => {
+                tracing::debug!(cache, %origin, missing, "missed updates, asking again");
+            }
+            Event::TransferStarted { from } => {
+                tracing::info!(cache, %from, "filling the cache from a peer");
+            }
+            Event::TransferDone { from, updates, took } => {
+                tracing::info!(cache, %from, updates, ?took, "filled the cache from a peer");
+            }
+            Event::TransferCut { from } => {
+                tracing::info!(cache, %from, "the transfer was cut and will be tried again");
+            }
+            other => tracing::debug!(cache, ?other, "event"),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the node and the transport see of a cache whose types they do not know.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use nearcache_protocol::payload::Payload;
+use nearcache_protocol::frame::{Frame, FrameLimit};
+use nearcache_protocol::ids::{CacheId, Epoch};
+use nearcache_protocol::lane::Lane;
+use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::wire::{self, WireError};
+use nearcache_store::NodeId;
+
+use super::{Machine, Settings, Shell};
+
+/// Items per shard that one tick of the store may look at (a guess: well under a millisecond).
+const TICK_BUDGET: usize = 256;
+
+/// The untyped side of a cache.
+pub(crate) trait CachePort: Send + Sync + 'static {
+    fn id(&self) -> CacheId;
+    fn name(&self) -> &str;
+    fn settings(&self) -> &Settings;
+    fn is_ready(&self) -> bool;
+    /// The shell itself, for whoever knows its type.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// All lanes to a peer stand.
+    fn peer_up(&self, peer: NodeId, epoch: Epoch);
+    /// A lane to a peer broke.
+    fn peer_down(&self, peer: NodeId);
+    /// A peer has left for good.
+    fn peer_left(&self, peer: NodeId);
+    /// A frame of this cache arrived. On an error the connection closes; nothing was merged of
+    /// the frame.
+    fn on_frame(&self, from: NodeId, frame: &Frame) -> Result<(), WireError>;
+    /// Appends frames for `peer` until about `budget_bytes` are in `buffer`; `false` when there
+    /// is nothing more to send for now.
+    fn fill(&self, peer: NodeId, lane: Lane, budget_bytes: usize, buffer: &mut BytesMut) -> bool;
+    /// Lets time pass for the store and the machine.
+    fn tick(&self);
+    /// Tells the peers that this node leaves.
+    fn leave(&self);
+    /// The node stops: nobody is answered any more.
+    fn close(&self);
+}
+
+impl<V: Payload> CachePort for Shell<V> {
+    fn id(&self) -> CacheId {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn peer_up(&self, peer: NodeId, epoch: Epoch) {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        core.peer_up(self.node.now(), peer, epoch, out);
+        self.carry_out(&mut machine);
+    }
+
+    fn peer_down(&self, peer: NodeId) {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        core.peer_down(self.node.now(), peer, out);
+        self.carry_out(&mut machine);
+    }
+
+    fn peer_left(&self, peer: NodeId) {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        core.peer_left(self.node.now(), peer, out);
+        self.carry_out(&mut machine);
+    }
+
+    fn on_frame(&self, from: NodeId, frame: &Frame) -> Result<(), WireError> {
+        let message = wire::decode::<V>(frame)?;
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        core.handle(self.node.now(), from, message, out);
+        self.carry_out(&mut machine);
+        Ok(())
+    }
+
+    fn fill(&self, peer: NodeId, lane: Lane, budget_bytes: usize, buffer: &mut BytesMut) -> bool {
+        while buffer.len() < budget_bytes {
+            let message = {
+                let mut machine = self.machine.lock();
+                let Machine { core, out } = &mut *machine;
+                let left = budget_bytes - buffer.len();
+                let message = core.poll_transmit(self.node.now(), peer, lane, left, out);
+                self.carry_out(&mut machine);
+                message
+            };
+            let Some(message) = message else { return false };
+            // Encoded outside the lock: the values are shared, and writers go on meanwhile.
+            if let Err(error) = wire::encode(self.id, &message, FrameLimit::MAX, buffer) {
+                tracing::error!(cache = %self.name, %error, "a message cannot be sent");
+            }
+        }
+        true
+    }
+
+    fn tick(&self) {
+        self.store.tick(TICK_BUDGET);
+        let now = self.node.now();
+        let mut machine = self.machine.lock();
+        if machine.core.next_tick() <= now {
+            let Machine { core, out } = &mut *machine;
+            core.tick(now, out);
+            self.carry_out(&mut machine);
+        }
+    }
+
+    fn leave(&self) {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        core.leave(self.node.now(), out);
+        self.carry_out(&mut machine);
+    }
+
+    fn close(&self) {
+        self.waiters.abandon();
+        self.changes.close();
+        self.ready.send_replace(true);
+    }
+}

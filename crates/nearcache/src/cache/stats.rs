@@ -1,0 +1,48 @@
+//! Counters of one cache on one node.
+
+use nearcache_protocol::mode::ModeStats;
+use nearcache_store::StoreStats;
+use prometheus_client::metrics::counter::Counter;
+
+use crate::metrics::NodeMetrics;
+
+/// A reading of a cache's counters. All but the gauges of the store only grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CacheStats {
+    /// What the store counts: hits, misses, evictions, sizes.
+    pub store: StoreStats,
+    /// What the mode counts: updates sent, applied, missed.
+    pub mode: ModeStats,
+    /// Reads that found a value which this node cannot decode, and so were misses.
+    pub undecodable: u64,
+    /// Times a peer was met that has this cache open with other settings.
+    pub disagreements: u64,
+}
+
+impl CacheStats {
+    pub(crate) fn new(store: StoreStats, mode: ModeStats, counters: &CacheCounters) -> Self {
+        Self {
+            store,
+            mode,
+            undecodable: counters.undecodable.get(),
+            disagreements: counters.disagreements.get(),
+        }
+    }
+}
+
+/// What the shell itself counts, in the node's registry.
+#[derive(Debug)]
+pub(crate) struct CacheCounters {
+    pub(crate) undecodable: Counter,
+    pub(crate) disagreements: Counter,
+}
+
+impl CacheCounters {
+    pub(crate) fn new(metrics: &NodeMetrics, cache: &str) -> Self {
+        Self {
+            undecodable: metrics.undecodable(cache),
+            disagreements: metrics.disagreements(cache),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Bounds that hold whatever the configuration says, and the defaults of those one can set.
+//!
+//! Each bound names what happens when it is reached. The numbers are those of the limits table of
+//! the reliability specification (section 3.1); the ones marked as a guess are not measured.
+
+use std::time::Duration;
+
+/// Longest key in bytes, unless the cache was opened with another bound.
+///
+/// A longer key is refused with [`KeyError::KeyTooLong`](crate::KeyError::KeyTooLong).
+pub const KEY_LEN_DEFAULT: usize = 4 * 1024;
+
+/// The most a cache can be configured to accept as the length of a key.
+pub const KEY_LEN_MAX: usize = 64 * 1024;
+
+/// Largest encoded value in bytes, unless the cache was opened with another bound.
+///
+/// A larger value is refused with [`WriteError::ValueTooLarge`](crate::WriteError::ValueTooLarge).
+pub const VALUE_LEN_DEFAULT: usize = 1024 * 1024;
+
+/// The most a cache can be configured to accept as the length of a value.
+pub const VALUE_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// Longest time to live of an entry: ten years of 365 days.
+///
+/// A longer one is refused with [`WriteError::InvalidTtl`](crate::WriteError::InvalidTtl).
+pub const TTL_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// Most tags on one entry (a guess). More are refused.
+pub const TAGS_MAX: usize = 64;
+
+/// Longest tag or key prefix in bytes (a guess). Longer ones are refused.
+pub const TAG_LEN_MAX: usize = 512;
+
+/// Longest name of a node, a cluster or a cache, in bytes.
+pub const NAME_LEN_MAX: usize = 128;
+
+/// Most caches open on one node (a guess).
+pub const CACHES_MAX: usize = 1024;
+
+/// How long an operation waits for other nodes unless the caller says otherwise.
+pub const OPERATION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// The longest an operation may be told to wait for other nodes.
+pub const OPERATION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Changes a watcher may lag behind before it misses some (a guess).
+pub const WATCH_CAPACITY_DEFAULT: usize = 1024;
+
+/// Bytes a cache may hold unless it is opened with another bound (the size of a small service's
+/// working set; a server sets a share of the machine's memory instead).
+pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
+
+/// Most entries a scan looks at in one call.
+pub const SCAN_COUNT_MAX: usize = 10_000;
+
+/// Whether `name` can name a node, a cluster or a cache.
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+    !name.is_empty() && name.len() <= NAME_LEN_MAX && name.bytes().all(is_allowed)
+}

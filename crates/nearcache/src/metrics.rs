@@ -1,0 +1,88 @@
+//! The metrics of one node, in a registry of its own.
+//!
+//! Counters of the hot path are the store's and the machine's own; they are read when the registry
+//! is scraped, so that counting costs the path nothing more.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Names a cache in a metric.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfCache {
+    cache: String,
+}
+
+/// The registry and what the library itself counts in it.
+#[derive(Debug)]
+pub(crate) struct NodeMetrics {
+    registry: Arc<Mutex<Registry>>,
+    undecodable: Family<OfCache, Counter>,
+    disagreements: Family<OfCache, Counter>,
+    pub(crate) frames_skipped: Counter,
+    pub(crate) frames_refused: Counter,
+    pub(crate) handshakes_refused: Counter,
+    pub(crate) outboxes_dropped: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) bytes_received: Counter,
+}
+
+impl NodeMetrics {
+    pub(crate) fn new() -> Self {
+        let metrics = Self {
+            registry: Arc::new(Mutex::new(Registry::with_prefix("nearcache"))),
+            undecodable: Family::default(),
+            disagreements: Family::default(),
+            frames_skipped: Counter::default(),
+            frames_refused: Counter::default(),
+            handshakes_refused: Counter::default(),
+            outboxes_dropped: Counter::default(),
+            bytes_sent: Counter::default(),
+            bytes_received: Counter::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    /// Where the node's metrics are, for whoever serves or extends them.
+    pub(crate) fn registry(&self) -> Arc<Mutex<Registry>> {
+        Arc::clone(&self.registry)
+    }
+
+    pub(crate) fn undecodable(&self, cache: &str) -> Counter {
+        self.undecodable.get_or_create(&OfCache { cache: cache.to_owned() }).clone()
+    }
+
+    pub(crate) fn disagreements(&self, cache: &str) -> Counter {
+        self.disagreements.get_or_create(&OfCache { cache: cache.to_owned() }).clone()
+    }
+
+    fn register(&self) {
+        let mut registry = self.registry.lock();
+        registry.register(
+            "undecodable_values",
+            "Reads of values that this node cannot decode",
+            self.undecodable.clone(),
+        );
+        registry.register(
+            "disagreements",
+            "Peers met that have the cache open with other settings",
+            self.disagreements.clone(),
+        );
+        let plain = [
+            ("peer_frames_skipped", "Frames of caches not open here", &self.frames_skipped),
+            ("peer_frames_refused", "Frames that closed their connection", &self.frames_refused),
+            ("peer_handshakes_refused", "Handshakes refused", &self.handshakes_refused),
+            ("peer_outboxes_dropped", "Connections closed over a full outbox", &self.outboxes_dropped),
+            ("peer_sent_bytes", "Bytes written to peers", &self.bytes_sent),
+            ("peer_received_bytes", "Bytes read from peers", &self.bytes_received),
+        ];
+        for (name, help, counter) in plain {
+            registry.register(name, help, counter.clone());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Configuring and starting a node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use super::Node;
+use super::driver;
+use super::errors::StartError;
+use super::guard::NodeGuard;
+use super::identity;
+use super::shared::{NodeConfig, NodeShared};
+use crate::clock::{NodeClock, Ticker};
+use crate::discovery::{Discovery, StaticPeers};
+use crate::limits::is_name;
+use crate::transport;
+
+/// How long a joining node looks for a peer before it is ready with what it has (a guess: two
+/// connection attempts).
+const JOIN_ALONE_AFTER: Duration = Duration::from_secs(3);
+
+/// Settings of a node; ended by [`start`](Self::start).
+#[derive(Debug)]
+#[must_use = "a node is started by .start().await"]
+pub struct NodeBuilder {
+    cluster: String,
+    name: Option<String>,
+    listen: String,
+    advertise: Option<SocketAddr>,
+    discovery: Arc<dyn Discovery>,
+    allow_insecure_network: bool,
+    join_alone_after: Duration,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(cluster: String) -> Self {
+        Self {
+            cluster,
+            name: None,
+            listen: "127.0.0.1:0".to_owned(),
+            advertise: None,
+            discovery: Arc::new(StaticPeers::default()),
+            allow_insecure_network: false,
+            join_alone_after: JOIN_ALONE_AFTER,
+        }
+    }
+
+    /// The node's name, unique in its cluster. A node started again under its name is the same
+    /// member as before. Default: none, and a random identity.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Where to listen for peers, as `IP:PORT`; port 0 takes a free one. Default `127.0.0.1:0`.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// The address under which peers reach this node, if it is not the one it listens on.
+    pub const fn advertise(mut self, address: SocketAddr) -> Self {
+        self.advertise = Some(address);
+        self
+    }
+
+    /// How to find peers. Default: nobody is looked for.
+    pub fn discovery(mut self, discovery: impl Discovery) -> Self {
+        self.discovery = Arc::new(discovery);
+        self
+    }
+
+    /// As [`discovery`](Self::discovery), for one that is chosen at run time.
+    pub fn discovery_dyn(mut self, discovery: Arc<dyn Discovery>) -> Self {
+        self.discovery = discovery;
+        self
+    }
+
+    /// Allows listening on addresses other than loopback although peers are not authenticated and
+    /// nothing is encrypted: whoever reaches the port can read and write every cache. Only for
+    /// networks that are protected by other means.
+    pub const fn allow_insecure_network(mut self, allow: bool) -> Self {
+        self.allow_insecure_network = allow;
+        self
+    }
+
+    /// How long a starting node that has peers to look for tries to reach one before it is ready
+    /// with what it has. Default 3 s. A peer that is reached is waited for, however long it takes.
+    pub const fn join_alone_after(mut self, after: Duration) -> Self {
+        self.join_alone_after = after;
+        self
+    }
+
+    /// Starts the node on the current tokio runtime. Does not wait for peers: that is
+    /// [`Node::ready`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing is left behind.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.check_names()?;
+        let address = self.listen_address()?;
+        let bind_error = |source| StartError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(bind_error)?;
+        let local_addr = listener.local_addr().map_err(bind_error)?;
+
+        let id = match &self.name {
+            Some(name) => identity::id_of_name(&self.cluster, name),
+            None => identity::random_id(),
+        };
+        let join_alone_after =
+            if self.discovery.is_empty() { Duration::ZERO } else { self.join_alone_after };
+        let config = NodeConfig {
+            cluster: self.cluster,
+            name: self.name.unwrap_or_else(|| format!("node-{id}")),
+            id,
+            local_addr,
+            advertised: self.advertise.unwrap_or(local_addr),
+            join_alone_after,
+        };
+        let clock = NodeClock::start();
+        let shared = Arc::new(NodeShared::new(config, clock));
+        let ticker = Ticker::spawn(clock, shared.coarse().clone())
+            .map_err(|source| StartError::Clock { source })?;
+        let guard = Arc::new(NodeGuard::new(Arc::clone(&shared), ticker));
+        driver::spawn(&shared);
+        transport::spawn(&shared, listener, self.discovery);
+        tracing::info!(node = shared.name(), %id, %local_addr, "node started");
+        Ok(Node::new(guard))
+    }
+
+    fn check_names(&self) -> Result<(), StartError> {
+        let names = [("the cluster", Some(&self.cluster)), ("the node", self.name.as_ref())];
+        for (what, name) in names {
+            if let Some(name) = name.filter(|name| !is_name(name)) {
+                return Err(StartError::InvalidName { what, name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn listen_address(&self) -> Result<SocketAddr, StartError> {
+        let address: SocketAddr = self
+            .listen
+            .parse()
+            .map_err(|_| StartError::InvalidAddress { address: self.listen.clone() })?;
+        if !address.ip().is_loopback() && !self.allow_insecure_network {
+            return Err(StartError::InsecureNetwork { address });
+        }
+        Ok(address)
+    }
+}

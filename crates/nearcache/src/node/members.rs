@@ -1,0 +1,34 @@
+//! Members as users see them.
+
+use std::net::SocketAddr;
+
+use nearcache_protocol::ids::Epoch;
+use nearcache_store::NodeId;
+
+/// A node of the cluster, as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Member {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name, if this node has ever been connected to it.
+    pub name: Option<String>,
+    /// Its start.
+    pub epoch: Epoch,
+    /// Where it listens for peers.
+    pub address: SocketAddr,
+    /// How it stands.
+    pub state: MemberState,
+}
+
+/// How a member stands, seen from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemberState {
+    /// This node itself.
+    Myself,
+    /// Alive, and connected to this node.
+    Connected,
+    /// Alive as far as others say, but not connected to this node.
+    Unconnected,
+}

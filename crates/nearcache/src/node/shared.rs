@@ -1,0 +1,252 @@
+//! The state of a node that its handles, tasks and caches share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use nearcache_protocol::clock::Hlc;
+use nearcache_protocol::ids::{CacheId, Epoch};
+use nearcache_protocol::payload::Payload;
+use nearcache_protocol::rendezvous::PlacementKey;
+use nearcache_protocol::time::Time;
+use nearcache_store::{CoarseClock, NodeId};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::events::NodeEvent;
+use crate::cache::{CachePort, OpenError, Shell};
+use crate::clock::NodeClock;
+use crate::limits::CACHES_MAX;
+use crate::metrics::NodeMetrics;
+use crate::subscription::Hub;
+use crate::transport::Links;
+
+/// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
+pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
+
+/// What the builder settled.
+#[derive(Debug)]
+pub(crate) struct NodeConfig {
+    pub(crate) cluster: String,
+    pub(crate) name: String,
+    pub(crate) id: NodeId,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) advertised: SocketAddr,
+    pub(crate) join_alone_after: Duration,
+}
+
+/// The state of a node.
+pub(crate) struct NodeShared {
+    config: NodeConfig,
+    epoch: Epoch,
+    clock: NodeClock,
+    coarse: CoarseClock,
+    hlc: Arc<Hlc>,
+    placement: PlacementKey,
+    caches: ArcSwap<Caches>,
+    /// Held while a cache is opened, so that two openings of one name meet.
+    opening: Mutex<()>,
+    links: Links,
+    metrics: Arc<NodeMetrics>,
+    events: Hub<NodeEvent>,
+    cache_ready: watch::Sender<()>,
+    stopped: CancellationToken,
+    is_stopped: AtomicBool,
+}
+
+impl std::fmt::Debug for NodeShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeShared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl NodeShared {
+    pub(super) fn new(config: NodeConfig, clock: NodeClock) -> Self {
+        let metrics = Arc::new(NodeMetrics::new());
+        Self {
+            epoch: Epoch::from_u64(clock.wall_ms_at_start()),
+            coarse: CoarseClock::new(clock.now_ms()),
+            hlc: Arc::new(Hlc::new(config.id, clock.wall_ms_at_start(), Hlc::DEFAULT_MAX_DRIFT)),
+            placement: PlacementKey::of_cluster(&config.cluster),
+            clock,
+            caches: ArcSwap::default(),
+            opening: Mutex::default(),
+            links: Links::new(Arc::clone(&metrics)),
+            metrics,
+            events: Hub::default(),
+            cache_ready: watch::Sender::new(()),
+            stopped: CancellationToken::new(),
+            is_stopped: AtomicBool::new(false),
+            config,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    pub(crate) fn cluster(&self) -> &str {
+        &self.config.cluster
+    }
+
+    pub(crate) const fn id(&self) -> NodeId {
+        self.config.id
+    }
+
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    pub(crate) const fn local_addr(&self) -> SocketAddr {
+        self.config.local_addr
+    }
+
+    pub(crate) const fn join_alone_after(&self) -> Duration {
+        self.config.join_alone_after
+    }
+
+    pub(crate) const fn config(&self) -> &NodeConfig {
+        &self.config
+    }
+
+    pub(crate) const fn coarse(&self) -> &CoarseClock {
+        &self.coarse
+    }
+
+    pub(crate) const fn hlc(&self) -> &Arc<Hlc> {
+        &self.hlc
+    }
+
+    pub(crate) const fn placement(&self) -> PlacementKey {
+        self.placement
+    }
+
+    pub(crate) const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn metrics(&self) -> &NodeMetrics {
+        &self.metrics
+    }
+
+    pub(crate) const fn events(&self) -> &Hub<NodeEvent> {
+        &self.events
+    }
+
+    pub(crate) const fn stopped(&self) -> &CancellationToken {
+        &self.stopped
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.coarse.now_ms()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn caches(&self) -> arc_swap::Guard<Arc<Caches>> {
+        self.caches.load()
+    }
+
+    pub(crate) fn cache_names(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.caches().values().map(|cache| cache.name().to_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The cache called `name`, made by `make` if it is not open yet.
+    pub(crate) fn open_cache<V: Payload>(
+        self: &Arc<Self>,
+        name: &str,
+        make: impl FnOnce(&Arc<Self>, CacheId) -> Result<Shell<V>, OpenError>,
+    ) -> Result<Arc<Shell<V>>, OpenError> {
+        let id = CacheId::of_name(self.placement.bytes(), name);
+        let _opening = self.opening.lock();
+        if self.is_stopped() {
+            return Err(OpenError::NodeStopped);
+        }
+        let caches = self.caches.load_full();
+        let made = make(self, id)?;
+        if let Some(open) = caches.get(&id) {
+            return same(open, name, &made);
+        }
+        if caches.len() >= CACHES_MAX {
+            return Err(OpenError::TooManyCaches { limit: CACHES_MAX });
+        }
+        let shell = Arc::new(made);
+        let port: Arc<dyn CachePort> = Arc::clone(&shell) as Arc<dyn CachePort>;
+        let mut more = Caches::clone(&caches);
+        more.insert(id, Arc::clone(&port));
+        self.caches.store(Arc::new(more));
+        self.links.introduce(&port);
+        Ok(shell)
+    }
+
+    pub(crate) fn cache_became_ready(&self) {
+        self.cache_ready.send_replace(());
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.caches().values().all(|cache| cache.is_ready())
+    }
+
+    pub(crate) async fn ready(&self) {
+        let mut changed = self.cache_ready.subscribe();
+        while !self.is_ready() && !self.is_stopped() {
+            // An error means that the sender is gone, and it lives in self.
+            let _ = changed.changed().await;
+        }
+    }
+
+    /// Ends everything at once, without telling anybody.
+    pub(crate) fn stop(&self) {
+        if self.is_stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.stopped.cancel();
+        self.links.close_all();
+        let caches = {
+            let _opening = self.opening.lock();
+            self.caches.swap(Arc::default())
+        };
+        for cache in caches.values() {
+            cache.close();
+        }
+        self.events.close();
+        self.cache_ready.send_replace(());
+        tracing::info!(node = self.name(), "node stopped");
+    }
+}
+
+/// The open cache, if it is what is asked for.
+fn same<V: Payload>(
+    open: &Arc<dyn CachePort>,
+    name: &str,
+    asked: &Shell<V>,
+) -> Result<Arc<Shell<V>>, OpenError> {
+    if open.name() != name {
+        return Err(OpenError::NameCollision {
+            name: name.to_owned(),
+            other: open.name().to_owned(),
+        });
+    }
+    let differs = |what| OpenError::OpenDifferently { name: name.to_owned(), what };
+    let (ours, theirs) = (asked.settings(), open.settings());
+    if ours.mode != theirs.mode {
+        return Err(differs("mode"));
+    }
+    if ours.codec != theirs.codec {
+        return Err(differs("codec"));
+    }
+    Arc::clone(open).into_any().downcast().map_err(|_| differs("type of values"))
+}

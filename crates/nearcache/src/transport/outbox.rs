@@ -1,0 +1,125 @@
+//! What waits to be written on one lane to one peer.
+//!
+//! Two things wait here: messages that the machines pushed, encoded and bounded in number and
+//! bytes; and the names of caches from which the writer is to pull. Pulled messages are made when
+//! the socket has room for them, so they cost nothing while they wait.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use nearcache_protocol::ids::CacheId;
+use nearcache_protocol::lane::Lane;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// How much may wait on a lane. Beyond it the session is closed, and the peer is caught up when it
+/// is back.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    messages: usize,
+    bytes: usize,
+}
+
+/// The bounds of the limits table (reliability specification, section 3.1).
+const fn bound_of(lane: Lane) -> Bound {
+    match lane {
+        Lane::Control => Bound { messages: 256, bytes: 1 << 20 },
+        Lane::Data => Bound { messages: 8192, bytes: 4 << 20 },
+        Lane::Bulk => Bound { messages: 1024, bytes: 4 << 20 },
+    }
+}
+
+/// The queue of one lane.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    bound: Bound,
+    queue: Mutex<Queue>,
+    pub(super) wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    encoded: BytesMut,
+    messages: usize,
+    pulls: VecDeque<CacheId>,
+}
+
+/// There is no more room. Nothing was queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OutboxFull;
+
+impl Outbox {
+    pub(super) fn new(lane: Lane) -> Self {
+        Self { bound: bound_of(lane), queue: Mutex::default(), wake: Notify::new() }
+    }
+
+    /// Queues one message, which `encode` appends to the buffer it is given.
+    pub(super) fn push(&self, encode: impl FnOnce(&mut BytesMut)) -> Result<(), OutboxFull> {
+        let mut queue = self.queue.lock();
+        if queue.messages >= self.bound.messages || queue.encoded.len() >= self.bound.bytes {
+            return Err(OutboxFull);
+        }
+        encode(&mut queue.encoded);
+        queue.messages += 1;
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Has the writer pull from `cache`. Asking twice is asking once.
+    pub(super) fn pull(&self, cache: CacheId) {
+        let mut queue = self.queue.lock();
+        if !queue.pulls.contains(&cache) {
+            queue.pulls.push_back(cache);
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// Takes what was pushed, by swapping it for the empty `buffer`.
+    pub(super) fn take_pushed(&self, buffer: &mut BytesMut) {
+        let mut queue = self.queue.lock();
+        std::mem::swap(&mut queue.encoded, buffer);
+        queue.messages = 0;
+    }
+
+    /// The next cache to pull from.
+    pub(super) fn next_pull(&self) -> Option<CacheId> {
+        self.queue.lock().pulls.pop_front()
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        let queue = self.queue.lock();
+        queue.encoded.is_empty() && queue.pulls.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_outbox_refuses_and_keeps_what_it_has() {
+        let outbox = Outbox::new(Lane::Control);
+        for _ in 0..256 {
+            outbox.push(|buffer| buffer.extend_from_slice(b"x")).unwrap();
+        }
+        assert_eq!(outbox.push(|_| {}), Err(OutboxFull));
+        let mut buffer = BytesMut::new();
+        outbox.take_pushed(&mut buffer);
+        assert_eq!(buffer.len(), 256);
+        assert!(outbox.is_empty());
+        outbox.push(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn a_cache_waits_once_however_often_it_asks() {
+        let outbox = Outbox::new(Lane::Data);
+        let cache = CacheId::from_u64(7);
+        outbox.pull(cache);
+        outbox.pull(cache);
+        assert_eq!(outbox.next_pull(), Some(cache));
+        assert_eq!(outbox.next_pull(), None);
+    }
+}
