@@ -28,9 +28,14 @@ pub(crate) struct NodeClock {
 impl NodeClock {
     /// Starts at the wall clock's time of day.
     pub(crate) fn start() -> Self {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let wall_ms_at_start = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-        Self { wall_ms_at_start, boot_ns_at_start: boot_ns() }
+        Self {
+            wall_ms_at_start,
+            boot_ns_at_start: boot_ns(),
+        }
     }
 
     /// Milliseconds of the Unix epoch at which this clock started.
@@ -45,7 +50,8 @@ impl NodeClock {
 
     /// Cluster time in milliseconds of the Unix epoch.
     pub(crate) fn now_ms(&self) -> u64 {
-        self.wall_ms_at_start.saturating_add(self.now().as_nanos() / 1_000_000)
+        self.wall_ms_at_start
+            .saturating_add(self.now().as_nanos() / 1_000_000)
     }
 }
 
@@ -70,13 +76,18 @@ impl Ticker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         coarse.set(clock.now_ms());
-        let thread = std::thread::Builder::new().name("nearcache-clock".into()).spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                coarse.set(clock.now_ms());
-                std::thread::sleep(TICK);
-            }
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("nearcache-clock".into())
+            .spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    coarse.set(clock.now_ms());
+                    std::thread::sleep(TICK);
+                }
+            })?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 

@@ -54,11 +54,19 @@ impl NodeMetrics {
     }
 
     pub(crate) fn undecodable(&self, cache: &str) -> Counter {
-        self.undecodable.get_or_create(&OfCache { cache: cache.to_owned() }).clone()
+        self.undecodable
+            .get_or_create(&OfCache {
+                cache: cache.to_owned(),
+            })
+            .clone()
     }
 
     pub(crate) fn disagreements(&self, cache: &str) -> Counter {
-        self.disagreements.get_or_create(&OfCache { cache: cache.to_owned() }).clone()
+        self.disagreements
+            .get_or_create(&OfCache {
+                cache: cache.to_owned(),
+            })
+            .clone()
     }
 
     fn register(&self) {
@@ -74,12 +82,36 @@ impl NodeMetrics {
             self.disagreements.clone(),
         );
         let plain = [
-            ("peer_frames_skipped", "Frames of caches not open here", &self.frames_skipped),
-            ("peer_frames_refused", "Frames that closed their connection", &self.frames_refused),
-            ("peer_handshakes_refused", "Handshakes refused", &self.handshakes_refused),
-            ("peer_outboxes_dropped", "Connections closed over a full outbox", &self.outboxes_dropped),
-            ("peer_sent_bytes", "Bytes written to peers", &self.bytes_sent),
-            ("peer_received_bytes", "Bytes read from peers", &self.bytes_received),
+            (
+                "peer_frames_skipped",
+                "Frames of caches not open here",
+                &self.frames_skipped,
+            ),
+            (
+                "peer_frames_refused",
+                "Frames that closed their connection",
+                &self.frames_refused,
+            ),
+            (
+                "peer_handshakes_refused",
+                "Handshakes refused",
+                &self.handshakes_refused,
+            ),
+            (
+                "peer_outboxes_dropped",
+                "Connections closed over a full outbox",
+                &self.outboxes_dropped,
+            ),
+            (
+                "peer_sent_bytes",
+                "Bytes written to peers",
+                &self.bytes_sent,
+            ),
+            (
+                "peer_received_bytes",
+                "Bytes read from peers",
+                &self.bytes_received,
+            ),
         ];
         for (name, help, counter) in plain {
             registry.register(name, help, counter.clone());

@@ -31,20 +31,28 @@ pub(crate) struct Hub<T> {
 
 impl<T> fmt::Debug for Hub<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hub").field("subscribers", &self.subscribers).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("subscribers", &self.subscribers)
+            .finish_non_exhaustive()
     }
 }
 
 impl<T> Default for Hub<T> {
     fn default() -> Self {
-        Self { queues: Mutex::default(), subscribers: AtomicUsize::new(0) }
+        Self {
+            queues: Mutex::default(),
+            subscribers: AtomicUsize::new(0),
+        }
     }
 }
 
 impl<T: Clone> Hub<T> {
     /// A new subscriber, who sees what is sent from now on and may lag `capacity` events behind.
     pub(crate) fn subscribe(&self, capacity: usize) -> Subscription<T> {
-        let queue = Arc::new(Queue { state: Mutex::default(), capacity: capacity.max(1) });
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            capacity: capacity.max(1),
+        });
         let mut queues = self.queues.lock();
         queues.push(Arc::clone(&queue));
         self.subscribers.store(queues.len(), Ordering::Relaxed);
@@ -93,7 +101,12 @@ struct QueueState<T> {
 
 impl<T> Default for QueueState<T> {
     fn default() -> Self {
-        Self { events: VecDeque::new(), missed: 0, is_closed: false, waker: None }
+        Self {
+            events: VecDeque::new(),
+            missed: 0,
+            is_closed: false,
+            waker: None,
+        }
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use nearcache_protocol::announce::ModeKind;
 use nearcache_store::StoreConfig;
 
+use super::Cache;
 use super::errors::OpenError;
 use super::shell::{Settings, Shell};
-use super::Cache;
 use crate::codec::{Codec, MessagePack};
 use crate::limits::{
     CACHE_BYTES_DEFAULT, KEY_LEN_DEFAULT, KEY_LEN_MAX, TTL_MAX, VALUE_LEN_DEFAULT, VALUE_LEN_MAX,
@@ -155,15 +155,25 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         let shell = self.node.shared().open_cache(&self.name, |shared, id| {
             Shell::<C::Cell>::new(shared, &self.name, id, settings, store)
         })?;
-        Ok(Cache { shell, node: self.node, key: PhantomData })
+        Ok(Cache {
+            shell,
+            node: self.node,
+            key: PhantomData,
+        })
     }
 
     fn check(&self) -> Result<(), OpenError> {
         let out_of_range = |setting, value, allowed| {
-            Err(OpenError::InvalidSetting { setting, value, allowed })
+            Err(OpenError::InvalidSetting {
+                setting,
+                value,
+                allowed,
+            })
         };
         if !is_name(&self.name) {
-            return Err(OpenError::InvalidName { name: self.name.clone() });
+            return Err(OpenError::InvalidName {
+                name: self.name.clone(),
+            });
         }
         if self.max_key_bytes == 0 || self.max_key_bytes > KEY_LEN_MAX {
             let value = self.max_key_bytes.to_string();
@@ -173,9 +183,10 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             let value = self.max_value_bytes.to_string();
             return out_of_range("max_value_bytes", value, "1 to 67,108,864");
         }
-        for (setting, ttl) in
-            [("time_to_live", self.time_to_live), ("time_to_idle", self.time_to_idle)]
-        {
+        for (setting, ttl) in [
+            ("time_to_live", self.time_to_live),
+            ("time_to_idle", self.time_to_idle),
+        ] {
             if ttl.is_some_and(|ttl| ttl < Duration::from_millis(1) || ttl > TTL_MAX) {
                 return out_of_range(setting, format!("{ttl:?}"), "1 ms to 10 years");
             }

@@ -64,7 +64,10 @@ impl<V, C: Codec<V>> Cached<V, C> {
 impl<V, C: Codec<V>> Deref for Cached<V, C> {
     type Target = V;
 
-    #[expect(clippy::expect_used, reason = "a view that succeeded once succeeds for ever")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a view that succeeded once succeeds for ever"
+    )]
     fn deref(&self) -> &V {
         C::view(self.handle.value()).expect("the cell was viewed before it was handed out")
     }
@@ -78,7 +81,9 @@ impl<V, C: Codec<V>> AsRef<V> for Cached<V, C> {
 
 impl<V, C: Codec<V>> Clone for Cached<V, C> {
     fn clone(&self) -> Self {
-        Self { handle: self.handle.clone() }
+        Self {
+            handle: self.handle.clone(),
+        }
     }
 }
 

@@ -21,7 +21,9 @@ pub enum OpenError {
         name: String,
     },
     /// The cache is open on this node with other types, another codec or another mode.
-    #[error("cache {name:?} is already open on this node with another {what}: open it the same way, or under another name")]
+    #[error(
+        "cache {name:?} is already open on this node with another {what}: open it the same way, or under another name"
+    )]
     OpenDifferently {
         /// Name of the cache.
         name: String,
@@ -37,7 +39,9 @@ pub enum OpenError {
         other: String,
     },
     /// The node has as many caches as it may.
-    #[error("this node has {limit} caches open, which is the limit: use prefixes of keys instead of many caches")]
+    #[error(
+        "this node has {limit} caches open, which is the limit: use prefixes of keys instead of many caches"
+    )]
     TooManyCaches {
         /// Limit in force.
         limit: usize,
@@ -80,7 +84,9 @@ pub enum WriteError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The encoded value is larger than the cache allows. Nothing was changed.
-    #[error("value of {len_bytes} bytes exceeds the limit of {limit_bytes}: split it, or raise max_value_bytes when opening the cache")]
+    #[error(
+        "value of {len_bytes} bytes exceeds the limit of {limit_bytes}: split it, or raise max_value_bytes when opening the cache"
+    )]
     ValueTooLarge {
         /// Length of the encoded value.
         len_bytes: usize,
@@ -88,7 +94,9 @@ pub enum WriteError {
         limit_bytes: usize,
     },
     /// A time to live is more than zero and at most ten years. Nothing was changed.
-    #[error("a time to live of {ttl:?} is not between 1 ms and 10 years: to have no expiry, leave it out")]
+    #[error(
+        "a time to live of {ttl:?} is not between 1 ms and 10 years: to have no expiry, leave it out"
+    )]
     InvalidTtl {
         /// The time to live as given.
         ttl: Duration,
@@ -110,7 +118,9 @@ pub enum WriteError {
         entry_bytes: usize,
     },
     /// Tombstones have used up their share of the cache. Nothing was changed.
-    #[error("the cache cannot remember more removed keys: raise max_bytes, or clear by tag or prefix instead of key by key")]
+    #[error(
+        "the cache cannot remember more removed keys: raise max_bytes, or clear by tag or prefix instead of key by key"
+    )]
     TombstoneLimit,
     /// A newer version of the key came in while this one was written, so this write lost by the
     /// rule that the newest version wins. The newer value is in place.
@@ -121,7 +131,9 @@ pub enum WriteError {
     },
     /// Not enough peers acknowledged in time. **The write is applied here and stays on its way**;
     /// do not repeat it.
-    #[error("{acked} of {wanted} peers acknowledged in time: the write is applied here and on its way to the others")]
+    #[error(
+        "{acked} of {wanted} peers acknowledged in time: the write is applied here and on its way to the others"
+    )]
     AckTimeout {
         /// Peers that have applied it.
         acked: usize,
@@ -154,7 +166,9 @@ pub enum ModifyError {
     Overflow,
     /// The key's home node did not answer in time. **It may or may not have applied the change**:
     /// read before deciding to repeat it.
-    #[error("the home node of the key did not answer in time: the change may or may not have been applied")]
+    #[error(
+        "the home node of the key did not answer in time: the change may or may not have been applied"
+    )]
     Indeterminate,
     /// The key's home node has too much to do, or is not connected. Nothing was changed; try again
     /// later.

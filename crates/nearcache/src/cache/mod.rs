@@ -70,7 +70,11 @@ pub struct Cache<K: ?Sized, V, C: Codec<V> = MessagePack> {
 
 impl<K: ?Sized, V, C: Codec<V>> Clone for Cache<K, V, C> {
     fn clone(&self) -> Self {
-        Self { shell: Arc::clone(&self.shell), node: Arc::clone(&self.node), key: PhantomData }
+        Self {
+            shell: Arc::clone(&self.shell),
+            node: Arc::clone(&self.node),
+            key: PhantomData,
+        }
     }
 }
 

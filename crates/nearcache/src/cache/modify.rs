@@ -26,10 +26,22 @@ pub struct Modify<V> {
 
 /// The four kinds of change.
 pub(crate) enum Action<V> {
-    Set { value: V, condition: Condition, expiry: SetExpiry, tags: Vec<Box<[u8]>> },
-    Remove { condition: Condition },
-    Expire { lifetime: Lifetime, condition: ExpireCondition },
-    Add { delta: i64 },
+    Set {
+        value: V,
+        condition: Condition,
+        expiry: SetExpiry,
+        tags: Vec<Box<[u8]>>,
+    },
+    Remove {
+        condition: Condition,
+    },
+    Expire {
+        lifetime: Lifetime,
+        condition: ExpireCondition,
+    },
+    Add {
+        delta: i64,
+    },
 }
 
 /// Which expiry a set gives the entry.
@@ -40,7 +52,11 @@ pub(crate) enum SetExpiry {
 
 impl<V> Modify<V> {
     const fn of(action: Action<V>) -> Self {
-        Self { action, return_previous: false, timeout: OPERATION_TIMEOUT_DEFAULT }
+        Self {
+            action,
+            return_previous: false,
+            timeout: OPERATION_TIMEOUT_DEFAULT,
+        }
     }
 
     /// Stores `value`, with the cache's own time to live.
@@ -55,7 +71,9 @@ impl<V> Modify<V> {
 
     /// Removes the key.
     pub const fn remove() -> Self {
-        Self::of(Action::Remove { condition: Condition::Always })
+        Self::of(Action::Remove {
+            condition: Condition::Always,
+        })
     }
 
     /// Gives the entry a new time to live: more than zero, at most ten years.

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
+use super::Cache;
 use super::cached::Cached;
 use super::errors::ReadError;
 use super::scan::{ScanCursor, ScanPage};
 use super::stats::CacheStats;
 use super::watch::Watch;
-use super::Cache;
-use crate::codec::key::{KeyBuffer, KeyFor, check_len};
 use crate::codec::Codec;
+use crate::codec::key::{KeyBuffer, KeyFor, check_len};
 use crate::limits::{SCAN_COUNT_MAX, WATCH_CAPACITY_DEFAULT};
-use nearcache_protocol::mode::{Freshness, Status};
 use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::mode::{Freshness, Status};
 use nearcache_store::Item;
 
 /// What [`Cache::try_get`] found without waiting.
@@ -78,7 +78,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     pub fn peek<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Option<Cached<V, C>> {
         let mut buffer = KeyBuffer::new();
         let bytes = key.key_bytes(&mut buffer).ok()?;
-        self.shell.store().peek(bytes).and_then(|handle| self.view(handle))
+        self.shell
+            .store()
+            .peek(bytes)
+            .and_then(|handle| self.view(handle))
     }
 
     /// The values of many keys, in the order of the keys. Waits and is cancel-safe as
@@ -116,7 +119,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
                 entries.extend(self.view(handle));
             }
         }
-        ScanPage { entries, next: next.map(ScanCursor) }
+        ScanPage {
+            entries,
+            next: next.map(ScanCursor),
+        }
     }
 
     /// The changes of this cache from now on, whoever makes them. A watcher that lags more than

@@ -23,17 +23,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::clock::ClockError;
 use nearcache_protocol::config::ReplicationConfig;
 use nearcache_protocol::core::CacheCore;
 use nearcache_protocol::ids::CacheId;
 use nearcache_protocol::mode::{Freshness, Outcome, Output, Published, Status, Waiter};
 use nearcache_protocol::modify::ModifyOp;
-use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::payload::Payload;
-use nearcache_store::{
-    Change, Expiry, Handle, MergeError, Merged, Scope, Store, StoreConfig, Version,
-};
+use nearcache_store::{Change, Handle, MergeError, Merged, Scope, Store, StoreConfig, Version};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -85,7 +83,9 @@ struct Machine<V: Payload> {
 
 impl<V: Payload> std::fmt::Debug for Shell<V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shell").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Shell")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,7 +127,10 @@ impl<V: Payload> Shell<V> {
             settings,
             node: Arc::clone(node),
             store,
-            machine: Mutex::new(Machine { core, out: Vec::new() }),
+            machine: Mutex::new(Machine {
+                core,
+                out: Vec::new(),
+            }),
             waiters: Waiters::default(),
             is_ready: AtomicBool::new(is_ready),
             ready: watch::Sender::new(is_ready),
@@ -186,20 +189,19 @@ impl<V: Payload> Shell<V> {
 
     /// A new version for a write of this node.
     pub(crate) fn stamp(&self) -> Result<Version, WriteError> {
-        self.node.hlc().stamp(self.node.now()).map_err(|error: ClockError| {
-            tracing::warn!(cache = %self.name, %error, "write refused");
-            WriteError::ClockSkew
-        })
+        self.node
+            .hlc()
+            .stamp(self.node.now())
+            .map_err(|error: ClockError| {
+                tracing::warn!(cache = %self.name, %error, "write refused");
+                WriteError::ClockSkew
+            })
     }
 
     /// Merges a write of this node into the store and tells the peers. Never waits.
     ///
     /// Returns the version and what was live under the key before.
-    pub(crate) fn write(
-        &self,
-        key: &[u8],
-        change: Change<V>,
-    ) -> Result<Written<V>, WriteError> {
+    pub(crate) fn write(&self, key: &[u8], change: Change<V>) -> Result<Written<V>, WriteError> {
         self.check_open()?;
         let (version, replaced, published) = self.merge(key, change)?;
         if let Some(published) = published {
@@ -267,8 +269,11 @@ impl<V: Payload> Shell<V> {
         self.check_open()?;
         let version = self.stamp()?;
         self.store.invalidate(scope.clone(), version);
-        self.changes.send(&CellChange::Invalidated { scope: scope.clone() });
-        self.publish_acked(Published::Floor { scope, version }, ack, timeout).await
+        self.changes.send(&CellChange::Invalidated {
+            scope: scope.clone(),
+        });
+        self.publish_acked(Published::Floor { scope, version }, ack, timeout)
+            .await
     }
 
     async fn publish_acked(
@@ -289,7 +294,9 @@ impl<V: Payload> Shell<V> {
             core.publish(now, published, ack.into(), waiter, out);
             self.carry_out(&mut machine);
         }
-        let Some(waiting) = waiting else { return Ok(()) };
+        let Some(waiting) = waiting else {
+            return Ok(());
+        };
         match self.outcome(waiting).await {
             Some(Outcome::Acked(Ok(()))) => Ok(()),
             Some(Outcome::Acked(Err(timeout))) => Err(WriteError::AckTimeout {
@@ -312,8 +319,10 @@ impl<V: Payload> Shell<V> {
         self.check_open()?;
         let now = self.node.now();
         let waiting = self.waiters.enter();
-        let waiter =
-            Waiter { id: waiting.id(), deadline: now + timeout.min(OPERATION_TIMEOUT_MAX) };
+        let waiter = Waiter {
+            id: waiting.id(),
+            deadline: now + timeout.min(OPERATION_TIMEOUT_MAX),
+        };
         {
             let mut machine = self.machine.lock();
             let Machine { core, out } = &mut *machine;
@@ -341,7 +350,10 @@ impl<V: Payload> Shell<V> {
     pub(crate) async fn find(&self, key: &[u8]) -> Option<Handle<V>> {
         let now = self.node.now();
         let waiting = self.waiters.enter();
-        let waiter = Waiter { id: waiting.id(), deadline: now + FIND_TIMEOUT };
+        let waiter = Waiter {
+            id: waiting.id(),
+            deadline: now + FIND_TIMEOUT,
+        };
         {
             let mut machine = self.machine.lock();
             let Machine { core, out } = &mut *machine;
@@ -356,7 +368,11 @@ impl<V: Payload> Shell<V> {
     }
 
     fn check_open(&self) -> Result<(), WriteError> {
-        if self.node.is_stopped() { Err(WriteError::NodeStopped) } else { Ok(()) }
+        if self.node.is_stopped() {
+            Err(WriteError::NodeStopped)
+        } else {
+            Ok(())
+        }
     }
 
     /// Stamps and merges; returns what the peers have to learn.
@@ -368,10 +384,14 @@ impl<V: Payload> Shell<V> {
     ) -> Result<(Version, Option<Handle<V>>, Option<Published<V>>), WriteError> {
         let version = self.stamp()?;
         match self.store.merge(key, version, change) {
-            Ok(Merged::Applied { entry: Some(entry), replaced }) => {
-                Ok((version, replaced, Some(Published::Entry(entry))))
-            }
-            Ok(Merged::Applied { entry: None, replaced }) => {
+            Ok(Merged::Applied {
+                entry: Some(entry),
+                replaced,
+            }) => Ok((version, replaced, Some(Published::Entry(entry)))),
+            Ok(Merged::Applied {
+                entry: None,
+                replaced,
+            }) => {
                 let key = Bytes::copy_from_slice(key);
                 Ok((version, replaced, Some(Published::Removal { key, version })))
             }
@@ -383,9 +403,14 @@ impl<V: Payload> Shell<V> {
                 let entry_bytes = usize::try_from(weight_bytes).unwrap_or(usize::MAX);
                 Err(WriteError::TooLargeForCache { entry_bytes })
             }
-            Err(MergeError::KeyTooLong { len_bytes, limit_bytes }) => {
-                Err(crate::codec::KeyError::KeyTooLong { len_bytes, limit_bytes }.into())
+            Err(MergeError::KeyTooLong {
+                len_bytes,
+                limit_bytes,
+            }) => Err(crate::codec::KeyError::KeyTooLong {
+                len_bytes,
+                limit_bytes,
             }
+            .into()),
             Err(_) => Err(WriteError::TombstoneLimit),
         }
     }
@@ -420,9 +445,4 @@ impl From<Ack> for nearcache_protocol::mode::Ack {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Cluster time `ttl` from now.
-pub(crate) fn expiry_after(now_ms: u64, ttl: Duration) -> Expiry {
-    Expiry::after(now_ms, ttl)
 }

@@ -51,9 +51,16 @@ impl<V, C: Codec<V>> Change<V, C> {
 impl<V, C: Codec<V>> Clone for Change<V, C> {
     fn clone(&self) -> Self {
         match self {
-            Self::Put { key, value } => Self::Put { key: Arc::clone(key), value: value.clone() },
-            Self::Removed { key } => Self::Removed { key: Arc::clone(key) },
-            Self::Invalidated { scope } => Self::Invalidated { scope: scope.clone() },
+            Self::Put { key, value } => Self::Put {
+                key: Arc::clone(key),
+                value: value.clone(),
+            },
+            Self::Removed { key } => Self::Removed {
+                key: Arc::clone(key),
+            },
+            Self::Invalidated { scope } => Self::Invalidated {
+                scope: scope.clone(),
+            },
         }
     }
 }
@@ -97,7 +104,9 @@ impl<V, C: Codec<V>> Stream for Watch<V, C> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Received<Change<V, C>>>> {
-        Pin::new(&mut self.changes).poll_next(context).map(|change| change.map(typed))
+        Pin::new(&mut self.changes)
+            .poll_next(context)
+            .map(|change| change.map(typed))
     }
 }
 

@@ -17,8 +17,8 @@ use super::cached::Cached;
 use super::errors::{ModifyError, WriteError};
 use super::modify::{Action, Modified, Modify, SetExpiry};
 use super::options::{Ack, Lifetime, PutOptions};
-use crate::codec::key::{KeyBuffer, KeyError, KeyFor, check_len};
 use crate::codec::Codec;
+use crate::codec::key::{KeyBuffer, KeyError, KeyFor, check_len};
 use crate::limits::{OPERATION_TIMEOUT_DEFAULT, TAG_LEN_MAX, TAGS_MAX, TTL_MAX};
 
 impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
@@ -55,7 +55,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
         let change = self.put_change(value, &options)?;
-        let written = self.shell.write_acked(key, change, options.ack, options.timeout).await?;
+        let written = self
+            .shell
+            .write_acked(key, change, options.ack, options.timeout)
+            .await?;
         Ok(written.version)
     }
 
@@ -96,9 +99,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut changes = Vec::new();
         let mut refused = None;
         for (key, value) in entries {
-            let change = self.owned_key(key).map_err(WriteError::from).and_then(|key| {
-                Ok((key, self.put_change(value, &options)?))
-            });
+            let change = self
+                .owned_key(key)
+                .map_err(WriteError::from)
+                .and_then(|key| Ok((key, self.put_change(value, &options)?)));
             match change {
                 Ok(change) => changes.push(change),
                 Err(error) => {
@@ -107,10 +111,16 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
                 }
             }
         }
-        let last = if options.ack == Ack::Local { None } else { changes.pop() };
+        let last = if options.ack == Ack::Local {
+            None
+        } else {
+            changes.pop()
+        };
         self.shell.write_many(changes)?;
         if let Some((key, change)) = last {
-            self.shell.write_acked(&key, change, options.ack, options.timeout).await?;
+            self.shell
+                .write_acked(&key, change, options.ack, options.timeout)
+                .await?;
         }
         refused.map_or(Ok(()), Err)
     }
@@ -140,7 +150,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ) -> Result<bool, WriteError> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
-        let written = self.shell.write_acked(key, Change::Remove, ack, timeout).await?;
+        let written = self
+            .shell
+            .write_acked(key, Change::Remove, ack, timeout)
+            .await?;
         Ok(written.replaced.is_some())
     }
 
@@ -171,7 +184,11 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
         let expiry = self.expiry(Lifetime::For(ttl))?;
-        Ok(self.shell.write(key, Change::Expire { expiry })?.replaced.is_some())
+        Ok(self
+            .shell
+            .write(key, Change::Expire { expiry })?
+            .replaced
+            .is_some())
     }
 
     /// Drops every entry, on every node, that carries one of `tags` and is older than this call.
@@ -261,7 +278,9 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     }
 
     async fn invalidate(&self, scope: Scope) -> Result<(), WriteError> {
-        self.shell.invalidate(scope, Ack::Local, OPERATION_TIMEOUT_DEFAULT).await
+        self.shell
+            .invalidate(scope, Ack::Local, OPERATION_TIMEOUT_DEFAULT)
+            .await
     }
 
     fn key_of<'a, Q: KeyFor<K> + ?Sized>(
@@ -282,15 +301,21 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     fn put_change(&self, value: V, options: &PutOptions) -> Result<Change<C::Cell>, WriteError> {
         let expiry = self.expiry(options.lifetime)?;
         let tags = tags_of(&options.tags)?;
-        Ok(Change::Put { value: self.cell(value)?, expiry, tags })
+        Ok(Change::Put {
+            value: self.cell(value)?,
+            expiry,
+            tags,
+        })
     }
 
     fn cell(&self, value: V) -> Result<C::Cell, WriteError> {
         let cell = C::encode(value)?;
-        let (len_bytes, limit_bytes) =
-            (cell.bytes().len(), self.shell.settings().max_value_bytes);
+        let (len_bytes, limit_bytes) = (cell.bytes().len(), self.shell.settings().max_value_bytes);
         if len_bytes > limit_bytes {
-            return Err(WriteError::ValueTooLarge { len_bytes, limit_bytes });
+            return Err(WriteError::ValueTooLarge {
+                len_bytes,
+                limit_bytes,
+            });
         }
         Ok(cell)
     }
@@ -318,7 +343,12 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     fn operation(&self, change: Modify<V>) -> Result<ModifyOp<C::Cell>, WriteError> {
         let return_previous = change.return_previous;
         Ok(match change.action {
-            Action::Set { value, condition, expiry, tags } => ModifyOp::Set {
+            Action::Set {
+                value,
+                condition,
+                expiry,
+                tags,
+            } => ModifyOp::Set {
                 condition,
                 value: self.cell(value)?,
                 expiry: match expiry {
@@ -328,8 +358,14 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
                 tags: tags_of(&tags)?,
                 return_previous,
             },
-            Action::Remove { condition } => ModifyOp::Remove { condition, return_previous },
-            Action::Expire { lifetime, condition } => ModifyOp::Expire {
+            Action::Remove { condition } => ModifyOp::Remove {
+                condition,
+                return_previous,
+            },
+            Action::Expire {
+                lifetime,
+                condition,
+            } => ModifyOp::Expire {
                 expiry: new_expiry(self.expiry(lifetime)?),
                 condition,
                 return_previous,
@@ -340,7 +376,11 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
 }
 
 fn new_expiry(expiry: Expiry) -> NewExpiry {
-    if expiry.is_never() { NewExpiry::Never } else { NewExpiry::At(expiry.as_millis()) }
+    if expiry.is_never() {
+        NewExpiry::Never
+    } else {
+        NewExpiry::At(expiry.as_millis())
+    }
 }
 
 fn typed<V, C: Codec<V>>(modified: CoreModified<C::Cell>) -> Modified<V, C> {
@@ -356,7 +396,10 @@ fn tags_of(tags: &[Box<[u8]>]) -> Result<Tags, WriteError> {
         return Ok(Tags::NONE);
     }
     if tags.len() > TAGS_MAX {
-        return Err(WriteError::InvalidTag { index: TAGS_MAX, allowed: "at most 64 tags" });
+        return Err(WriteError::InvalidTag {
+            index: TAGS_MAX,
+            allowed: "at most 64 tags",
+        });
     }
     for (index, tag) in tags.iter().enumerate() {
         check_tag(index, tag)?;
@@ -369,7 +412,10 @@ fn tags_of(tags: &[Box<[u8]>]) -> Result<Tags, WriteError> {
 
 fn check_tag(index: usize, tag: &[u8]) -> Result<(), WriteError> {
     if tag.is_empty() || tag.len() > TAG_LEN_MAX {
-        return Err(WriteError::InvalidTag { index, allowed: "1 to 512 bytes" });
+        return Err(WriteError::InvalidTag {
+            index,
+            allowed: "1 to 512 bytes",
+        });
     }
     Ok(())
 }

@@ -90,7 +90,9 @@ pub enum KeyError {
     #[error("a key needs at least one byte")]
     EmptyKey,
     /// The key is longer than the cache allows.
-    #[error("key of {len_bytes} bytes exceeds the limit of {limit_bytes}: hash long keys, or raise max_key_bytes when opening the cache")]
+    #[error(
+        "key of {len_bytes} bytes exceeds the limit of {limit_bytes}: hash long keys, or raise max_key_bytes when opening the cache"
+    )]
     KeyTooLong {
         /// Length of the encoded key.
         len_bytes: usize,
@@ -113,7 +115,9 @@ pub enum KeyError {
 
 impl serde::ser::Error for KeyError {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
-        Self::Custom { reason: message.to_string() }
+        Self::Custom {
+            reason: message.to_string(),
+        }
     }
 }
 
@@ -123,7 +127,10 @@ pub(crate) fn check_len(bytes: &[u8], limit_bytes: usize) -> Result<(), KeyError
         return Err(KeyError::EmptyKey);
     }
     if bytes.len() > limit_bytes {
-        return Err(KeyError::KeyTooLong { len_bytes: bytes.len(), limit_bytes });
+        return Err(KeyError::KeyTooLong {
+            len_bytes: bytes.len(),
+            limit_bytes,
+        });
     }
     Ok(())
 }

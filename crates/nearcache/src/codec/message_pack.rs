@@ -21,7 +21,10 @@ pub struct MessagePack;
 
 impl MessagePack {
     /// How values of this codec are marked on the wire.
-    pub const TAG: CodecTag = CodecTag { codec: 2, schema: 0 };
+    pub const TAG: CodecTag = CodecTag {
+        codec: 2,
+        schema: 0,
+    };
 }
 
 /// The bytes of a value and, once somebody read it, the value.
@@ -41,7 +44,11 @@ impl<V> fmt::Debug for MessagePackCell<V> {
 impl<V> Clone for MessagePackCell<V> {
     /// Copies the bytes; the copy decodes its own value when somebody reads it.
     fn clone(&self) -> Self {
-        Self { bytes: self.bytes.clone(), codec: self.codec, value: OnceLock::new() }
+        Self {
+            bytes: self.bytes.clone(),
+            codec: self.codec,
+            value: OnceLock::new(),
+        }
     }
 }
 
@@ -63,7 +70,11 @@ impl<V: Send + Sync + 'static> Payload for MessagePackCell<V> {
     }
 
     fn from_wire(codec: CodecTag, bytes: &[u8]) -> Self {
-        Self { bytes: bytes.into(), codec, value: OnceLock::new() }
+        Self {
+            bytes: bytes.into(),
+            codec,
+            value: OnceLock::new(),
+        }
     }
 }
 
@@ -76,8 +87,10 @@ where
     const ID: u16 = Self::TAG.codec;
 
     fn encode(value: V) -> Result<Self::Cell, EncodeError> {
-        let bytes = rmp_serde::to_vec_named(&value)
-            .map_err(|error| EncodeError { codec: "MessagePack", reason: error.to_string() })?;
+        let bytes = rmp_serde::to_vec_named(&value).map_err(|error| EncodeError {
+            codec: "MessagePack",
+            reason: error.to_string(),
+        })?;
         Ok(MessagePackCell {
             bytes: bytes.into_boxed_slice(),
             codec: MessagePack::TAG,
@@ -86,7 +99,9 @@ where
     }
 
     fn view(cell: &Self::Cell) -> Option<&V> {
-        cell.value.get_or_init(|| decode(cell.codec, &cell.bytes)).as_ref()
+        cell.value
+            .get_or_init(|| decode(cell.codec, &cell.bytes))
+            .as_ref()
     }
 }
 
@@ -120,13 +135,23 @@ mod tests {
 
     #[test]
     fn a_field_added_later_is_ignored_by_the_old_type_and_defaulted_by_the_new() {
-        let new = MessagePack::encode(New { name: "Ada".into(), age: 36 }).unwrap();
+        let new = MessagePack::encode(New {
+            name: "Ada".into(),
+            age: 36,
+        })
+        .unwrap();
         let seen = MessagePackCell::<Old>::from_wire(new.codec(), new.bytes());
         assert_eq!(MessagePack::view(&seen), Some(&Old { name: "Ada".into() }));
 
         let old = MessagePack::encode(Old { name: "Ada".into() }).unwrap();
         let seen = MessagePackCell::<New>::from_wire(old.codec(), old.bytes());
-        assert_eq!(MessagePack::view(&seen), Some(&New { name: "Ada".into(), age: 0 }));
+        assert_eq!(
+            MessagePack::view(&seen),
+            Some(&New {
+                name: "Ada".into(),
+                age: 0
+            })
+        );
     }
 
     #[test]

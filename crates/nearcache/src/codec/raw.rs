@@ -26,7 +26,10 @@ pub struct Raw;
 
 impl Raw {
     /// How values of this codec are marked on the wire.
-    pub const TAG: CodecTag = CodecTag { codec: 1, schema: 0 };
+    pub const TAG: CodecTag = CodecTag {
+        codec: 1,
+        schema: 0,
+    };
 }
 
 /// Bytes of a value, immutable. Prints its length only.
@@ -100,7 +103,10 @@ pub struct RawCell {
 
 impl fmt::Debug for RawCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RawCell").field("value", &self.value).field("codec", &self.codec).finish()
+        f.debug_struct("RawCell")
+            .field("value", &self.value)
+            .field("codec", &self.codec)
+            .finish()
     }
 }
 
@@ -120,7 +126,10 @@ impl Payload for RawCell {
     }
 
     fn from_wire(codec: CodecTag, bytes: &[u8]) -> Self {
-        Self { value: bytes.into(), codec }
+        Self {
+            value: bytes.into(),
+            codec,
+        }
     }
 }
 
@@ -130,7 +139,10 @@ impl Codec<RawValue> for Raw {
     const ID: u16 = Self::TAG.codec;
 
     fn encode(value: RawValue) -> Result<RawCell, EncodeError> {
-        Ok(RawCell { value, codec: Raw::TAG })
+        Ok(RawCell {
+            value,
+            codec: Raw::TAG,
+        })
     }
 
     fn view(cell: &RawCell) -> Option<&RawValue> {

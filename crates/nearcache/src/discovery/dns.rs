@@ -36,7 +36,11 @@ impl Dns {
         if host.is_empty() {
             return Err(malformed());
         }
-        Ok(Self { host: host.to_owned(), port, resolver: OnceCell::new() })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            resolver: OnceCell::new(),
+        })
     }
 
     async fn resolver(&self) -> Result<&TokioResolver, DiscoveryError> {
@@ -59,7 +63,10 @@ impl Discovery for Dns {
                 .lookup_ip(self.host.as_str())
                 .await
                 .map_err(|error| DiscoveryError::new(format!("{self:?}"), error))?;
-            Ok(found.iter().map(|address| SocketAddr::new(address, self.port)).collect())
+            Ok(found
+                .iter()
+                .map(|address| SocketAddr::new(address, self.port))
+                .collect())
         })
     }
 }

@@ -46,6 +46,9 @@ pub struct DiscoveryError {
 impl DiscoveryError {
     /// Says that the source `source_name` failed for `reason`.
     pub fn new(source_name: impl Into<String>, reason: impl fmt::Display) -> Self {
-        Self { source_name: source_name.into(), reason: reason.to_string() }
+        Self {
+            source_name: source_name.into(),
+            reason: reason.to_string(),
+        }
     }
 }

@@ -16,7 +16,9 @@ impl StaticPeers {
     /// Remembers `addresses`.
     #[must_use]
     pub fn new(addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self { addresses: addresses.into_iter().collect() }
+        Self {
+            addresses: addresses.into_iter().collect(),
+        }
     }
 }
 

@@ -114,8 +114,11 @@ impl NodeBuilder {
             Some(name) => identity::id_of_name(&self.cluster, name),
             None => identity::random_id(),
         };
-        let join_alone_after =
-            if self.discovery.is_empty() { Duration::ZERO } else { self.join_alone_after };
+        let join_alone_after = if self.discovery.is_empty() {
+            Duration::ZERO
+        } else {
+            self.join_alone_after
+        };
         let config = NodeConfig {
             cluster: self.cluster,
             name: self.name.unwrap_or_else(|| format!("node-{id}")),
@@ -136,10 +139,16 @@ impl NodeBuilder {
     }
 
     fn check_names(&self) -> Result<(), StartError> {
-        let names = [("the cluster", Some(&self.cluster)), ("the node", self.name.as_ref())];
+        let names = [
+            ("the cluster", Some(&self.cluster)),
+            ("the node", self.name.as_ref()),
+        ];
         for (what, name) in names {
             if let Some(name) = name.filter(|name| !is_name(name)) {
-                return Err(StartError::InvalidName { what, name: name.clone() });
+                return Err(StartError::InvalidName {
+                    what,
+                    name: name.clone(),
+                });
             }
         }
         Ok(())
@@ -149,7 +158,9 @@ impl NodeBuilder {
         let address: SocketAddr = self
             .listen
             .parse()
-            .map_err(|_| StartError::InvalidAddress { address: self.listen.clone() })?;
+            .map_err(|_| StartError::InvalidAddress {
+                address: self.listen.clone(),
+            })?;
         if !address.ip().is_loopback() && !self.allow_insecure_network {
             return Err(StartError::InsecureNetwork { address });
         }

@@ -15,7 +15,10 @@ pub(crate) struct NodeGuard {
 
 impl NodeGuard {
     pub(crate) const fn new(shared: Arc<NodeShared>, ticker: Ticker) -> Self {
-        Self { shared, _ticker: ticker }
+        Self {
+            shared,
+            _ticker: ticker,
+        }
     }
 
     pub(crate) const fn shared(&self) -> &Arc<NodeShared> {

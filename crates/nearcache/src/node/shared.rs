@@ -60,7 +60,9 @@ pub(crate) struct NodeShared {
 
 impl std::fmt::Debug for NodeShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NodeShared").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("NodeShared")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +72,11 @@ impl NodeShared {
         Self {
             epoch: Epoch::from_u64(clock.wall_ms_at_start()),
             coarse: CoarseClock::new(clock.now_ms()),
-            hlc: Arc::new(Hlc::new(config.id, clock.wall_ms_at_start(), Hlc::DEFAULT_MAX_DRIFT)),
+            hlc: Arc::new(Hlc::new(
+                config.id,
+                clock.wall_ms_at_start(),
+                Hlc::DEFAULT_MAX_DRIFT,
+            )),
             placement: PlacementKey::of_cluster(&config.cluster),
             clock,
             caches: ArcSwap::default(),
@@ -158,8 +164,11 @@ impl NodeShared {
     }
 
     pub(crate) fn cache_names(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            self.caches().values().map(|cache| cache.name().to_owned()).collect();
+        let mut names: Vec<_> = self
+            .caches()
+            .values()
+            .map(|cache| cache.name().to_owned())
+            .collect();
         names.sort_unstable();
         names
     }
@@ -240,7 +249,10 @@ fn same<V: Payload>(
             other: open.name().to_owned(),
         });
     }
-    let differs = |what| OpenError::OpenDifferently { name: name.to_owned(), what };
+    let differs = |what| OpenError::OpenDifferently {
+        name: name.to_owned(),
+        what,
+    };
     let (ours, theirs) = (asked.settings(), open.settings());
     if ours.mode != theirs.mode {
         return Err(differs("mode"));
@@ -248,5 +260,8 @@ fn same<V: Payload>(
     if ours.codec != theirs.codec {
         return Err(differs("codec"));
     }
-    Arc::clone(open).into_any().downcast().map_err(|_| differs("type of values"))
+    Arc::clone(open)
+        .into_any()
+        .downcast()
+        .map_err(|_| differs("type of values"))
 }

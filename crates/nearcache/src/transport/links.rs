@@ -45,7 +45,10 @@ impl Link {
 
 impl Links {
     pub(crate) fn new(metrics: Arc<NodeMetrics>) -> Self {
-        Self { links: RwLock::default(), metrics }
+        Self {
+            links: RwLock::default(),
+            metrics,
+        }
     }
 
     pub(super) fn get(&self, peer: NodeId) -> Option<Arc<Link>> {

@@ -21,7 +21,11 @@ use crate::node::{ConnectError, Member, MemberState, NodeShared};
 pub(crate) use links::Links;
 
 /// Starts to accept and to look for peers; all of it ends when the node stops.
-pub(crate) fn spawn(shared: &Arc<NodeShared>, listener: TcpListener, discovery: Arc<dyn Discovery>) {
+pub(crate) fn spawn(
+    shared: &Arc<NodeShared>,
+    listener: TcpListener,
+    discovery: Arc<dyn Discovery>,
+) {
     let stopped = shared.stopped().clone();
     tokio::spawn(async move {
         stopped.cancelled().await;

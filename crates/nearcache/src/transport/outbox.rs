@@ -23,9 +23,18 @@ struct Bound {
 /// The bounds of the limits table (reliability specification, section 3.1).
 const fn bound_of(lane: Lane) -> Bound {
     match lane {
-        Lane::Control => Bound { messages: 256, bytes: 1 << 20 },
-        Lane::Data => Bound { messages: 8192, bytes: 4 << 20 },
-        Lane::Bulk => Bound { messages: 1024, bytes: 4 << 20 },
+        Lane::Control => Bound {
+            messages: 256,
+            bytes: 1 << 20,
+        },
+        Lane::Data => Bound {
+            messages: 8192,
+            bytes: 4 << 20,
+        },
+        Lane::Bulk => Bound {
+            messages: 1024,
+            bytes: 4 << 20,
+        },
     }
 }
 
@@ -50,7 +59,11 @@ pub(super) struct OutboxFull;
 
 impl Outbox {
     pub(super) fn new(lane: Lane) -> Self {
-        Self { bound: bound_of(lane), queue: Mutex::default(), wake: Notify::new() }
+        Self {
+            bound: bound_of(lane),
+            queue: Mutex::default(),
+            wake: Notify::new(),
+        }
     }
 
     /// Queues one message, which `encode` appends to the buffer it is given.
@@ -103,7 +116,9 @@ mod tests {
     fn a_full_outbox_refuses_and_keeps_what_it_has() {
         let outbox = Outbox::new(Lane::Control);
         for _ in 0..256 {
-            outbox.push(|buffer| buffer.extend_from_slice(b"x")).unwrap();
+            outbox
+                .push(|buffer| buffer.extend_from_slice(b"x"))
+                .unwrap();
         }
         assert_eq!(outbox.push(|_| {}), Err(OutboxFull));
         let mut buffer = BytesMut::new();

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use nearcache_protocol::payload::Payload;
 use nearcache_protocol::mode::{Event, Output};
+use nearcache_protocol::payload::Payload;
 use nearcache_protocol::wire;
 
 use super::watchers::CellChange;
@@ -56,7 +56,11 @@ impl<V: Payload> Shell<V> {
             Event::TransferStarted { from } => {
                 tracing::info!(cache, %from, "filling the cache from a peer");
             }
-            Event::TransferDone { from, updates, took } => {
+            Event::TransferDone {
+                from,
+                updates,
+                took,
+            } => {
                 tracing::info!(cache, %from, updates, ?took, "filled the cache from a peer");
             }
             Event::TransferCut { from } => {

@@ -4,11 +4,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use nearcache_protocol::payload::Payload;
 use nearcache_protocol::frame::{Frame, FrameLimit};
 use nearcache_protocol::ids::{CacheId, Epoch};
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::payload::Payload;
 use nearcache_protocol::wire::{self, WireError};
 use nearcache_store::NodeId;
 

@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nearcache_protocol::payload::Payload;
 use nearcache_protocol::ids::WaiterId;
 use nearcache_protocol::mode::Outcome;
+use nearcache_protocol::payload::Payload;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -21,7 +21,10 @@ pub(super) struct Waiters<V: Payload> {
 
 impl<V: Payload> Default for Waiters<V> {
     fn default() -> Self {
-        Self { next: AtomicU64::new(1), waiting: Mutex::default() }
+        Self {
+            next: AtomicU64::new(1),
+            waiting: Mutex::default(),
+        }
     }
 }
 
@@ -64,7 +67,10 @@ impl<V: Payload> Waiting<V> {
 impl<V: Payload> Shell<V> {
     /// Waits for the outcome; `None` if the node stops first.
     pub(super) async fn outcome(&self, waiting: Waiting<V>) -> Option<Outcome<V>> {
-        let guard = Guard { shell: self, id: waiting.id };
+        let guard = Guard {
+            shell: self,
+            id: waiting.id,
+        };
         let outcome = waiting.outcome.await.ok();
         std::mem::forget(guard);
         outcome

@@ -21,7 +21,9 @@ impl<V> Clone for CellChange<V> {
         match self {
             Self::Put(handle) => Self::Put(handle.clone()),
             Self::Removed(key) => Self::Removed(Arc::clone(key)),
-            Self::Invalidated { scope } => Self::Invalidated { scope: scope.clone() },
+            Self::Invalidated { scope } => Self::Invalidated {
+                scope: scope.clone(),
+            },
         }
     }
 }

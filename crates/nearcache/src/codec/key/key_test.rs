@@ -26,8 +26,14 @@ fn text_and_bytes_at_the_top_are_the_key() {
     assert_eq!(bytes_of(UserId("user:1".into())), b"user:1");
     assert_eq!(bytes_of(vec![0u8, 1, 255]), [0, 1, 255]);
     let mut buffer = KeyBuffer::new();
-    assert_eq!(KeyFor::<String>::key_bytes("user:1", &mut buffer).unwrap(), b"user:1");
-    assert_eq!(KeyFor::<Vec<u8>>::key_bytes(&[0u8, 1][..], &mut buffer).unwrap(), [0, 1]);
+    assert_eq!(
+        KeyFor::<String>::key_bytes("user:1", &mut buffer).unwrap(),
+        b"user:1"
+    );
+    assert_eq!(
+        KeyFor::<Vec<u8>>::key_bytes(&[0u8, 1][..], &mut buffer).unwrap(),
+        [0, 1]
+    );
 }
 
 #[test]
@@ -41,22 +47,34 @@ fn golden_bytes_of_composites() {
     assert_eq!(bytes_of(Some(5u8)), [1, 5]);
     assert_eq!(bytes_of(Page::Home), [0, 0, 0, 0]);
     assert_eq!(bytes_of(Page::Of(2)), [0, 0, 0, 1, 0, 0, 0, 2]);
-    assert_eq!(bytes_of(Page::Named { text: "x".into() }), [0, 0, 0, 2, b'x', 0, 0]);
+    assert_eq!(
+        bytes_of(Page::Named { text: "x".into() }),
+        [0, 0, 0, 2, b'x', 0, 0]
+    );
 }
 
 #[test]
 fn maps_and_floats_are_refused() {
     let mut buffer = KeyBuffer::new();
     let map = BTreeMap::from([(1, 2)]);
-    assert_eq!(map.key_bytes(&mut buffer), Err(KeyError::Unsupported { what: "a map" }));
+    assert_eq!(
+        map.key_bytes(&mut buffer),
+        Err(KeyError::Unsupported { what: "a map" })
+    );
     let nested = (1u8, 1.0f64);
-    assert_eq!(nested.key_bytes(&mut buffer), Err(KeyError::Unsupported { what: "a float" }));
+    assert_eq!(
+        nested.key_bytes(&mut buffer),
+        Err(KeyError::Unsupported { what: "a float" })
+    );
 }
 
 #[test]
 fn empty_and_too_long_keys_are_named_with_their_limit() {
     assert_eq!(check_len(&[], 4), Err(KeyError::EmptyKey));
-    let long = Err(KeyError::KeyTooLong { len_bytes: 5, limit_bytes: 4 });
+    let long = Err(KeyError::KeyTooLong {
+        len_bytes: 5,
+        limit_bytes: 4,
+    });
     assert_eq!(check_len(&[0; 5], 4), long);
     assert_eq!(check_len(&[0; 4], 4), Ok(()));
 }

@@ -26,11 +26,17 @@ pub(super) struct KeySerializer<'a> {
 impl<'a> KeySerializer<'a> {
     /// Starts a key.
     pub(super) fn top(out: &'a mut KeyBuffer) -> Self {
-        Self { out, place: Place::Top }
+        Self {
+            out,
+            place: Place::Top,
+        }
     }
 
     fn inside(out: &'a mut KeyBuffer) -> Self {
-        Self { out, place: Place::Inside }
+        Self {
+            out,
+            place: Place::Inside,
+        }
     }
 
     /// Appends text or bytes: raw at the top, escaped and ended elsewhere.
@@ -127,7 +133,9 @@ impl<'a> Serializer for KeySerializer<'a> {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<bool, KeyError> {
         self.out.push(1);
-        value.serialize(KeySerializer::inside(self.out)).map(|_| false)
+        value
+            .serialize(KeySerializer::inside(self.out))
+            .map(|_| false)
     }
 
     fn serialize_unit(self) -> Result<bool, KeyError> {
@@ -164,7 +172,9 @@ impl<'a> Serializer for KeySerializer<'a> {
         value: &T,
     ) -> Result<bool, KeyError> {
         self.put_variant(index);
-        value.serialize(KeySerializer::inside(self.out)).map(|_| false)
+        value
+            .serialize(KeySerializer::inside(self.out))
+            .map(|_| false)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Sequence<'a>, KeyError> {
@@ -172,7 +182,10 @@ impl<'a> Serializer for KeySerializer<'a> {
             Place::Top => Framing::Undecided,
             Place::Inside => Framing::Framed,
         };
-        Ok(Sequence { out: self.out, framing })
+        Ok(Sequence {
+            out: self.out,
+            framing,
+        })
     }
 
     fn serialize_tuple(self, _: usize) -> Result<Fields<'a>, KeyError> {
@@ -309,7 +322,9 @@ impl ser::SerializeSeq for Sequence<'_> {
             }
             (Framing::Undecided, false) => self.framing = Framing::Framed,
             (Framing::Raw, false) => {
-                return Err(KeyError::Unsupported { what: "a sequence of mixed types" });
+                return Err(KeyError::Unsupported {
+                    what: "a sequence of mixed types",
+                });
             }
             (Framing::Raw, true) | (Framing::Framed, _) => {}
         }
