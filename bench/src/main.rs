@@ -10,11 +10,15 @@
     reason = "the table on stdout is what the program is for"
 )]
 
+mod cluster;
 mod cpu;
 mod hit_ratio;
 mod json;
+mod latency;
 mod memory;
 mod redis_benchmark;
+mod replication;
+mod replication_library;
 mod resp;
 mod resp_client;
 mod rounds;
@@ -48,6 +52,8 @@ enum Bench {
     Memory(memory::Args),
     /// The Redis protocol against Redis (perf-A6, A7, A8).
     Resp(resp::Args),
+    /// A replicated cluster against Redis with two replicas (perf-A9, A10, A11).
+    Replication(replication::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -57,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Bench::HitRatio(args) => hit_ratio::run(args),
         Bench::Memory(args) => memory::run(args),
         Bench::Resp(args) => resp::run(args),
+        Bench::Replication(args) => replication::run(args),
     }?;
     print!("{}", table.render());
     let path = json::write(&cli.out, &table)?;

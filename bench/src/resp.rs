@@ -9,8 +9,8 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use hdrhistogram::Histogram;
 
+use crate::latency::Latencies;
 use crate::redis_benchmark::{Load, Sample, key};
 use crate::resp_client::Client;
 use crate::rounds::{DEFAULT_ROUNDS, Rounds, interleave};
@@ -124,7 +124,8 @@ fn add_rows(table: &mut Table, name: &str, pipeline: u32, rounds: &Rounds<Sample
 fn single_node() -> anyhow::Result<Server> {
     let port = free_port()?;
     let toml = format!(
-        "[node]\nname = \"bench\"\n[resp]\nlisten = \"127.0.0.1:{port}\"\n\
+        "[node]\nname = \"bench\"\n[peers]\nlisten = \"127.0.0.1:0\"\n\
+         [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nenabled = false\n\
          [caches.default]\nmode = \"local\"\nmax_bytes = \"1GiB\"\n"
     );
     Server::nearcache(port, &toml)
@@ -161,12 +162,11 @@ fn ping_pong_us() -> anyhow::Result<f64> {
 }
 
 fn median_us(mut once: impl FnMut(u64) -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    let mut histogram = Histogram::<u64>::new(3)?;
+    let mut latencies = Latencies::new()?;
     for i in 0..ROUND_TRIPS {
         let started = Instant::now();
         once(i)?;
-        histogram.saturating_record(u64::try_from(started.elapsed().as_nanos())?);
+        latencies.record(started.elapsed())?;
     }
-    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a round trip")]
-    Ok(histogram.value_at_quantile(0.5) as f64 / 1e3)
+    Ok(latencies.quantile_us(0.5))
 }

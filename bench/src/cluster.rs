@@ -1,0 +1,127 @@
+//! Three server processes that replicate: Redis with two replicas, or three Nearcache nodes.
+//!
+//! Both are driven over the Redis protocol: writes go to the first server, reads to the others.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+
+use crate::resp_client::{Client, Reply};
+use crate::servers::{Server, free_port};
+
+/// Servers in a cluster.
+pub(crate) const NODES: usize = 3;
+
+/// Longest a cluster may take to form, or a write to reach every server.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Three servers; what is written to the first reaches the others.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    servers: Vec<Server>,
+}
+
+impl Cluster {
+    /// Redis and two replicas of it.
+    ///
+    /// # Errors
+    /// When one cannot be started, or the replicas do not catch up.
+    pub(crate) fn redis() -> anyhow::Result<Self> {
+        // Without this the first copy to a replica waits five seconds for further replicas.
+        let extra = ["--repl-diskless-sync-delay", "0"];
+        let primary = Server::redis(&extra)?;
+        let port = primary.port().to_string();
+        let replica =
+            || Server::redis(&[&extra[..], &["--replicaof", "127.0.0.1", &port]].concat());
+        let cluster = Self {
+            servers: vec![primary, replica()?, replica()?],
+        };
+        cluster.settle()?;
+        Ok(cluster)
+    }
+
+    /// Three Nearcache nodes in `replicated` mode, each bounded to `max_bytes`.
+    ///
+    /// # Errors
+    /// When one cannot be started, or they do not find each other.
+    pub(crate) fn nearcache(max_bytes: u64) -> anyhow::Result<Self> {
+        let mut peer_ports = Vec::new();
+        for _ in 0..NODES {
+            peer_ports.push(free_port()?);
+        }
+        let peers: Vec<String> = peer_ports
+            .iter()
+            .map(|port| format!("\"127.0.0.1:{port}\""))
+            .collect();
+        let mut servers = Vec::new();
+        for (index, peer_port) in peer_ports.iter().enumerate() {
+            let port = free_port()?;
+            let toml = format!(
+                "[node]\nname = \"n{}\"\ncluster = \"bench\"\n\
+                 [peers]\nlisten = \"127.0.0.1:{peer_port}\"\nseeds = [{}]\n\
+                 [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nenabled = false\n\
+                 [caches.default]\nmode = \"replicated\"\nmax_bytes = {max_bytes}\n",
+                index + 1,
+                peers.join(", "),
+            );
+            servers.push(Server::nearcache(port, &toml)?);
+        }
+        let cluster = Self { servers };
+        cluster.settle()?;
+        Ok(cluster)
+    }
+
+    /// The server that is written to.
+    pub(crate) fn first(&self) -> &Server {
+        &self.servers[0]
+    }
+
+    /// All servers.
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// A connection to each server, the first one first.
+    ///
+    /// # Errors
+    /// When a server does not answer.
+    pub(crate) fn connect(&self) -> anyhow::Result<Vec<Client>> {
+        self.servers
+            .iter()
+            .map(|server| Client::connect(server.port()))
+            .collect()
+    }
+
+    /// CPU time of all servers together.
+    ///
+    /// # Errors
+    /// When a process is gone.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        self.servers.iter().map(Server::cpu).sum()
+    }
+
+    /// Waits until a write to the first server, and so all before it, can be read on the others.
+    ///
+    /// # Errors
+    /// When that takes longer than a minute.
+    pub(crate) fn settle(&self) -> anyhow::Result<()> {
+        let mut clients = self.connect()?;
+        let (first, others) = clients.split_at_mut(1);
+        let marker = format!("{:?}", Instant::now());
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        let written = first[0].call(&[b"SET", b"bench:settled", marker.as_bytes()])?;
+        ensure!(
+            written == Reply::Simple("OK".to_owned()),
+            "writing: {written:?}"
+        );
+        for client in others {
+            while client.call(&[b"GET", b"bench:settled"])? != Reply::Bulk(marker.clone().into()) {
+                if Instant::now() > deadline {
+                    bail!("a write did not reach every server within {SETTLE_TIMEOUT:?}");
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        Ok(())
+    }
+}
