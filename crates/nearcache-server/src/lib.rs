@@ -13,7 +13,9 @@
 #![forbid(unsafe_code)]
 
 pub mod auth;
+pub mod caches;
 pub mod config;
+pub mod http;
 pub mod limits;
 pub mod protected;
 pub mod resp;

@@ -8,6 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nearcache::Mode as ModeKind;
+
 use crate::limits::Limits;
 
 /// Everything `nearcache serve` needs to know.
@@ -98,6 +100,15 @@ pub enum CacheMode {
 }
 
 impl CacheMode {
+    /// The mode as the library calls it.
+    #[must_use]
+    pub fn kind(self) -> ModeKind {
+        match self {
+            Self::Local => ModeKind::Local,
+            Self::Replicated => ModeKind::Replicated,
+        }
+    }
+
     /// The word the configuration uses.
     #[must_use]
     pub fn as_str(self) -> &'static str {

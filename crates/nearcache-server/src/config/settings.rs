@@ -127,10 +127,10 @@ pub(crate) fn check_cache_name(name: &str) -> Result<(), Rejection> {
 
 fn name(value: &Value) -> Result<String, Rejection> {
     let text = value.text()?;
-    if text.len() > 255 || text.chars().any(char::is_control) {
-        return Err(Rejection::new(
-            "must be at most 255 bytes without control characters",
-        ));
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
+    if text.len() > 128 || !text.chars().all(allowed) {
+        return Err(Rejection::new(format!("`{text}` is not a name"))
+            .suggest("use at most 128 letters, digits, `-`, `_`, `.`, `:` and `/`"));
     }
     Ok(text)
 }

@@ -184,7 +184,7 @@ fn all_problems_of_a_file_are_reported_in_its_order() {
 
 #[test]
 fn columns_count_characters_and_the_excerpt_underlines_them() {
-    let source = "[node]\nname = \"ü\" \n# ä\n[limits]\nidle_timeout = 55 # ö";
+    let source = "[node]\ncluster = \"a\"  # ü\n# ä\n[limits]\nidle_timeout = 55 # ö";
     let sources = Sources {
         file: Some((Path::new("c.toml"), source)),
         ..Sources::default()

@@ -1,0 +1,142 @@
+//! What the server tells about itself as JSON: the node, its members, its caches.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderValue, Response, header};
+use nearcache::{MemberState, Mode};
+use serde::Serialize;
+
+use super::{Body, Context};
+use crate::caches::RawCache;
+
+/// `GET /v1/node`.
+#[derive(Debug, Serialize)]
+pub(super) struct NodeDocument {
+    pub(super) name: String,
+    pub(super) id: String,
+    pub(super) cluster: String,
+    pub(super) epoch: u64,
+    pub(super) version: &'static str,
+    pub(super) ready: bool,
+    pub(super) uptime_seconds: u64,
+    pub(super) addresses: Addresses,
+    pub(super) client_connections: usize,
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone, Serialize)]
+pub struct Addresses {
+    /// For clients of the Redis protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resp: Option<SocketAddr>,
+    /// For HTTP clients.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
+    /// For peers.
+    pub peers: SocketAddr,
+}
+
+/// One line of `GET /v1/members`.
+#[derive(Debug, Serialize)]
+pub(super) struct MemberDocument {
+    pub(super) id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) epoch: u64,
+    pub(super) address: SocketAddr,
+    pub(super) state: &'static str,
+}
+
+/// One line of `GET /v1/caches`.
+#[derive(Debug, Serialize)]
+pub(super) struct CacheDocument {
+    pub(super) name: String,
+    pub(super) mode: &'static str,
+    pub(super) ready: bool,
+    pub(super) entries: usize,
+    pub(super) bytes: u64,
+    pub(super) max_bytes: u64,
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) evictions: u64,
+    /// How long ago this node was last known to have all updates of its slowest peer; absent where
+    /// there is no peer or it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) freshness_ms: Option<u64>,
+}
+
+pub(super) fn node(context: &Context) -> NodeDocument {
+    NodeDocument {
+        name: context.node.name().to_owned(),
+        id: context.node.id().to_string(),
+        cluster: context.node.cluster().to_owned(),
+        epoch: context.node.epoch().as_u64(),
+        version: env!("CARGO_PKG_VERSION"),
+        ready: context.node.is_ready(),
+        uptime_seconds: context.started.elapsed().as_secs(),
+        addresses: context.addresses.clone(),
+        client_connections: context.connections.open(),
+    }
+}
+
+pub(super) fn members(context: &Context) -> Vec<MemberDocument> {
+    let document = |member: nearcache::Member| MemberDocument {
+        id: member.id.to_string(),
+        name: member.name,
+        epoch: member.epoch.as_u64(),
+        address: member.address,
+        state: match member.state {
+            MemberState::Myself => "myself",
+            MemberState::Connected => "connected",
+            MemberState::Unconnected => "unconnected",
+            _ => "unknown",
+        },
+    };
+    context.node.members().into_iter().map(document).collect()
+}
+
+pub(super) fn caches(context: &Context) -> Vec<CacheDocument> {
+    context.caches.iter().map(cache).collect()
+}
+
+fn cache(cache: &RawCache) -> CacheDocument {
+    let stats = cache.stats().store;
+    CacheDocument {
+        name: cache.name().to_owned(),
+        mode: mode(cache.mode()),
+        ready: cache.is_ready(),
+        entries: cache.len(),
+        bytes: stats.weight_bytes,
+        max_bytes: cache.max_bytes(),
+        hits: stats.hits,
+        misses: stats.misses,
+        evictions: stats.evictions,
+        freshness_ms: cache.freshness().worst.map(millis),
+    }
+}
+
+fn mode(kind: Mode) -> &'static str {
+    match kind {
+        Mode::Local => "local",
+        Mode::Replicated => "replicated",
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A document as a response, with a line end for those who read it in a terminal.
+pub(super) fn json(document: &impl Serialize) -> Response<Body> {
+    let mut text = serde_json::to_vec_pretty(document).unwrap_or_default();
+    text.push(b'\n');
+    let mut response = Response::new(Body::from(text));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
