@@ -103,7 +103,7 @@ const STEPS: [Step; 12] = [
     },
     Step {
         name: "tests",
-        what: "unit, property, integration, real-client and corpus tests",
+        what: "unit, property, integration, real-client, corpus and simulator tests",
         run: tests::run_workspace,
     },
     Step {
@@ -112,14 +112,14 @@ const STEPS: [Step; 12] = [
         run: tests::run_doc_tests,
     },
     Step {
+        name: "shuttle",
+        what: "interleavings of threads in the store",
+        run: tests::run_shuttle,
+    },
+    Step {
         name: "examples",
         what: "example programs run to their end",
         run: |workspace, _| tests::run_examples(workspace),
-    },
-    Step {
-        name: "simulator",
-        what: "convergence over seeds, planted bugs found",
-        run: |workspace, _| simulator(workspace),
     },
 ];
 
@@ -219,11 +219,6 @@ fn rustdoc(workspace: &Workspace) -> anyhow::Result<Outcome> {
         "docs",
         command.env("RUSTDOCFLAGS", "-D warnings"),
     )
-}
-
-fn simulator(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let words = "run --locked --package nearcache-sim -- --seeds 1000";
-    succeed(workspace, "simulator", &mut cargo_with(workspace, words))
 }
 
 fn deny_step(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Outcome> {

@@ -1,6 +1,8 @@
-//! The steps that run tests: the workspace's, the simulator's seeds and the examples.
+//! The steps that run tests: those of the workspace, of its documentation, and the examples.
 
-use anyhow::bail;
+use std::process::Command;
+
+use anyhow::{Context as _, bail, ensure};
 
 use crate::cargo::cargo_with;
 use crate::counts::{Counts, is_skip};
@@ -30,6 +32,17 @@ pub(crate) fn run_doc_tests(workspace: &Workspace, tools: &Tools) -> anyhow::Res
         "doc-tests",
         "test --locked --workspace --doc --no-fail-fast",
     )
+}
+
+/// The store's concurrency tests, under a scheduler that tries many interleavings.
+///
+/// They need the store built with that scheduler's locks and atomics, so they are apart from the rest.
+///
+/// # Errors
+/// As [`run_workspace`].
+pub(crate) fn run_shuttle(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Outcome> {
+    let words = "test --locked --package nearcache-store --features shuttle --test shuttle";
+    run_tests(workspace, tools, "shuttle", words)
 }
 
 fn run_tests(
@@ -90,18 +103,42 @@ fn failures(finished: &Finished) -> String {
 
 /// Runs each of the library's examples to its end.
 ///
+/// They are built with the tests; running what lies there saves building the library once more with the
+/// features of a single package.
+///
 /// # Errors
-/// When one does not build or ends with an error.
+/// When there is none, or one ends with an error.
 pub(crate) fn run_examples(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut build = cargo_with(workspace, "test --locked --workspace --examples --no-run");
+    let built = job::run(&workspace.logs(), "examples", &mut build)?;
+    ensure!(
+        built.success,
+        "the examples do not build:\n{}",
+        built.tail()
+    );
     let mut outcome = Outcome::default();
-    for example in ["embedded", "two_nodes"] {
-        let words = format!("run --locked --package nearcache --example {example}");
-        let name = format!("example-{example}");
-        let finished = job::run(&workspace.logs(), &name, &mut cargo_with(workspace, &words))?;
-        if !finished.success {
-            bail!("example {example}:\n{}", finished.tail());
-        }
+    for name in example_names(workspace)? {
+        let mut command = Command::new(workspace.target().join("debug/examples").join(&name));
+        let finished = job::run(&workspace.logs(), &format!("example-{name}"), &mut command)?;
+        ensure!(finished.success, "example {name}:\n{}", finished.tail());
         outcome.counts += Counts::ONE_PASSED;
     }
     Ok(outcome)
+}
+
+/// Names of the library's examples, which are its files.
+fn example_names(workspace: &Workspace) -> anyhow::Result<Vec<String>> {
+    let folder = workspace.root().join("crates/nearcache/examples");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(
+                path.file_stem()
+                    .map(|stem| stem.to_string_lossy().into_owned()),
+            );
+        }
+    }
+    names.sort();
+    Ok(names)
 }

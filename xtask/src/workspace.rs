@@ -22,14 +22,20 @@ impl Workspace {
         &self.root
     }
 
+    /// Where cargo puts what it builds.
+    pub(crate) fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| self.root.join("target"), |folder| self.root.join(folder))
+    }
+
     /// Where tools that only this repository uses are installed.
     pub(crate) fn tools(&self) -> PathBuf {
-        self.root.join("target/tools")
+        self.target().join("tools")
     }
 
     /// Where each step leaves its complete output.
     pub(crate) fn logs(&self) -> PathBuf {
-        self.root.join("target/xtask")
+        self.target().join("xtask")
     }
 
     /// Folders of all packages in the workspace, in the order of their names.
