@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::engine::Engine;
+
 /// Settings of one store. `StoreConfig::new(max_bytes)` is safe as it stands.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -16,7 +18,7 @@ pub struct StoreConfig {
     /// Default: 1 MiB and 8 KiB for its key and overhead, or a quarter of `max_bytes` if that is less.
     pub max_entry_bytes: u64,
     /// Number of shards, rounded up to a power of two; writers of different shards do not wait for each other. Default
-    /// `None`: as many as leave each entry at most an eighth of its shard, at most 64.
+    /// `None`: as many as leave each entry at most a quarter of its shard, at most 64.
     pub shards: Option<NonZeroUsize>,
     /// Drops entries that were not read for so long, on this node. Default: `None`.
     pub time_to_idle: Option<Duration>,
@@ -122,13 +124,27 @@ impl StoreConfig {
         Ok(())
     }
 
+    /// The most one entry may weigh: what a shard's engine takes when tombstones and floors have all their room.
+    pub(crate) fn entry_bytes_limit(&self) -> u64 {
+        let share_bytes = self.max_bytes / self.shard_count() as u64;
+        let aside_percent = u64::from(self.tombstone_percent) + u64::from(self.key_floor_percent);
+        // Three percent more for the steps in which that room is given.
+        Engine::<()>::max_entry_bytes(share_bytes / 100 * (97 - aside_percent))
+    }
+
+    /// Group floors are few but long-lived; a small cache keeps fewer.
+    pub(crate) fn effective_group_floors_max(&self) -> usize {
+        let by_bytes = usize::try_from(self.max_bytes / 4096).unwrap_or(usize::MAX);
+        self.group_floors_max.min(by_bytes).max(4)
+    }
+
     /// How many shards the store will have.
     #[must_use]
     pub fn shard_count(&self) -> usize {
         if let Some(shards) = self.shards {
             return shards.get().next_power_of_two();
         }
-        let by_entry = self.max_bytes / self.max_entry_bytes.saturating_mul(8).max(1);
+        let by_entry = self.max_bytes / self.max_entry_bytes.saturating_mul(4).max(1);
         let by_share = self.max_bytes / Self::BYTES_MIN;
         let shards = by_entry.min(by_share).clamp(1, Self::SHARDS_MAX);
         // Rounded down, so that the share never falls below what was asked for.

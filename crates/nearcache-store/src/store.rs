@@ -1,45 +1,53 @@
-//! The store itself. (First shape: one map behind one mutex; the sharded one takes its place.)
+//! The store: [`Store`], its reads and its readings. Writing is in `merge`, housekeeping in `tick`, walking in `walk`.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
+use crossbeam_utils::CachePadded;
 
+use crate::group_floors::GroupFloors;
+use crate::hash::KeyHasher;
+use crate::idle::Idle;
+use crate::planted::Planted;
+use crate::reads::ReadCounters;
+use crate::shard::Shard;
+use crate::sync::{AtomicU32, Ordering, RwLock};
 use crate::{
-    Change, CoarseClock, ConfigError, Event, Expiry, Handle, Item, Known, Listener, MergeError,
-    Merged, Scope, StoreConfig, StoreStats, Tags, Version, WalkCursor, Weigh,
+    CoarseClock, ConfigError, Event, Handle, Listener, Scope, StoreConfig, StoreStats, Version,
+    Weigh,
 };
 
-enum Held<V> {
-    Entry(Handle<V>),
-    Tombstone { version: Version, recorded_ms: u64 },
-}
-
-struct Inner<V> {
-    held: BTreeMap<Box<[u8]>, Held<V>>,
-    order: BTreeMap<u64, Box<[u8]>>,
-    next: u64,
-    floors: Vec<(Scope, Version)>,
-}
-
 /// A bounded, concurrent map of versioned entries. Share it as `Arc<Store<V>>`.
+///
+/// ```
+/// use nearcache_store::{Change, CoarseClock, Expiry, NodeId, Store, StoreConfig, Tags, Timestamp, Version};
+///
+/// let store: Store<Box<[u8]>> = Store::new(StoreConfig::new(1 << 20), CoarseClock::new(1_000))?;
+/// let version = |ms| Version::new(Timestamp::from_parts(ms, 0), NodeId::from_u64(1));
+/// let put = |value: &str| Change::Put {
+///     value: value.as_bytes().into(),
+///     expiry: Expiry::NEVER,
+///     tags: Tags::NONE,
+/// };
+/// assert!(store.merge(b"key", version(1_001), put("new"))?.is_applied());
+/// assert!(!store.merge(b"key", version(1_000), put("old"))?.is_applied());
+/// assert_eq!(store.get(b"key").as_deref().map(|value| &value[..]), Some(&b"new"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Store<V> {
-    config: StoreConfig,
-    clock: CoarseClock,
-    inner: Mutex<Inner<V>>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    // What every read touches comes first.
+    pub(crate) hasher: KeyHasher,
+    shards: Box<[CachePadded<Shard<V>>]>,
+    /// Number of group invalidations so far, modulo 2^32. An entry remembers the one that it was last held against.
+    pub(crate) generation: AtomicU32,
+    pub(crate) clock: CoarseClock,
+    pub(crate) idle: Option<Idle>,
+    reads: ReadCounters,
+    pub(crate) groups: RwLock<GroupFloors>,
+    pub(crate) config: StoreConfig,
+    pub(crate) max_entry_bytes: u64,
+    pub(crate) planted: Planted,
     listener: OnceLock<Arc<dyn Listener<V>>>,
-}
-
-impl<V> std::fmt::Debug for Store<V> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("max_bytes", &self.config.max_bytes)
-            .finish_non_exhaustive()
-    }
 }
 
 impl<V: Weigh> Store<V> {
@@ -49,212 +57,108 @@ impl<V: Weigh> Store<V> {
     /// [`ConfigError`] if the settings contradict each other.
     pub fn new(config: StoreConfig, clock: CoarseClock) -> Result<Self, ConfigError> {
         config.validate()?;
-        let inner = Inner {
-            held: BTreeMap::new(),
-            order: BTreeMap::new(),
-            next: 1,
-            floors: Vec::new(),
-        };
+        let shards = config.shard_count();
+        let now_ms = clock.now_ms();
         Ok(Self {
-            config,
+            hasher: KeyHasher::new(config.hash_seed),
+            shards: (0..shards)
+                .map(|_| CachePadded::new(Shard::new(&config, shards, now_ms)))
+                .collect(),
+            generation: AtomicU32::new(0),
             clock,
-            inner: Mutex::new(inner),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
+            idle: config.time_to_idle.map(Idle::new),
+            reads: ReadCounters::new(),
+            groups: RwLock::new(GroupFloors::new(config.effective_group_floors_max())),
+            max_entry_bytes: config.entry_bytes_limit(),
+            config,
+            planted: Planted::default(),
             listener: OnceLock::new(),
         })
     }
 
-    /// The entry of `key`, if it is live: not expired, not invalidated. Counted, and marks the entry as used.
+    /// The entry of `key`, if it is live: not expired, not idle for too long, not invalidated.
+    ///
+    /// Counted in [`StoreStats`], and marks the entry as used. Takes one shared lock for the length of the look-up and
+    /// allocates nothing.
+    #[inline]
     pub fn get(&self, key: &[u8]) -> Option<Handle<V>> {
-        let found = self.peek(key);
-        if found.is_some() {
-            &self.hits
-        } else {
-            &self.misses
+        let hash = self.hasher.hash(key);
+        let entry = self
+            .shard(hash)
+            .engine
+            .get(hash, key)
+            .filter(|e| self.is_live(e));
+        if let (Some(entry), Some(idle)) = (&entry, &self.idle) {
+            idle.touch(&entry.record().last_access, self.clock.now_ms());
         }
-        .fetch_add(1, Ordering::Relaxed);
-        found
+        self.reads.count(entry.is_some());
+        entry
     }
 
     /// Like [`Store::get`], but neither counted nor marking the entry as used.
     pub fn peek(&self, key: &[u8]) -> Option<Handle<V>> {
-        self.known(key).live().cloned()
+        let hash = self.hasher.hash(key);
+        self.shard(hash)
+            .engine
+            .peek(hash, key)
+            .filter(|e| self.is_live(e))
     }
 
-    /// What the store knows of `key`: what a merge would be compared with.
-    pub fn known(&self, key: &[u8]) -> Known<V> {
-        self.known_in(&self.inner.lock(), key)
-    }
-
-    fn known_in(&self, inner: &Inner<V>, key: &[u8]) -> Known<V> {
-        let now_ms = self.clock.now_ms();
-        let whole_key_floor = floor(inner, key, &Tags::NONE);
-        match inner.held.get(key) {
-            Some(Held::Entry(e)) if e.version() > whole_key_floor => {
-                let dead =
-                    e.expiry().is_expired(now_ms) || e.version() <= floor(inner, key, e.tags());
-                if dead {
-                    Known::Removed(e.version())
-                } else {
-                    Known::Live(e.clone())
-                }
-            }
-            Some(Held::Tombstone { version, .. }) if *version > whole_key_floor => {
-                Known::Removed(*version)
-            }
-            Some(_) | None => Known::Absent {
-                floor: whole_key_floor,
-            },
+    /// May this entry be served now? One load for an entry that never expires, a second for one that does.
+    #[inline]
+    pub(crate) fn is_live(&self, entry: &Handle<V>) -> bool {
+        let expiry = entry.expiry();
+        if !expiry.is_never() && expiry.is_expired(self.clock.now_ms()) {
+            return false;
         }
-    }
-
-    /// Merges one update: the only way in.
-    ///
-    /// # Errors
-    /// [`MergeError`]; each variant says what changed.
-    pub fn merge(
-        &self,
-        key: &[u8],
-        version: Version,
-        change: Change<V>,
-    ) -> Result<Merged<V>, MergeError> {
-        self.merge_if(key, version, |_| Some(change))
-    }
-
-    /// Merges what `decide` makes of what is known, in the same atomic step; nothing if it says `None`. The
-    /// update's version is fixed before: if what is known turns out as new, the answer is [`Merged::Stale`].
-    ///
-    /// `decide` runs under the shard's lock: keep it short and do not call the store.
-    ///
-    /// # Errors
-    /// As [`Store::merge`].
-    pub fn merge_if(
-        &self,
-        key: &[u8],
-        version: Version,
-        decide: impl FnOnce(&Known<V>) -> Option<Change<V>>,
-    ) -> Result<Merged<V>, MergeError> {
-        let mut inner = self.inner.lock();
-        let known = self.known_in(&inner, key);
-        let Some(change) = decide(&known) else {
-            return Ok(Merged::Declined);
-        };
-        if version <= known.version() {
-            return Ok(Merged::Stale {
-                current: known.version(),
-            });
-        }
-        let replaced = known.live().cloned();
-        let (value, expiry, tags) = match (change, &replaced) {
-            (
-                Change::Put {
-                    value,
-                    expiry,
-                    tags,
-                },
-                _,
-            ) => (Some(value), expiry, tags),
-            (Change::Expire { expiry }, Some(e)) => {
-                (Some(e.value().clone()), expiry, e.tags().clone())
-            }
-            (Change::Expire { .. }, None) => return Ok(Merged::Declined),
-            (Change::Remove, _) => (None, Expiry::NEVER, Tags::NONE),
-        };
-        let now_ms = self.clock.now_ms();
-        let dead = expiry.is_expired(now_ms) || version <= floor(&inner, key, &tags);
-        let entry = value.filter(|_| !dead).map(|value| {
-            let weight = Handle::weight_of(key.len(), &value, &tags);
-            let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-            Handle::new(key, 0, version, expiry, tags, value, weight)
-        });
-        let held = match &entry {
-            Some(e) => Held::Entry(e.clone()),
-            None => Held::Tombstone {
-                version,
-                recorded_ms: now_ms,
-            },
-        };
-        if inner.held.insert(key.into(), held).is_none() {
-            let next = inner.next;
-            inner.next += 1;
-            inner.order.insert(next, key.into());
-        }
-        drop(inner);
-        if let Some(listener) = self.listener.get() {
-            listener.on_event(match &entry {
-                Some(entry) => Event::Updated {
-                    entry,
-                    replaced: replaced.as_ref(),
-                },
-                None => Event::Removed {
-                    key,
-                    version,
-                    removed: replaced.as_ref(),
-                },
-            });
-        }
-        Ok(Merged::Applied { entry, replaced })
-    }
-
-    /// Invalidates everything that `scope` covers and that is not newer than `version`. Such entries are misses
-    /// when this returns and are swept later; [`Scope::All`] frees them at once. Returns false if nothing
-    /// changed because a wider or equal floor was there.
-    pub fn invalidate(&self, scope: Scope, version: Version) -> bool {
-        let mut inner = self.inner.lock();
-        if inner
-            .floors
-            .iter()
-            .any(|(s, v)| *s == scope && *v >= version)
+        // Acquire: who sees the number of an invalidation also sees its floor.
+        let generation = self.generation.load(Ordering::Acquire);
+        if entry.record().checked_generation.load(Ordering::Relaxed) != generation
+            && !self.survives_groups(entry, generation)
         {
             return false;
         }
-        inner.floors.retain(|(s, _)| *s != scope);
-        inner.floors.push((scope, version));
-        true
+        !self.is_idle(entry)
     }
 
-    /// The floors of group invalidations in force: a joining node needs them as much as the entries.
-    pub fn floors(&self) -> Vec<(Scope, Version)> {
-        self.inner.lock().floors.clone()
+    /// Was the entry not read for longer than the time to idle?
+    #[inline]
+    pub(crate) fn is_idle(&self, entry: &Handle<V>) -> bool {
+        self.idle.as_ref().is_some_and(|idle| {
+            idle.is_over(
+                entry.record().last_access.load(Ordering::Relaxed),
+                self.clock.now_ms(),
+            )
+        })
     }
 
-    /// Goes on with a walk: up to about `limit` items from `cursor` on, and where to continue (`None` at the end).
-    ///
-    /// Every item present from the walk's start to its end is returned, possibly twice; writers are held up only as
-    /// long as copying a few dozen handles takes.
-    pub fn walk(&self, cursor: WalkCursor, limit: usize) -> (Vec<Item<V>>, Option<WalkCursor>) {
-        let inner = self.inner.lock();
-        let mut items = Vec::new();
-        let from = Bound::Excluded(cursor.0);
-        for (n, key) in inner.order.range((from, Bound::Unbounded)) {
-            match (self.known_in(&inner, key), inner.held.get(key)) {
-                (Known::Live(e), _) => items.push(Item::Entry(e)),
-                (Known::Removed(version), Some(Held::Tombstone { recorded_ms, .. })) => {
-                    items.push(Item::Tombstone {
-                        key: key.clone(),
-                        version,
-                        recorded_ms: *recorded_ms,
-                    })
-                }
-                (Known::Removed(version), _) => items.push(Item::Tombstone {
-                    key: key.clone(),
-                    version,
-                    recorded_ms: self.clock.now_ms(),
-                }),
-                (Known::Absent { .. }, _) => {}
-            }
-            if items.len() >= limit {
-                return (items, Some(WalkCursor(*n)));
-            }
+    /// Holds an entry against the group invalidations and remembers if it survives those up to `generation`.
+    #[cold]
+    fn survives_groups(&self, entry: &Handle<V>, generation: u32) -> bool {
+        let groups = self.groups.read();
+        let survives = entry.version() > groups.of_key(entry.key())
+            && entry.version() > groups.of_tags(entry.tags());
+        drop(groups);
+        if survives {
+            entry
+                .record()
+                .checked_generation
+                .store(generation, Ordering::Relaxed);
         }
-        (items, None)
+        survives
     }
 
-    /// Does what is due: expires entries, collects old tombstones, sweeps invalidated entries. At most about
-    /// `budget` items per shard; the owner calls it every ten milliseconds or so.
-    pub fn tick(&self, budget: usize) {
-        let _ = budget;
+    /// The highest group floor that covers all of `key`, whatever its tags.
+    pub(crate) fn whole_key_floor(&self, key: &[u8]) -> Version {
+        if self.generation.load(Ordering::Acquire) == 0 {
+            return Version::ZERO;
+        }
+        self.groups.read().of_key(key)
+    }
+
+    /// The floors of group invalidations in force, in a fixed order: a joining node needs them as much as the entries.
+    pub fn floors(&self) -> Vec<(Scope, Version)> {
+        self.groups.read().to_vec()
     }
 
     /// Sets who hears of changes; false if somebody does already.
@@ -262,14 +166,19 @@ impl<V: Weigh> Store<V> {
         self.listener.set(listener).is_ok()
     }
 
-    /// Number of entries held (expired and invalidated ones included until they are collected).
+    pub(crate) fn has_listener(&self) -> bool {
+        self.listener.get().is_some()
+    }
+
+    pub(crate) fn tell(&self, event: Event<'_, V>) {
+        if let Some(listener) = self.listener.get() {
+            listener.on_event(event);
+        }
+    }
+
+    /// Number of entries held (expired and invalidated ones included until they are collected). Cost: a lock per shard.
     pub fn len(&self) -> usize {
-        self.inner
-            .lock()
-            .held
-            .values()
-            .filter(|h| matches!(h, Held::Entry(_)))
-            .count()
+        self.shards.iter().map(|s| s.engine.len()).sum()
     }
 
     /// Are there none?
@@ -277,22 +186,21 @@ impl<V: Weigh> Store<V> {
         self.len() == 0
     }
 
-    /// Number of tombstones held.
+    /// Number of tombstones held. Cost: a lock per shard.
     pub fn tombstones(&self) -> usize {
-        self.inner.lock().held.len() - self.len()
+        self.shards
+            .iter()
+            .map(|s| s.writer.lock().tombstones.len())
+            .sum()
     }
 
-    /// Bytes counted against the bound.
+    /// Bytes counted against the bound: entries, tombstones and floors. Cost: two locks per shard.
     pub fn weight_bytes(&self) -> u64 {
-        let inner = self.inner.lock();
-        let weight = |h: &Held<V>| {
-            if let Held::Entry(e) = h {
-                e.weight_bytes()
-            } else {
-                0
-            }
+        let of_shard = |s: &CachePadded<Shard<V>>| {
+            let aside_bytes = s.writer.lock().aside_bytes();
+            aside_bytes + s.engine.weight_bytes()
         };
-        inner.held.values().map(weight).sum()
+        self.shards.iter().map(of_shard).sum()
     }
 
     /// The bound, in bytes.
@@ -300,9 +208,9 @@ impl<V: Weigh> Store<V> {
         self.config.max_bytes
     }
 
-    /// The most one entry may weigh, in bytes.
+    /// The most one entry may weigh, in bytes; more is [`crate::MergeError::TooLargeForCache`].
     pub fn max_entry_bytes(&self) -> u64 {
-        self.config.max_entry_bytes
+        self.max_entry_bytes
     }
 
     /// The clock this store goes by.
@@ -310,24 +218,64 @@ impl<V: Weigh> Store<V> {
         &self.clock
     }
 
-    /// A reading of the counters.
+    /// Number of shards. Each has an equal share of the bound.
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// A reading of the counters. Cost: two locks per shard.
     pub fn stats(&self) -> StoreStats {
-        StoreStats {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            entries: self.len() as u64,
+        let (hits, misses) = self.reads.totals();
+        let mut stats = StoreStats {
+            hits,
+            misses,
+            group_floors: self.groups.read().len() as u64,
             ..StoreStats::default()
+        };
+        for shard in &self.shards {
+            let writer = shard.writer.lock();
+            stats.merges_applied += writer.counts.applied;
+            stats.merges_stale += writer.counts.stale;
+            stats.merges_too_large += writer.counts.too_large;
+            stats.evictions += writer.counts.evictions;
+            stats.expirations += writer.counts.expirations;
+            stats.invalidations += writer.counts.invalidations;
+            stats.tombstones_folded += writer.counts.tombstones_folded;
+            stats.key_floors_folded += writer.key_floors.folded();
+            stats.entries += writer.directory.len() as u64;
+            stats.tombstones += writer.tombstones.len() as u64;
+            stats.key_floors += writer.key_floors.len() as u64;
+            stats.weight_bytes += writer.aside_bytes() + shard.engine.weight_bytes();
         }
+        stats
+    }
+
+    /// Tells this store to break a rule, for those who show that they would notice.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&self, bug: crate::PlantedBug) {
+        self.planted.plant(bug);
+    }
+
+    /// The shard of a key: bits from the middle of its hash, because the engine's table uses both ends.
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "masked to the number of shards"
+    )]
+    pub(crate) fn shard(&self, hash: u64) -> &Shard<V> {
+        &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &Shard<V>> {
+        self.shards.iter().map(|s| &**s)
     }
 }
 
-fn floor<V>(inner: &Inner<V>, key: &[u8], tags: &Tags) -> Version {
-    let covering = inner
-        .floors
-        .iter()
-        .filter(|(scope, _)| scope.covers(key, tags));
-    covering
-        .map(|(_, version)| *version)
-        .max()
-        .unwrap_or(Version::ZERO)
+impl<V> fmt::Debug for Store<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("max_bytes", &self.config.max_bytes)
+            .field("shards", &self.shards.len())
+            .finish_non_exhaustive()
+    }
 }

@@ -1,0 +1,78 @@
+//! How keys are hashed: once per operation, by a keyed hash, and never again below.
+
+use std::hash::{BuildHasher, Hasher};
+
+/// Hashes keys with aHash, keyed by the owner's seed (reliability §4.6: outsiders must not be able to
+/// aim keys at one place of a table).
+pub(crate) struct KeyHasher(ahash::RandomState);
+
+impl KeyHasher {
+    pub(crate) fn new(seed: u64) -> Self {
+        // The other three words only have to differ from each other: digits of pi.
+        Self(ahash::RandomState::with_seeds(
+            seed,
+            0x243f_6a88_85a3_08d3,
+            0x1319_8a2e_0370_7344,
+            0xa409_3822_299f_31d0,
+        ))
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+/// Builds [`PassThrough`] hashers, for tables whose keys carry their hash.
+#[derive(Clone, Default)]
+pub(crate) struct BuildPassThrough;
+
+impl BuildHasher for BuildPassThrough {
+    type Hasher = PassThrough;
+
+    #[inline]
+    fn build_hasher(&self) -> PassThrough {
+        PassThrough(0)
+    }
+}
+
+/// Hands on a hash computed before.
+pub(crate) struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    /// Only `write_u64` is meant to be called; bytes are folded in so that a mistake is slow and not wrong.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[inline]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KeyHasher;
+
+    #[test]
+    fn hash_depends_on_the_seed() {
+        assert_eq!(
+            KeyHasher::new(1).hash(b"key"),
+            KeyHasher::new(1).hash(b"key")
+        );
+        assert_ne!(
+            KeyHasher::new(1).hash(b"key"),
+            KeyHasher::new(2).hash(b"key")
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! Merging: the only way into a store ([`Store::merge`]), and what it is compared with ([`Store::known`]).
+//!
+//! An update is compared, in this order, with
+//! 1. the floors of group invalidations that cover the whole key,
+//! 2. the entry held, if it is live (or, expired or invalidated by a tag, its version),
+//! 3. the tombstone of the key,
+//! 4. the floor of the key, if it was evicted, and the floor of the shard;
+//!
+//! and applied if it is newer. An update that is dead on arrival, because it has expired or one of its tags was
+//! invalidated at a later version, is applied as a removal at its version: it still supersedes what is older. That is what
+//! makes merging commutative (any two stores that saw the same updates know the same), associative and idempotent.
+
+use crate::engine::Displaced;
+use crate::shard::{Shard, Writer};
+use crate::sync::Ordering;
+use crate::{
+    Change, Event, Expiry, Handle, Known, MergeError, Merged, Store, Tags, Version, Weigh,
+};
+
+/// Longest key: the hard maximum of reliability §3.1.
+const KEY_BYTES_MAX: usize = 64 << 10;
+
+/// What an update is compared with.
+struct Standing<V> {
+    known: Known<V>,
+    /// Updates up to this version lose.
+    beaten_up_to: Version,
+    /// Updates below this version lose: that of an evicted entry, which may itself come back.
+    beaten_below: Version,
+}
+
+/// The update as it will be applied.
+enum Applying<V> {
+    Put {
+        value: V,
+        expiry: Expiry,
+        tags: Tags,
+        weight_bytes: u64,
+    },
+    Remove,
+}
+
+impl<V: Weigh> Store<V> {
+    /// What the store knows of `key`: what a merge would be compared with. Takes the shard's lock.
+    pub fn known(&self, key: &[u8]) -> Known<V> {
+        let hash = self.hasher.hash(key);
+        let shard = self.shard(hash);
+        let writer = shard.writer.lock();
+        let held = shard.engine.peek(hash, key);
+        self.standing(&writer, held, hash, key).known
+    }
+
+    /// Merges one update: the only way in. One atomic step per key, under the shard's lock.
+    ///
+    /// # Errors
+    /// [`MergeError`]; each variant says what changed.
+    pub fn merge(
+        &self,
+        key: &[u8],
+        version: Version,
+        change: Change<V>,
+    ) -> Result<Merged<V>, MergeError> {
+        self.merge_if(key, version, |_| Some(change))
+    }
+
+    /// Merges what `decide` makes of what is known, in the same atomic step; nothing if it says `None`. The
+    /// update's version is fixed before: if what is known turns out to be as new, the answer is [`Merged::Stale`].
+    ///
+    /// `decide` runs under the shard's lock: keep it short, and do not call the store.
+    ///
+    /// # Errors
+    /// As [`Store::merge`].
+    pub fn merge_if(
+        &self,
+        key: &[u8],
+        version: Version,
+        decide: impl FnOnce(&Known<V>) -> Option<Change<V>>,
+    ) -> Result<Merged<V>, MergeError> {
+        if key.len() > KEY_BYTES_MAX {
+            let (len_bytes, limit_bytes) = (key.len(), KEY_BYTES_MAX);
+            return Err(MergeError::KeyTooLong {
+                len_bytes,
+                limit_bytes,
+            });
+        }
+        let hash = self.hasher.hash(key);
+        let shard = self.shard(hash);
+        // Declared before the lock is taken, so that what leaves is dropped after it is released.
+        let mut displaced = Displaced::default();
+        let held;
+        let merged = {
+            let mut writer = shard.writer.lock();
+            // Read before the group floors: an entry made now is held against every later invalidation.
+            let generation = self.generation.load(Ordering::Acquire);
+            held = shard.engine.peek(hash, key);
+            let standing = self.standing(&writer, held.clone(), hash, key);
+            let Some(change) = decide(&standing.known) else {
+                return Ok(Merged::Declined);
+            };
+            if standing.beats(version) && !self.planted.ignores_versions() {
+                writer.counts.stale += 1;
+                return Ok(Merged::Stale {
+                    current: standing.current(),
+                });
+            }
+            let Some(applying) = self.resolve(key, version, change, &standing.known) else {
+                return Ok(Merged::Declined);
+            };
+            let replaced = match standing.known {
+                Known::Live(entry) => Some(entry),
+                Known::Removed(_) | Known::Absent { .. } => None,
+            };
+            let update = Update {
+                hash,
+                key,
+                version,
+                generation,
+                held: held.as_ref(),
+            };
+            let entry = self.apply(shard, &mut writer, &update, applying, &mut displaced);
+            writer.fit(&shard.engine, &mut displaced);
+            entry.map(|entry| Merged::Applied { entry, replaced })
+        };
+        self.tell_merged(key, version, &merged, held.as_ref(), &displaced);
+        merged
+    }
+
+    /// Compares everything that is known of a key. Under the shard's lock.
+    fn standing(
+        &self,
+        writer: &Writer<V>,
+        held: Option<Handle<V>>,
+        hash: u64,
+        key: &[u8],
+    ) -> Standing<V> {
+        let whole_key = if self.planted.forgets_group_floors() {
+            Version::ZERO
+        } else {
+            self.whole_key_floor(key)
+        };
+        if let Some(entry) = held.filter(|e| e.version() > whole_key) {
+            let version = entry.version();
+            if self.is_live(&entry) {
+                return Standing::exact(Known::Live(entry), version);
+            }
+            if !self.is_idle(&entry) || entry.expiry().is_expired(self.clock.now_ms()) {
+                return Standing::exact(Known::Removed(version), version);
+            }
+            // Idle is this node's own affair, as an eviction is.
+            return Standing::absent(whole_key, version);
+        }
+        match writer.tombstones.get(hash, key).filter(|v| *v > whole_key) {
+            Some(version) => Standing::exact(Known::Removed(version), version),
+            None if self.planted.forgets_key_floors() => Standing::absent(whole_key, Version::ZERO),
+            None => Standing::absent(whole_key.max(writer.floor), writer.key_floors.get(hash)),
+        }
+    }
+
+    /// What `change` comes to now; `None` if it changes the expiry of nothing.
+    fn resolve(
+        &self,
+        key: &[u8],
+        version: Version,
+        change: Change<V>,
+        known: &Known<V>,
+    ) -> Option<Applying<V>> {
+        let (value, expiry, tags) = match change {
+            Change::Put {
+                value,
+                expiry,
+                tags,
+            } => (value, expiry, tags),
+            Change::Expire { expiry } => {
+                let entry = known.live()?;
+                (entry.value().clone(), expiry, entry.tags().clone())
+            }
+            Change::Remove => return Some(Applying::Remove),
+        };
+        let invalidated = !tags.is_empty()
+            && !self.planted.forgets_group_floors()
+            && version <= self.groups.read().of_tags(&tags);
+        if invalidated || expiry.is_expired(self.clock.now_ms()) {
+            return Some(Applying::Remove);
+        }
+        let weight_bytes = Handle::weight_of(key.len(), &value, &tags);
+        Some(Applying::Put {
+            value,
+            expiry,
+            tags,
+            weight_bytes,
+        })
+    }
+
+    /// Applies an update that has won.
+    fn apply(
+        &self,
+        shard: &Shard<V>,
+        writer: &mut Writer<V>,
+        update: &Update<'_, V>,
+        applying: Applying<V>,
+        displaced: &mut Displaced<V>,
+    ) -> Result<Option<Handle<V>>, MergeError> {
+        let &Update {
+            hash,
+            key,
+            version,
+            generation,
+            held,
+        } = update;
+        let (value, expiry, tags, weight_bytes) = match applying {
+            Applying::Put {
+                value,
+                expiry,
+                tags,
+                weight_bytes,
+            } => (value, expiry, tags, weight_bytes),
+            Applying::Remove => {
+                if let Some(held) = held {
+                    writer.take_out(&shard.engine, held);
+                }
+                writer.key_floors.drop_hash(hash);
+                if !self.planted.forgets_tombstones() {
+                    writer.bury(hash, key, version, self.clock.now_ms());
+                }
+                writer.counts.applied += 1;
+                return Ok(None);
+            }
+        };
+        writer.tombstones.drop_key(hash, key);
+        let (Ok(weight), true) = (
+            u32::try_from(weight_bytes),
+            weight_bytes <= self.max_entry_bytes,
+        ) else {
+            if let Some(held) = held {
+                writer.take_out(&shard.engine, held);
+            }
+            writer.raise_key_floor(hash, version);
+            writer.counts.too_large += 1;
+            let limit_bytes = self.max_entry_bytes;
+            return Err(MergeError::TooLargeForCache {
+                weight_bytes,
+                limit_bytes,
+            });
+        };
+        let entry = Handle::new(key, hash, version, expiry, tags, value, weight);
+        entry
+            .record()
+            .checked_generation
+            .store(generation, Ordering::Relaxed);
+        if let Some(idle) = &self.idle {
+            let stamp = idle.stamp(self.clock.now_ms());
+            entry.record().last_access.store(stamp, Ordering::Relaxed);
+        }
+        writer.key_floors.drop_hash(hash);
+        writer.put(
+            &shard.engine,
+            &entry,
+            held,
+            self.deadline_ms(&entry),
+            displaced,
+        );
+        writer.counts.applied += 1;
+        Ok(Some(entry))
+    }
+
+    /// When an entry has to be looked at again if it is not read before.
+    pub(crate) fn deadline_ms(&self, entry: &Handle<V>) -> u64 {
+        let idle = self.idle.as_ref().map_or(u64::MAX, |idle| {
+            let last = entry.record().last_access.load(Ordering::Relaxed);
+            idle.deadline_ms(last, self.clock.now_ms())
+        });
+        entry.expiry().as_millis().min(idle)
+    }
+
+    /// Tells the listener, after all locks are released.
+    fn tell_merged(
+        &self,
+        key: &[u8],
+        version: Version,
+        merged: &Result<Merged<V>, MergeError>,
+        held: Option<&Handle<V>>,
+        displaced: &Displaced<V>,
+    ) {
+        if !self.has_listener() {
+            return;
+        }
+        match merged {
+            Ok(Merged::Applied {
+                entry: Some(entry),
+                replaced,
+            }) => {
+                self.tell(Event::Updated {
+                    entry,
+                    replaced: replaced.as_ref(),
+                });
+            }
+            Ok(Merged::Applied {
+                entry: None,
+                replaced,
+            }) => {
+                self.tell(Event::Removed {
+                    key,
+                    version,
+                    removed: replaced.as_ref(),
+                });
+            }
+            Ok(Merged::Stale { .. } | Merged::Declined) => {}
+            Err(_) => {
+                if let Some(held) = held {
+                    self.tell(Event::Evicted(held));
+                }
+            }
+        }
+        for gone in displaced
+            .iter()
+            .filter(|d| !held.is_some_and(|h| h.same_as(d)))
+        {
+            self.tell(Event::Evicted(gone));
+        }
+    }
+}
+
+/// An update on its way in, and the entry physically held for its key.
+struct Update<'a, V> {
+    hash: u64,
+    key: &'a [u8],
+    version: Version,
+    generation: u32,
+    held: Option<&'a Handle<V>>,
+}
+
+impl<V> Standing<V> {
+    fn exact(known: Known<V>, version: Version) -> Self {
+        Self {
+            known,
+            beaten_up_to: version,
+            beaten_below: Version::ZERO,
+        }
+    }
+
+    fn absent(beaten_up_to: Version, beaten_below: Version) -> Self {
+        let floor = beaten_up_to.max(beaten_below);
+        Self {
+            known: Known::Absent { floor },
+            beaten_up_to,
+            beaten_below,
+        }
+    }
+
+    /// Does this stand against an update of `version`?
+    fn beats(&self, version: Version) -> bool {
+        version <= self.beaten_up_to || version < self.beaten_below
+    }
+
+    fn current(&self) -> Version {
+        self.beaten_up_to.max(self.beaten_below)
+    }
+}

@@ -1,0 +1,226 @@
+//! The versions of removed and expired keys of a shard: [`Tombstones`].
+//!
+//! A table by key, and a queue in the order of recording: the oldest are collected by age, or folded into the shard's
+//! floor when there are too many. A tombstone that is recorded again or dropped leaves its old place in the
+//! queue behind; the queue is cleaned when more than half of it is such places.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use triomphe::ThinArc;
+
+use crate::Version;
+
+pub(crate) struct Tombstones {
+    table: HashTable<Tombstone>,
+    queue: VecDeque<Queued>,
+    next_number: u64,
+    key_bytes: u64,
+}
+
+pub(crate) struct Tombstone {
+    /// Hash and bytes of the key.
+    key: ThinArc<u64, u8>,
+    pub(crate) version: Version,
+    pub(crate) recorded_ms: u64,
+    number: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Queued {
+    number: u64,
+    hash: u64,
+}
+
+impl Tombstone {
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.key.slice
+    }
+}
+
+impl Tombstones {
+    /// Bytes counted per tombstone besides its key: the allocation's header, table at seven sixteenths full, queue.
+    const OVERHEAD_BYTES: u64 = 24 + 112 + 32;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            table: HashTable::new(),
+            queue: VecDeque::new(),
+            next_number: 1,
+            key_bytes: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Bytes counted against the bound.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.key_bytes + self.table.len() as u64 * Self::OVERHEAD_BYTES
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<Version> {
+        if self.table.is_empty() {
+            return None;
+        }
+        self.table.find(hash, |t| t.key() == key).map(|t| t.version)
+    }
+
+    /// Records that `key` was removed at `version`; the caller has made sure that nothing newer is known.
+    pub(crate) fn record(&mut self, hash: u64, key: &[u8], version: Version, recorded_ms: u64) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.queue.push_back(Queued { number, hash });
+        if let Some(known) = self.table.find_mut(hash, |t| t.key() == key) {
+            (known.version, known.recorded_ms, known.number) = (version, recorded_ms, number);
+        } else {
+            let key = ThinArc::from_header_and_slice(hash, key);
+            self.key_bytes += key.slice.len() as u64;
+            let tombstone = Tombstone {
+                key,
+                version,
+                recorded_ms,
+                number,
+            };
+            self.table
+                .insert_unique(hash, tombstone, |t| t.key.header.header);
+        }
+        self.clean();
+    }
+
+    /// Drops the tombstone of `key`: an entry has taken its place.
+    pub(crate) fn drop_key(&mut self, hash: u64, key: &[u8]) {
+        if self.table.is_empty() {
+            return;
+        }
+        if let Ok(place) = self.table.find_entry(hash, |t| t.key() == key) {
+            self.key_bytes -= key.len() as u64;
+            place.remove();
+            self.clean();
+        }
+    }
+
+    /// Takes out the oldest.
+    pub(crate) fn take_oldest(&mut self) -> Option<Version> {
+        while let Some(queued) = self.queue.pop_front() {
+            if let Some(tombstone) = self.take(queued) {
+                return Some(tombstone.version);
+            }
+        }
+        None
+    }
+
+    /// Drops those recorded at `before_ms` or earlier, at most `budget` of them.
+    pub(crate) fn collect(&mut self, before_ms: u64, budget: usize) {
+        for _ in 0..budget {
+            let Some(&queued) = self.queue.front() else {
+                return;
+            };
+            let current = self.find(queued);
+            if current.is_some_and(|t| t.recorded_ms > before_ms) {
+                return;
+            }
+            self.queue.pop_front();
+            self.take(queued);
+        }
+    }
+
+    /// Drops all that `covered` says yes to. Cost: linear.
+    pub(crate) fn drop_covered(&mut self, covered: impl Fn(&Tombstone) -> bool) {
+        let key_bytes = &mut self.key_bytes;
+        self.table.retain(|t| {
+            let gone = covered(t);
+            if gone {
+                *key_bytes -= t.key().len() as u64;
+            }
+            !gone
+        });
+        self.clean();
+    }
+
+    /// Tombstones in the order of recording from number `from` on, each with its number.
+    pub(crate) fn iter_from(&self, from: u64) -> impl Iterator<Item = (u64, &Tombstone)> {
+        let start = self.queue.partition_point(|q| q.number < from);
+        self.queue
+            .range(start..)
+            .filter_map(|q| Some((q.number, self.find(*q)?)))
+    }
+
+    fn find(&self, queued: Queued) -> Option<&Tombstone> {
+        self.table.find(queued.hash, |t| t.number == queued.number)
+    }
+
+    fn take(&mut self, queued: Queued) -> Option<Tombstone> {
+        let place = self
+            .table
+            .find_entry(queued.hash, |t| t.number == queued.number)
+            .ok()?;
+        let (tombstone, _) = place.remove();
+        self.key_bytes -= tombstone.key().len() as u64;
+        Some(tombstone)
+    }
+
+    /// Forgets places in the queue whose tombstone is gone, once they are the majority.
+    fn clean(&mut self) {
+        if self.queue.len() > 2 * self.table.len() + 64 {
+            let table = &self.table;
+            self.queue
+                .retain(|q| table.find(q.hash, |t| t.number == q.number).is_some());
+        }
+        if self.table.is_empty() && self.table.capacity() > 64 {
+            self.table.shrink_to(0, |t| t.key.header.header);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NodeId, Timestamp};
+
+    fn version(n: u64) -> Version {
+        Version::new(Timestamp::from_u64(n), NodeId::from_u64(1))
+    }
+
+    #[test]
+    fn oldest_recording_leaves_first_and_a_new_recording_counts_anew() {
+        let mut tombstones = Tombstones::new();
+        tombstones.record(1, b"a", version(1), 10);
+        tombstones.record(2, b"b", version(2), 20);
+        tombstones.record(1, b"a", version(3), 30);
+        tombstones.collect(20, 10);
+        assert_eq!(tombstones.get(1, b"a"), Some(version(3)));
+        assert_eq!(tombstones.get(2, b"b"), None);
+        assert_eq!(tombstones.take_oldest(), Some(version(3)));
+        assert_eq!(tombstones.take_oldest(), None);
+        assert_eq!(tombstones.weight_bytes(), 0);
+    }
+
+    #[test]
+    fn c9_recording_and_dropping_the_same_keys_does_not_grow_the_queue() {
+        let mut tombstones = Tombstones::new();
+        for n in 0..10_000 {
+            tombstones.record(1, b"a", version(n), n);
+            tombstones.drop_key(1, b"a");
+        }
+        assert!(
+            tombstones.queue.len() <= 65,
+            "{} places",
+            tombstones.queue.len()
+        );
+    }
+
+    #[test]
+    fn keys_with_the_same_hash_are_told_apart() {
+        let mut tombstones = Tombstones::new();
+        tombstones.record(7, b"a", version(1), 0);
+        tombstones.record(7, b"b", version(2), 0);
+        tombstones.drop_key(7, b"a");
+        assert_eq!(
+            (tombstones.get(7, b"a"), tombstones.get(7, b"b")),
+            (None, Some(version(2)))
+        );
+    }
+}
