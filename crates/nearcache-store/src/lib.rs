@@ -56,6 +56,7 @@ pub use handle::Handle;
 pub use listener::{Event, Listener};
 pub use node_id::NodeId;
 #[cfg(feature = "planted-bugs")]
+#[doc(hidden)]
 pub use planted::PlantedBug;
 pub use scope::Scope;
 pub use stats::StoreStats;

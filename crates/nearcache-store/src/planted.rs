@@ -7,13 +7,13 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PlantedBug {
     /// Merges apply whatever their version (breaks design §6 rule 1, C2).
-    IgnoreVersions,
+    NoVersionCheck,
     /// Removals and expiries leave no tombstone (breaks R3).
-    ForgetTombstones,
+    NoTombstones,
     /// Evictions leave no floor (breaks C2).
-    ForgetKeyFloors,
+    NoKeyFloors,
     /// Group invalidations drop what is held, but do not stay in force (breaks C4).
-    ForgetGroupFloors,
+    NoGroupFloors,
 }
 
 /// Which bugs a store has.
@@ -35,19 +35,19 @@ impl Planted {
     }
 
     pub(crate) fn ignores_versions(&self) -> bool {
-        self.has(PlantedBug::IgnoreVersions)
+        self.has(PlantedBug::NoVersionCheck)
     }
 
     pub(crate) fn forgets_tombstones(&self) -> bool {
-        self.has(PlantedBug::ForgetTombstones)
+        self.has(PlantedBug::NoTombstones)
     }
 
     pub(crate) fn forgets_key_floors(&self) -> bool {
-        self.has(PlantedBug::ForgetKeyFloors)
+        self.has(PlantedBug::NoKeyFloors)
     }
 
     pub(crate) fn forgets_group_floors(&self) -> bool {
-        self.has(PlantedBug::ForgetGroupFloors)
+        self.has(PlantedBug::NoGroupFloors)
     }
 }
 
