@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 
 use crate::resp_client::{Client, Reply};
 use crate::servers::{Server, free_port};
@@ -76,11 +76,6 @@ impl Cluster {
         &self.servers[0]
     }
 
-    /// All servers.
-    pub(crate) fn servers(&self) -> &[Server] {
-        &self.servers
-    }
-
     /// A connection to each server, the first one first.
     ///
     /// # Errors
@@ -105,16 +100,24 @@ impl Cluster {
     /// # Errors
     /// When that takes longer than a minute.
     pub(crate) fn settle(&self) -> anyhow::Result<()> {
+        self.settle_from(0)
+    }
+
+    /// Waits until all writes to any server can be read on the others.
+    ///
+    /// # Errors
+    /// When that takes longer than a minute.
+    pub(crate) fn settle_all(&self) -> anyhow::Result<()> {
+        (0..self.servers.len()).try_for_each(|writer| self.settle_from(writer))
+    }
+
+    /// Updates of one server arrive in their order: when its last one is there, all are.
+    fn settle_from(&self, writer: usize) -> anyhow::Result<()> {
         let mut clients = self.connect()?;
-        let (first, others) = clients.split_at_mut(1);
-        let marker = format!("{:?}", Instant::now());
+        let marker = format!("{writer} {:?}", Instant::now());
         let deadline = Instant::now() + SETTLE_TIMEOUT;
-        let written = first[0].call(&[b"SET", b"bench:settled", marker.as_bytes()])?;
-        ensure!(
-            written == Reply::Simple("OK".to_owned()),
-            "writing: {written:?}"
-        );
-        for client in others {
+        clients[writer].expect_ok(&[b"SET", b"bench:settled", marker.as_bytes()])?;
+        for client in &mut clients {
             while client.call(&[b"GET", b"bench:settled"])? != Reply::Bulk(marker.clone().into()) {
                 if Instant::now() > deadline {
                     bail!("a write did not reach every server within {SETTLE_TIMEOUT:?}");

@@ -25,6 +25,7 @@ mod rounds;
 mod servers;
 mod store;
 mod table;
+mod trace;
 mod traces;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Bench {
     Resp(resp::Args),
     /// A replicated cluster against Redis with two replicas (perf-A9, A10, A11).
     Replication(replication::Args),
+    /// A recorded trace through a running three-node cluster.
+    Trace(trace::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Memory(args) => memory::run(args),
         Bench::Resp(args) => resp::run(args),
         Bench::Replication(args) => replication::run(args),
+        Bench::Trace(args) => trace::run(args),
     }?;
     print!("{}", table.render());
     let path = json::write(&cli.out, &table)?;
