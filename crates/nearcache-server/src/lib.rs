@@ -14,8 +14,15 @@
 
 pub mod auth;
 pub mod caches;
+pub mod cli;
+mod client;
 pub mod config;
+pub mod dev;
+pub mod failure;
 pub mod http;
 pub mod limits;
+mod logging;
 pub mod protected;
 pub mod resp;
+mod seeds;
+pub mod server;

@@ -49,15 +49,6 @@ impl Admission {
         }
     }
 
-    /// `Host` and `Origin` alone, for what needs no token.
-    ///
-    /// # Errors
-    /// 421 or 403, as [`check`](Self::check).
-    pub(super) fn check_browser(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
-        self.check_host(uri, headers)?;
-        self.check_origin(headers)
-    }
-
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (host, second) = (

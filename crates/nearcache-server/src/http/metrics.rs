@@ -33,17 +33,17 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         let metrics = Self::default();
         registry.register(
-            "nearcache_http_requests",
+            "http_requests",
             "HTTP requests answered, by status",
             metrics.requests.clone(),
         );
         registry.register(
-            "nearcache_http_connections_refused",
+            "http_connections_refused",
             "HTTP connections not served or cut off, by reason",
             metrics.refused.clone(),
         );
         registry.register(
-            "nearcache_http_connections",
+            "http_connections",
             "HTTP connections open",
             metrics.connections.clone(),
         );
