@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::announce::{Agreement, ModeKind};
+use crate::planted::PlantedBug;
 
 /// What bounds a replicated cache and paces its repair. The same words as in the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ pub struct ReplicationConfig {
     pub modify_replies_max: usize,
     /// Streams followed. Default 1,024: 4 epochs of 256 members. Beyond it the oldest of the dead are forgotten.
     pub streams_max: usize,
+    /// A rule to break on purpose; without the feature `planted-bugs` it is obeyed all the same. Default: none.
+    #[doc(hidden)]
+    pub planted: PlantedBug,
 }
 
 impl Default for ReplicationConfig {
@@ -72,6 +76,7 @@ impl Default for ReplicationConfig {
             waiters_max: 65_536,
             modify_replies_max: 1_024,
             streams_max: 1_024,
+            planted: PlantedBug::None,
         }
     }
 }

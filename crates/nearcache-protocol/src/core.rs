@@ -99,6 +99,11 @@ impl<V: Payload> CacheCore<V> {
         self.mode.peer_left(now, peer, out);
     }
 
+    /// Membership has declared the node dead: nobody waits for it any more, and its last updates are looked for elsewhere.
+    pub fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.mode.peer_dead(now, peer, out);
+    }
+
     /// The next message for `peer` on `lane` ([`Lane::Data`] or [`Lane::Bulk`]), of about `budget_bytes` encoded, or
     /// nothing. Values are shared, not copied.
     ///

@@ -94,11 +94,13 @@ pub enum CacheMessage<V> {
     },
     /// Updates.
     Updates(Batch<V>),
-    /// Everything up to this number of your stream is applied here.
+    /// Your updates `(after, applied]` are all applied here. Behind a hole `after` is its end, else 0.
     Ack {
         /// The epoch of the stream.
         epoch: Epoch,
-        /// The last number applied without a gap.
+        /// The number before the first one that is meant.
+        after: u64,
+        /// The last number that is meant.
         applied: u64,
     },
     /// What do you hold under this key?

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use nearcache_store::{Handle, Tags, Version};
+use nearcache_store::{Change, Expiry, Handle, Known, Tags, Version};
+
+use crate::payload::{CodecTag, Payload};
 
 /// When a set is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,7 @@ pub enum NewExpiry {
 }
 
 /// A change of one key that depends on what the key holds.
+#[derive(Clone)]
 pub enum ModifyOp<V> {
     /// Store a value.
     Set {
@@ -82,6 +85,7 @@ pub enum ModifyOp<V> {
 }
 
 /// What came of a [`ModifyOp`].
+#[derive(Clone)]
 pub struct Modified<V> {
     /// Whether the condition held and the change was made.
     pub applied: bool,
@@ -138,4 +142,132 @@ impl<V> fmt::Debug for Modified<V> {
             .field("applied", &self.applied)
             .finish_non_exhaustive()
     }
+}
+
+impl<V: Payload> ModifyOp<V> {
+    /// What this does to a key that holds `known`: the change to merge, or `None` if the condition does not hold.
+    ///
+    /// # Errors
+    /// [`ModifyError::NotAnInteger`] and [`ModifyError::Overflow`], of [`ModifyOp::Add`]. Nothing is changed here in any case.
+    pub fn decide(&self, known: &Known<V>) -> Result<Option<Change<V>>, ModifyError> {
+        let live = known.live();
+        match self {
+            Self::Set {
+                condition,
+                value,
+                expiry,
+                tags,
+                ..
+            } => {
+                if !condition.holds(known) {
+                    return Ok(None);
+                }
+                let expiry = expiry.or_else(live.map(|entry| entry.expiry()));
+                Ok(Some(Change::Put {
+                    value: value.clone(),
+                    expiry,
+                    tags: tags.clone(),
+                }))
+            }
+            Self::Remove { condition, .. } => {
+                Ok((live.is_some() && condition.holds(known)).then_some(Change::Remove))
+            }
+            Self::Expire {
+                expiry: NewExpiry::Keep,
+                ..
+            } => Ok(None),
+            Self::Expire {
+                expiry, condition, ..
+            } => {
+                let Some(entry) = live else { return Ok(None) };
+                let expiry = expiry.or_else(None);
+                Ok(condition
+                    .holds(entry.expiry(), expiry)
+                    .then_some(Change::Expire { expiry }))
+            }
+            Self::Add { delta } => {
+                let Some(entry) = live else {
+                    let value = V::from_wire(CodecTag::default(), delta.to_string().as_bytes());
+                    return Ok(Some(Change::Put {
+                        value,
+                        expiry: Expiry::NEVER,
+                        tags: Tags::NONE,
+                    }));
+                };
+                let number = decimal(entry.value().bytes()).ok_or(ModifyError::NotAnInteger)?;
+                let sum = number.checked_add(*delta).ok_or(ModifyError::Overflow)?;
+                let value = V::from_wire(entry.value().codec(), sum.to_string().as_bytes());
+                Ok(Some(Change::Put {
+                    value,
+                    expiry: entry.expiry(),
+                    tags: entry.tags().clone(),
+                }))
+            }
+        }
+    }
+
+    /// Whether the reply shall carry what the key held before.
+    #[must_use]
+    pub const fn returns_previous(&self) -> bool {
+        match self {
+            Self::Set {
+                return_previous, ..
+            }
+            | Self::Remove {
+                return_previous, ..
+            }
+            | Self::Expire {
+                return_previous, ..
+            } => *return_previous,
+            Self::Add { .. } => false,
+        }
+    }
+}
+
+impl Condition {
+    fn holds<V>(self, known: &Known<V>) -> bool {
+        match self {
+            Self::Always => true,
+            Self::IfAbsent => known.live().is_none(),
+            Self::IfPresent => known.live().is_some(),
+            Self::IfVersion(version) => {
+                known.live().is_some_and(|entry| entry.version() == version)
+            }
+        }
+    }
+}
+
+impl ExpireCondition {
+    fn holds(self, current: Expiry, new: Expiry) -> bool {
+        match self {
+            Self::Always => true,
+            Self::IfNone => current.is_never(),
+            Self::IfSome => !current.is_never(),
+            Self::IfGreater => new > current,
+            Self::IfLess => new < current,
+        }
+    }
+}
+
+impl NewExpiry {
+    fn or_else(self, current: Option<Expiry>) -> Expiry {
+        match self {
+            Self::Keep => current.unwrap_or(Expiry::NEVER),
+            Self::Never => Expiry::NEVER,
+            Self::At(millis) => Expiry::at_millis(millis),
+        }
+    }
+}
+
+/// A number as Redis writes and accepts it: decimal digits, at most one `-` before them, no other sign, no leading zero, no space.
+fn decimal(bytes: &[u8]) -> Option<i64> {
+    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    let canonical = bytes == b"0"
+        || digits
+            .first()
+            .is_some_and(|digit| (b'1'..=b'9').contains(digit));
+    if !canonical || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }

@@ -78,6 +78,22 @@ impl<V> Update<V> {
 }
 
 impl<V: Payload> Update<V> {
+    /// The entry it is about, in no store; nothing for a removal or a floor.
+    #[must_use]
+    pub fn into_entry(self) -> Option<Handle<V>> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Put {
+                key,
+                version,
+                value,
+                expiry,
+                tags,
+            } => Some(Handle::detached(&key, version, expiry, tags, value)),
+            Self::Remove { .. } | Self::Floor { .. } => None,
+        }
+    }
+
     /// Bytes it takes in a frame, about; what budgets are counted in.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {

@@ -47,6 +47,12 @@ impl<V: Weigh> Handle<V> {
         bytes as u64
     }
 
+    /// An entry that is in no store: what a peer says a key held.
+    pub fn detached(key: &[u8], version: Version, expiry: Expiry, tags: Tags, value: V) -> Self {
+        let weight = u32::try_from(Self::weight_of(key.len(), &value, &tags)).unwrap_or(u32::MAX);
+        Self::new(key, 0, version, expiry, tags, value, weight)
+    }
+
     /// A new record, which no store knows yet. The weight is kept in 32 bits: larger is larger than any shard accepts.
     pub(crate) fn new(
         key: &[u8],

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
+use super::replicated::home::decide;
 use super::{Ack, Freshness, Mode, ModeStats, Outcome, Output, Published, Status, Waiter};
 use crate::clock::Hlc;
 use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
 use crate::message::CacheMessage;
-use crate::modify::{ModifyError, ModifyOp};
+use crate::modify::ModifyOp;
 use crate::payload::Payload;
 use crate::time::Time;
 
@@ -53,6 +54,8 @@ impl<V: Payload> Mode<V> for Local<V> {
 
     fn peer_left(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
 
+    fn peer_dead(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
+
     fn handle(&mut self, _: Time, _: NodeId, _: CacheMessage<V>, _: &mut Vec<Output<V>>) {}
 
     fn tick(&mut self, _: Time, _: &mut Vec<Output<V>>) {}
@@ -80,10 +83,10 @@ impl<V: Payload> Mode<V> for Local<V> {
         waiter: Waiter,
         out: &mut Vec<Output<V>>,
     ) {
-        let _ = (now, key, op, &self.store, &self.clock);
+        let result = decide(now, &self.store, &self.clock, &key, &op).map(|(modified, _)| modified);
         out.push(Output::Done {
             waiter: waiter.id,
-            result: Outcome::Modified(Err(ModifyError::HomeUnreachable)),
+            result: Outcome::Modified(result),
         });
     }
 

@@ -238,8 +238,10 @@ pub trait Mode<V: Payload>: Send {
     fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>);
     /// The connection is gone, whatever the reason.
     fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
-    /// Membership says that a node is gone for good: it has left.
+    /// The node has left the cluster on purpose.
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
+    /// Membership has declared the node dead.
+    fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
     /// Takes a message.
     fn handle(
         &mut self,

@@ -87,6 +87,15 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
             out.put_u64(*latest);
             out.put_u64(*physical_ms);
         }
+        CacheMessage::Ack {
+            epoch,
+            after,
+            applied,
+        } => {
+            out.put_u64(epoch.as_u64());
+            out.put_u64(*after);
+            out.put_u64(*applied);
+        }
         CacheMessage::Leave {
             epoch,
             latest: number,
@@ -94,10 +103,6 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         | CacheMessage::Subscribed {
             epoch,
             after: number,
-        }
-        | CacheMessage::Ack {
-            epoch,
-            applied: number,
         } => {
             out.put_u64(epoch.as_u64());
             out.put_u64(*number);
@@ -226,6 +231,7 @@ fn message<V: Payload>(
         kind::UPDATES => CacheMessage::Updates(batch(reader)?),
         kind::ACK => CacheMessage::Ack {
             epoch: reader.epoch()?,
+            after: reader.u64()?,
             applied: reader.u64()?,
         },
         kind::FIND => {

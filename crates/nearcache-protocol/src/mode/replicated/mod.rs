@@ -1,33 +1,101 @@
 //! Mode `replicated`: every node holds every entry; the newest version wins everywhere.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `streams` | our stream to peers, theirs to us; gaps and acknowledgements of batches |
+//! | `acks` | callers that wait for peers to apply their write |
+//! | `heartbeat` | meeting a peer, heartbeats and echoes, freshness |
+//! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
+//! | `repair` | what no stream will bring, and whom to ask for it |
+//! | `find` | asking peers for one key |
+//! | `modify`, `home` | read-modify-write: the asker's side and the home node's |
+//! | `peer` | what is kept about each peer |
+//!
+//! The log of the own stream ([`Log`]) and the progress in those of others ([`Progress`]) are independent of all this.
 
+mod acks;
+mod find;
+mod heartbeat;
+pub(in crate::mode) mod home;
+mod join;
+mod modify;
+mod peer;
+mod repair;
+mod serve;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
+use self::acks::Acks;
+use self::find::Finds;
+use self::home::Home;
+use self::join::Join;
+use self::modify::Asked;
+use self::peer::Peer;
+use self::repair::Repair;
+use self::serve::Page;
+use self::transfer::Fetch;
 use super::{Ack, Freshness, Mode, ModeStats, Output, Published, Status, Waiter};
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
-use crate::ids::{Epoch, WaiterId};
+use crate::ids::{Epoch, RequestId, StreamId, WaiterId};
 use crate::lane::Lane;
+use crate::log::Log;
 use crate::message::CacheMessage;
 use crate::modify::ModifyOp;
 use crate::payload::Payload;
+use crate::planted::PlantedBug;
+use crate::progress::Progress;
 use crate::rendezvous::PlacementKey;
 use crate::time::Time;
 
 /// The strategy of mode `replicated`.
-#[derive(Debug)]
 pub struct Replicated<V: Payload> {
     store: Arc<Store<V>>,
     clock: Arc<Hlc>,
     epoch: Epoch,
     placement: PlacementKey,
     config: ReplicationConfig,
+    planted: PlantedBug,
+    log: Log<V>,
+    progress: Progress,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Members that were connected and are not.
+    lost: BTreeMap<NodeId, Lost>,
+    acks: Acks,
+    join: Join,
+    repair: Repair,
+    fetch: Option<Fetch>,
+    /// Per peer that is being served, the items of the walk's current page.
+    pages: BTreeMap<NodeId, Page<V>>,
+    finds: Finds,
+    asked: Asked<V>,
+    home: Home<V>,
+    last_request: u64,
+    next_heartbeat: Time,
+    /// Some peer has pulled all it could and must be woken by the next update.
+    any_asleep: bool,
+    stats: ModeStats,
+}
+
+/// A member that was connected and is not.
+#[derive(Debug)]
+struct Lost {
+    fresh_at: Option<Time>,
+    /// Membership has given it up.
+    dead: bool,
 }
 
 impl<V: Payload> Replicated<V> {
-    /// A cache that joins at `now`.
+    /// A cache that begins to join at `now`.
     #[must_use]
     pub fn new(
         now: Time,
@@ -37,14 +105,62 @@ impl<V: Payload> Replicated<V> {
         placement: PlacementKey,
         config: ReplicationConfig,
     ) -> Self {
-        let _ = now;
         Self {
             store,
             clock,
             epoch,
             placement,
+            planted: config.planted,
+            log: Log::new(epoch, config.replay_updates_max, config.replay_bytes_max),
+            progress: Progress::new(config.streams_max),
+            peers: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            acks: Acks::default(),
+            join: Join::new(now + config.join_alone_after),
+            repair: Repair::default(),
+            fetch: None,
+            pages: BTreeMap::new(),
+            finds: Finds::default(),
+            asked: Asked::new(),
+            home: Home::new(config.modify_replies_max),
+            last_request: 0,
+            next_heartbeat: now,
+            any_asleep: false,
+            stats: ModeStats::default(),
             config,
         }
+    }
+
+    fn me(&self) -> NodeId {
+        self.clock.origin()
+    }
+
+    fn own(&self) -> StreamId {
+        StreamId {
+            origin: self.me(),
+            epoch: self.epoch,
+        }
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.last_request += 1;
+        RequestId(self.last_request)
+    }
+
+    /// Forgets all that concerned the connection to a peer.
+    fn drop_peer(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) -> Option<Peer> {
+        let dropped = self.peers.remove(&peer)?;
+        self.pages.remove(&peer);
+        if self
+            .fetch
+            .as_ref()
+            .is_some_and(|fetch| fetch.from() == peer)
+        {
+            self.cut_fetch(now, out);
+        }
+        self.find_peer_down(now, peer, out);
+        self.modify_peer_down(now, peer);
+        Some(dropped)
     }
 }
 
@@ -52,52 +168,257 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     fn publish(
         &mut self,
         _: Time,
-        _: Published<V>,
-        _: Ack,
-        _: Option<Waiter>,
-        _: &mut Vec<Output<V>>,
+        published: Published<V>,
+        ack: Ack,
+        waiter: Option<Waiter>,
+        out: &mut Vec<Output<V>>,
     ) -> u64 {
-        let _ = (
-            &self.store,
-            &self.clock,
-            &self.epoch,
-            &self.placement,
-            &self.config,
-        );
-        0
+        self.append(published, ack, waiter, out)
     }
-    fn peer_up(&mut self, _: Time, _: NodeId, _: Epoch, _: &mut Vec<Output<V>>) {}
-    fn peer_down(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
-    fn peer_left(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
-    fn handle(&mut self, _: Time, _: NodeId, _: CacheMessage<V>, _: &mut Vec<Output<V>>) {}
-    fn tick(&mut self, _: Time, _: &mut Vec<Output<V>>) {}
+
+    fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
+        if peer == self.me() {
+            return;
+        }
+        self.drop_peer(now, peer, out);
+        self.lost.remove(&peer);
+        self.peers
+            .insert(peer, Peer::new(epoch, self.config.replay_retry_after));
+        self.announce(now, peer, out);
+        self.modify_peer_up(now, peer, epoch, out);
+    }
+
+    fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        if let Some(dropped) = self.drop_peer(now, peer, out)
+            && dropped.agrees()
+        {
+            self.lost.insert(
+                peer,
+                Lost {
+                    fresh_at: dropped.echoes.fresh_at,
+                    dead: false,
+                },
+            );
+        }
+        if !self.join.is_ready() {
+            self.check_joined(now, out);
+        }
+    }
+
+    fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.peer_down(now, peer, out);
+        self.lost.remove(&peer);
+        self.acks.gone(peer, out);
+    }
+
+    fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.peer_down(now, peer, out);
+        if let Some(lost) = self.lost.get_mut(&peer) {
+            lost.dead = true;
+        }
+        self.acks.gone(peer, out);
+    }
+
+    fn handle(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        message: CacheMessage<V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        if !self.peers.contains_key(&from) {
+            return;
+        }
+        match message {
+            CacheMessage::Announce(announcement) => self.on_announce(now, from, announcement, out),
+            CacheMessage::Heartbeat {
+                asked,
+                epoch,
+                latest,
+                ready,
+                progress,
+            } => {
+                self.on_heartbeat(now, from, (asked, epoch, latest), ready, progress, out);
+            }
+            CacheMessage::Echo {
+                asked,
+                epoch,
+                latest,
+                physical_ms,
+            } => {
+                self.on_echo(now, from, (asked, epoch, latest), physical_ms);
+            }
+            CacheMessage::Leave { epoch, .. } => {
+                if self
+                    .peers
+                    .get(&from)
+                    .is_some_and(|peer| peer.epoch == epoch)
+                {
+                    self.peer_left(now, from, out);
+                }
+            }
+            CacheMessage::Subscribe { epoch, after } => self.on_subscribe(from, epoch, after, out),
+            CacheMessage::Subscribed { epoch, after } => {
+                self.on_subscribed(now, from, epoch, after, out)
+            }
+            CacheMessage::Updates(batch) => self.on_updates(now, from, batch, out),
+            CacheMessage::Ack {
+                epoch,
+                after,
+                applied,
+            } => self.on_ack(from, epoch, after, applied, out),
+            CacheMessage::Find { request, key } => self.on_find(from, request, key, out),
+            CacheMessage::Found { request, update } => {
+                self.on_found(now, from, request, update, out)
+            }
+            CacheMessage::Modify {
+                request,
+                wait_ms,
+                known,
+                key,
+                op,
+            } => {
+                self.on_modify(now, from, (request, wait_ms, known), key, op, out);
+            }
+            CacheMessage::Modified { request, result } => {
+                self.on_modified(now, from, request, result, out)
+            }
+            CacheMessage::TransferRequest {
+                request,
+                cursor,
+                credit_bytes,
+            } => {
+                self.on_transfer_request(from, request, cursor, credit_bytes, out);
+            }
+            CacheMessage::TransferStart {
+                request,
+                ready,
+                progress,
+                floors,
+            } => {
+                self.on_transfer_start(now, from, (request, ready), progress, floors, out);
+            }
+            CacheMessage::TransferChunk {
+                request,
+                index,
+                updates,
+                next,
+            } => {
+                self.on_transfer_chunk(now, from, (request, index), updates, next, out);
+            }
+            CacheMessage::TransferCredit { request, bytes } => {
+                self.on_transfer_credit(from, request, bytes, out)
+            }
+            CacheMessage::TransferRefused { request } => {
+                self.on_transfer_refused(now, from, request, out)
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.acks.tick(now, out);
+        self.tick_finds(now, out);
+        self.tick_modifies(now, out);
+        self.tick_streams(now, out);
+        self.tick_fetch(now, out);
+        if now >= self.next_heartbeat {
+            self.next_heartbeat = now + self.config.heartbeat_every;
+            self.heartbeat(now, out);
+            self.repair(now, out);
+        } else if !self.join.is_ready() {
+            self.repair(now, out);
+        }
+    }
+
     fn next_tick(&self) -> Time {
-        Time::MAX
+        [
+            self.next_heartbeat,
+            self.acks.next_deadline(),
+            self.finds.next_deadline(),
+            self.asked.next_deadline(),
+            self.next_ask(),
+            self.fetch_deadline(),
+        ]
+        .into_iter()
+        .fold(Time::MAX, Time::min)
     }
+
     fn poll_transmit(
         &mut self,
         _: Time,
-        _: NodeId,
-        _: Lane,
-        _: usize,
+        peer: NodeId,
+        lane: Lane,
+        budget_bytes: usize,
         _: &mut Vec<Output<V>>,
     ) -> Option<CacheMessage<V>> {
-        None
+        match lane {
+            Lane::Control => None,
+            Lane::Data => self.poll_data(peer, budget_bytes),
+            Lane::Bulk => self.poll_bulk(peer, budget_bytes),
+        }
     }
-    fn modify(&mut self, _: Time, _: Bytes, _: ModifyOp<V>, _: Waiter, _: &mut Vec<Output<V>>) {}
-    fn find(&mut self, _: Time, _: Bytes, _: Waiter, _: &mut Vec<Output<V>>) {}
-    fn forget(&mut self, _: WaiterId) {}
-    fn leave(&mut self, _: Time, _: &mut Vec<Output<V>>) {}
-    fn freshness(&self, _: Time) -> Freshness {
-        Freshness::default()
+
+    fn modify(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        op: ModifyOp<V>,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.start_modify(now, key, op, waiter, out);
     }
-    fn status(&self, _: Time) -> Status {
-        Status::CatchingUp
+
+    fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
+        self.find_for_read(now, key, waiter, out);
     }
+
+    fn forget(&mut self, waiter: WaiterId) {
+        if !self.acks.forget(waiter) && !self.finds.forget(waiter) {
+            self.asked.forget(waiter);
+        }
+    }
+
+    fn leave(&mut self, _: Time, out: &mut Vec<Output<V>>) {
+        for to in self.peers.keys() {
+            let message = CacheMessage::Leave {
+                epoch: self.epoch,
+                latest: self.log.latest(),
+            };
+            out.push(Output::Send { to: *to, message });
+        }
+    }
+
+    fn freshness(&self, now: Time) -> Freshness {
+        self.freshness_now(now)
+    }
+
+    fn status(&self, now: Time) -> Status {
+        self.status_now(now)
+    }
+
     fn is_ready(&self) -> bool {
-        false
+        self.join.is_ready()
     }
+
     fn stats(&self) -> ModeStats {
-        ModeStats::default()
+        ModeStats {
+            coalesced: self.log.coalesced(),
+            ..self.stats
+        }
+    }
+}
+
+impl<V: Payload> fmt::Debug for Replicated<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicated")
+            .field("me", &self.me())
+            .field("epoch", &self.epoch)
+            .field("latest", &self.log.latest())
+            .field("progress", &self.progress)
+            .field("peers", &self.peers)
+            .field("join", &self.join)
+            .field("fetch", &self.fetch)
+            .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,337 @@
+//! Writes that wait for peers to apply them.
+//!
+//! A peer acknowledges with one number: everything up to it is applied there. Each waiter is touched once per peer that
+//! passes its number, so the cost of an acknowledgement does not grow with the number of waiters that it does not concern.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nearcache_store::NodeId;
+use smallvec::SmallVec;
+
+use crate::ids::WaiterId;
+use crate::mode::{Ack, AckTimeout, Outcome, Output, Waiter};
+use crate::time::Time;
+
+/// Waiters by the number of the update they wait for.
+#[derive(Debug, Default)]
+pub(super) struct Acks {
+    by_number: BTreeMap<u64, SmallVec<[Waiting; 1]>>,
+    deadlines: BTreeSet<(Time, WaiterId)>,
+    numbers: BTreeMap<WaiterId, u64>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    waiter: Waiter,
+    want: Want,
+    acked: SmallVec<[NodeId; 4]>,
+}
+
+#[derive(Debug)]
+enum Want {
+    /// So many, whoever they are.
+    Count(u32),
+    /// All of these.
+    Nodes(SmallVec<[NodeId; 4]>),
+}
+
+impl Waiting {
+    fn is_done(&self) -> bool {
+        match &self.want {
+            Want::Count(count) => self.acked.len() as u64 >= u64::from(*count),
+            Want::Nodes(nodes) => nodes.iter().all(|node| self.acked.contains(node)),
+        }
+    }
+
+    fn timeout(&self) -> AckTimeout {
+        let (acked, wanted) = match &self.want {
+            Want::Count(count) => (self.acked.len(), *count as usize),
+            Want::Nodes(nodes) => (
+                nodes
+                    .iter()
+                    .filter(|node| self.acked.contains(node))
+                    .count(),
+                nodes.len(),
+            ),
+        };
+        let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        AckTimeout {
+            acked: number(acked),
+            wanted: number(wanted),
+        }
+    }
+
+    fn done<V>(&self, result: Result<(), AckTimeout>, out: &mut Vec<Output<V>>) {
+        out.push(Output::Done {
+            waiter: self.waiter.id,
+            result: Outcome::Acked(result),
+        });
+    }
+}
+
+impl Acks {
+    /// `waiter` waits until `number` is applied as `ack` demands, `members` being those it may wait for. It is told at
+    /// once if nothing is to be waited for, or if more than `waiters_max` wait already.
+    pub(super) fn wait<V>(
+        &mut self,
+        number: u64,
+        ack: Ack,
+        waiter: Waiter,
+        members: impl Iterator<Item = NodeId>,
+        waiters_max: usize,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let want = match ack {
+            Ack::Local => Want::Count(0),
+            Ack::Peers(count) => Want::Count(count),
+            Ack::All => Want::Nodes(members.collect()),
+        };
+        let waiting = Waiting {
+            waiter,
+            want,
+            acked: SmallVec::new(),
+        };
+        if waiting.is_done() {
+            waiting.done(Ok(()), out);
+        } else if self.numbers.len() >= waiters_max {
+            waiting.done(Err(waiting.timeout()), out);
+        } else {
+            self.deadlines.insert((waiter.deadline, waiter.id));
+            self.numbers.insert(waiter.id, number);
+            self.by_number.entry(number).or_default().push(waiting);
+        }
+    }
+
+    /// Whether anybody waits for a number in `(after, through]`.
+    pub(super) fn waits_in(&self, after: u64, through: u64) -> bool {
+        after < through && self.by_number.range(after + 1..=through).next().is_some()
+    }
+
+    /// `peer`, which had applied everything up to `before`, now has applied everything up to `through`.
+    pub(super) fn acked<V>(
+        &mut self,
+        peer: NodeId,
+        before: u64,
+        through: u64,
+        out: &mut Vec<Output<V>>,
+    ) {
+        if self.by_number.is_empty() || before >= through {
+            return;
+        }
+        let mut emptied = Vec::new();
+        for (number, waiting) in self.by_number.range_mut(before + 1..=through) {
+            for one in waiting.iter_mut() {
+                if !one.acked.contains(&peer) {
+                    one.acked.push(peer);
+                }
+            }
+            Self::finish(waiting, &mut self.deadlines, &mut self.numbers, out);
+            if waiting.is_empty() {
+                emptied.push(*number);
+            }
+        }
+        for number in emptied {
+            self.by_number.remove(&number);
+        }
+    }
+
+    /// `node` is dead or has left: nobody waits for it any more.
+    pub(super) fn gone<V>(&mut self, node: NodeId, out: &mut Vec<Output<V>>) {
+        for waiting in self.by_number.values_mut() {
+            for one in waiting.iter_mut() {
+                if let Want::Nodes(nodes) = &mut one.want {
+                    nodes.retain(|wanted| *wanted != node);
+                }
+            }
+            Self::finish(waiting, &mut self.deadlines, &mut self.numbers, out);
+        }
+        self.by_number.retain(|_, waiting| !waiting.is_empty());
+    }
+
+    fn finish<V>(
+        waiting: &mut SmallVec<[Waiting; 1]>,
+        deadlines: &mut BTreeSet<(Time, WaiterId)>,
+        numbers: &mut BTreeMap<WaiterId, u64>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        waiting.retain(|one| {
+            if !one.is_done() {
+                return true;
+            }
+            deadlines.remove(&(one.waiter.deadline, one.waiter.id));
+            numbers.remove(&one.waiter.id);
+            one.done(Ok(()), out);
+            false
+        });
+    }
+
+    /// Tells those whose time is over how far they have got.
+    pub(super) fn tick<V>(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        while let Some(&(deadline, id)) = self.deadlines.first() {
+            if deadline > now {
+                break;
+            }
+            if let Some(waiting) = self.take(id) {
+                waiting.done(Err(waiting.timeout()), out);
+            }
+        }
+    }
+
+    /// The next deadline.
+    pub(super) fn next_deadline(&self) -> Time {
+        self.deadlines
+            .first()
+            .map_or(Time::MAX, |(deadline, _)| *deadline)
+    }
+
+    /// The caller no longer waits.
+    pub(super) fn forget(&mut self, id: WaiterId) -> bool {
+        self.take(id).is_some()
+    }
+
+    fn take(&mut self, id: WaiterId) -> Option<Waiting> {
+        let number = self.numbers.remove(&id)?;
+        let waiting = self.by_number.get_mut(&number)?;
+        let at = waiting.iter().position(|one| one.waiter.id == id)?;
+        let one = waiting.remove(at);
+        if waiting.is_empty() {
+            self.by_number.remove(&number);
+        }
+        self.deadlines.remove(&(one.waiter.deadline, id));
+        Some(one)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u64) -> NodeId {
+        NodeId::from_u64(id)
+    }
+
+    fn waiter(id: u64, deadline_ms: u64) -> Waiter {
+        Waiter {
+            id: WaiterId(id),
+            deadline: Time::from_millis(deadline_ms),
+        }
+    }
+
+    fn results(out: &mut Vec<Output<()>>) -> Vec<(u64, Result<(), AckTimeout>)> {
+        out.drain(..)
+            .map(|output| match output {
+                Output::Done {
+                    waiter,
+                    result: Outcome::Acked(result),
+                } => (waiter.0, result),
+                other => panic!("unexpected {other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_acknowledgement_is_cumulative_and_counts_each_peer_once() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        acks.wait(
+            1,
+            Ack::Peers(2),
+            waiter(1, 100),
+            [].into_iter(),
+            10,
+            &mut out,
+        );
+        acks.wait(
+            2,
+            Ack::Peers(1),
+            waiter(2, 100),
+            [].into_iter(),
+            10,
+            &mut out,
+        );
+        acks.acked(node(2), 0, 2, &mut out);
+        assert_eq!(results(&mut out), vec![(2, Ok(()))]);
+        // The same peer again, after a restart of its connection.
+        acks.acked(node(2), 0, 2, &mut out);
+        assert_eq!(results(&mut out), vec![]);
+        acks.acked(node(3), 0, 1, &mut out);
+        assert_eq!(results(&mut out), vec![(1, Ok(()))]);
+        assert_eq!(acks.next_deadline(), Time::MAX);
+    }
+
+    #[test]
+    fn all_means_those_who_were_members_and_still_are() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        acks.wait(
+            5,
+            Ack::All,
+            waiter(1, 100),
+            [node(2), node(3)].into_iter(),
+            10,
+            &mut out,
+        );
+        acks.acked(node(2), 0, 5, &mut out);
+        assert_eq!(results(&mut out), vec![]);
+        acks.gone(node(3), &mut out);
+        assert_eq!(results(&mut out), vec![(1, Ok(()))]);
+    }
+
+    #[test]
+    fn c7_a_timeout_says_how_many_have_applied_the_write() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        acks.wait(
+            5,
+            Ack::All,
+            waiter(1, 100),
+            [node(2), node(3)].into_iter(),
+            10,
+            &mut out,
+        );
+        acks.acked(node(2), 0, 5, &mut out);
+        acks.tick(Time::from_millis(99), &mut out);
+        assert_eq!(results(&mut out), vec![]);
+        acks.tick(Time::from_millis(100), &mut out);
+        assert_eq!(
+            results(&mut out),
+            vec![(
+                1,
+                Err(AckTimeout {
+                    acked: 1,
+                    wanted: 2
+                })
+            )]
+        );
+    }
+
+    #[test]
+    fn c9_waiters_are_bounded() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        acks.wait(
+            1,
+            Ack::Peers(1),
+            waiter(1, 100),
+            [].into_iter(),
+            1,
+            &mut out,
+        );
+        acks.wait(
+            2,
+            Ack::Peers(1),
+            waiter(2, 100),
+            [].into_iter(),
+            1,
+            &mut out,
+        );
+        assert_eq!(
+            results(&mut out),
+            vec![(
+                2,
+                Err(AckTimeout {
+                    acked: 0,
+                    wanted: 1
+                })
+            )]
+        );
+        assert!(acks.forget(WaiterId(1)));
+        assert!(!acks.forget(WaiterId(1)));
+    }
+}

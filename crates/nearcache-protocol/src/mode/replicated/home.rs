@@ -1,0 +1,325 @@
+//! The home node's side of a read-modify-write: decide, apply, publish, answer, once per request.
+//!
+//! One machine decides one change at a time, and the decision is taken inside the store's atomic step, so changes of a key that
+//! come through here are serialised; plain writes of other nodes still win by version (design §6.7). Before it takes a key for
+//! absent, or decides on an older version than the asker knows, the home node asks its peers what they hold.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_store::{Handle, Known, MergeError, Merged, NodeId, Version};
+
+use super::Replicated;
+use crate::ids::{Epoch, RequestId};
+use crate::message::{CacheMessage, ModifiedAt};
+use crate::mode::{Ack, Outcome, Output, Published, Waiter};
+use crate::modify::{Modified, ModifyError, ModifyOp};
+use crate::payload::Payload;
+use crate::time::Time;
+use crate::update::Update;
+
+/// How often a decision is taken anew because a plain write came between stamp and merge. Each time the stamp is newer, so
+/// more than a few would mean a clock that stands still.
+const RESTAMPS_MAX: u32 = 16;
+
+/// Names a modify that waits for what peers hold.
+pub(super) type WorkId = u64;
+
+/// Modifies at their home node.
+#[derive(Debug)]
+pub(super) struct Home<V> {
+    waiting: BTreeMap<WorkId, Work<V>>,
+    next_work: WorkId,
+    replies: Replies<V>,
+}
+
+#[derive(Debug)]
+struct Work<V> {
+    key: Bytes,
+    op: ModifyOp<V>,
+    answer: Answer,
+}
+
+/// Who gets the result.
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Here(Waiter),
+    Peer { to: NodeId, request: Request },
+}
+
+/// A request among all of one cache.
+type Request = (NodeId, Epoch, RequestId);
+
+/// The last answers, so that a request that comes twice is applied once.
+#[derive(Debug)]
+struct Replies<V> {
+    /// Nothing while the request is worked on.
+    by_request: BTreeMap<Request, Option<Result<Modified<V>, ModifyError>>>,
+    order: VecDeque<Request>,
+    max: usize,
+}
+
+impl<V> Replies<V> {
+    fn begin(&mut self, request: Request) {
+        while self.order.len() >= self.max.max(1) {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_request.remove(&oldest);
+            }
+        }
+        self.order.push_back(request);
+        self.by_request.insert(request, None);
+    }
+
+    fn end(&mut self, request: Request, result: &Result<Modified<V>, ModifyError>)
+    where
+        V: Clone,
+    {
+        if let Some(reply) = self.by_request.get_mut(&request) {
+            *reply = Some(result.clone());
+        }
+    }
+}
+
+impl<V> Home<V> {
+    pub(super) const fn new(replies_max: usize) -> Self {
+        let replies = Replies {
+            by_request: BTreeMap::new(),
+            order: VecDeque::new(),
+            max: replies_max,
+        };
+        Self {
+            waiting: BTreeMap::new(),
+            next_work: 0,
+            replies,
+        }
+    }
+}
+
+impl<V: Payload> Replicated<V> {
+    /// A peer asks for a change of a key whose home we should be.
+    pub(super) fn on_modify(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (request, wait_ms, known): (RequestId, u32, Version),
+        key: Bytes,
+        op: ModifyOp<V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let Some(peer) = self.peers.get(&from).filter(|peer| peer.agrees()) else {
+            return;
+        };
+        let id = (from, peer.epoch, request);
+        match self.home.replies.by_request.get(&id) {
+            Some(None) => return,
+            Some(Some(result)) => {
+                let result = reply(result.clone(), &key);
+                out.push(Output::Send {
+                    to: from,
+                    message: CacheMessage::Modified { request, result },
+                });
+                return;
+            }
+            None => {}
+        }
+        let refusal = if self.home_of(&key) != self.me() {
+            Some(ModifyError::NotHome)
+        } else if self.home.waiting.len() >= self.config.waiters_max {
+            Some(ModifyError::Overloaded)
+        } else {
+            None
+        };
+        if let Some(error) = refusal {
+            let message = CacheMessage::Modified {
+                request,
+                result: Err(error),
+            };
+            out.push(Output::Send { to: from, message });
+            return;
+        }
+        self.home.replies.begin(id);
+        let deadline = now + Duration::from_millis(u64::from(wait_ms));
+        let answer = Answer::Peer {
+            to: from,
+            request: id,
+        };
+        self.work(now, known, deadline, Work { key, op, answer }, out);
+    }
+
+    /// A caller of this node asks for a change of a key whose home this node is.
+    pub(super) fn modify_here(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        op: ModifyOp<V>,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let work = Work {
+            key,
+            op,
+            answer: Answer::Here(waiter),
+        };
+        self.work(now, Version::ZERO, waiter.deadline, work, out);
+    }
+
+    /// Decides now, or asks the peers first.
+    fn work(
+        &mut self,
+        now: Time,
+        known: Version,
+        deadline: Time,
+        work: Work<V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let here = self.store.known(&work.key);
+        let decidable = match &here {
+            Known::Live(_) | Known::Removed(_) => here.version() >= known,
+            Known::Absent { .. } => false,
+        };
+        if decidable {
+            self.decide(now, work, out);
+            return;
+        }
+        let id = self.home.next_work;
+        self.home.next_work += 1;
+        let key = work.key.clone();
+        let wait = self
+            .config
+            .find_wait
+            .min(deadline.saturating_since(now) / 2);
+        self.home.waiting.insert(id, work);
+        if !self.find_for_home(key, now + wait, id, out) {
+            self.resume_work(now, id, out);
+        }
+    }
+
+    /// The peers have answered, or their time is over.
+    pub(super) fn resume_work(&mut self, now: Time, id: WorkId, out: &mut Vec<Output<V>>) {
+        if let Some(work) = self.home.waiting.remove(&id) {
+            self.decide(now, work, out);
+        }
+    }
+
+    fn decide(&mut self, now: Time, work: Work<V>, out: &mut Vec<Output<V>>) {
+        let Work { key, op, answer } = work;
+        let decided = decide(now, &self.store, &self.clock, &key, &op);
+        let result = decided.map(|(modified, published)| {
+            if let Some(published) = published {
+                self.append(published, Ack::Local, None, out);
+            }
+            modified
+        });
+        match answer {
+            Answer::Here(waiter) => {
+                out.push(Output::Done {
+                    waiter: waiter.id,
+                    result: Outcome::Modified(result),
+                });
+            }
+            Answer::Peer { to, request } => {
+                self.home.replies.end(request, &result);
+                let mut result = reply(result, &key);
+                if let Ok(modified) = &mut result
+                    && modified.current.is_none()
+                {
+                    modified.current = self.held(key);
+                }
+                let message = CacheMessage::Modified {
+                    request: request.2,
+                    result,
+                };
+                out.push(Output::Send { to, message });
+            }
+        }
+    }
+}
+
+fn reply<V>(
+    result: Result<Modified<V>, ModifyError>,
+    _: &Bytes,
+) -> Result<ModifiedAt<V>, ModifyError> {
+    result.map(|modified| ModifiedAt {
+        applied: modified.applied,
+        previous: modified.previous.map(Update::Entry),
+        current: modified.current.map(Update::Entry),
+    })
+}
+
+/// Decides and applies `op` in one atomic step of the store, and says what is to be published.
+///
+/// # Errors
+/// [`ModifyError`]; each variant says what changed.
+pub(in crate::mode) fn decide<V: Payload>(
+    now: Time,
+    store: &nearcache_store::Store<V>,
+    clock: &crate::clock::Hlc,
+    key: &Bytes,
+    op: &ModifyOp<V>,
+) -> Result<(Modified<V>, Option<Published<V>>), ModifyError> {
+    for _ in 0..RESTAMPS_MAX {
+        let version = clock.stamp(now).map_err(|_| ModifyError::ClockSkew)?;
+        let mut previous: Option<Handle<V>> = None;
+        let mut failed = None;
+        let mut newer = None;
+        let merged = store.merge_if(key, version, |known| {
+            previous = known.live().cloned();
+            if known.version() >= version {
+                newer = Some(known.version());
+                return None;
+            }
+            op.decide(known).unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if let Some(newer) = newer {
+            // A plain write, stamped after us, came first: see what it left and decide again.
+            clock
+                .observe(now, newer.time)
+                .map_err(|_| ModifyError::ClockSkew)?;
+            continue;
+        }
+        let returned = if op.returns_previous() {
+            previous.clone()
+        } else {
+            None
+        };
+        return match merged {
+            Ok(Merged::Applied { entry, .. }) => {
+                let published = match &entry {
+                    Some(entry) => Published::Entry(entry.clone()),
+                    None => Published::Removal {
+                        key: key.clone(),
+                        version,
+                    },
+                };
+                Ok((
+                    Modified {
+                        applied: true,
+                        previous: returned,
+                        current: entry,
+                    },
+                    Some(published),
+                ))
+            }
+            Ok(Merged::Declined) => Ok((
+                Modified {
+                    applied: false,
+                    previous: returned,
+                    current: previous,
+                },
+                None,
+            )),
+            Ok(Merged::Stale { .. }) => continue,
+            Err(MergeError::TooLargeForCache { .. } | MergeError::KeyTooLong { .. } | _) => {
+                Err(ModifyError::TooLarge)
+            }
+        };
+    }
+    Err(ModifyError::Overloaded)
+}

@@ -1,0 +1,303 @@
+//! The asker's side of a read-modify-write: sent to the key's home node, sent again where that is safe, answered by the deadline.
+//!
+//! What may be sent again: a request that was refused as `NotHome` (nothing happened), and the very same request to the very same
+//! node in the same epoch (it keeps its answers). Once a home node that was asked is gone, nobody can say whether the change
+//! was made, and the caller is told so (C7).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use nearcache_store::{NodeId, Version};
+
+use super::Replicated;
+use crate::ids::{Epoch, RequestId, WaiterId};
+use crate::message::{CacheMessage, ModifiedAt};
+use crate::mode::{Outcome, Output, Waiter};
+use crate::modify::{Modified, ModifyError, ModifyOp};
+use crate::payload::Payload;
+use crate::rendezvous;
+use crate::time::Time;
+use crate::update::Update;
+
+/// Modifies of this node's callers at other nodes.
+#[derive(Debug)]
+pub(super) struct Asked<V> {
+    by_request: BTreeMap<RequestId, Asking<V>>,
+}
+
+#[derive(Debug)]
+struct Asking<V> {
+    key: Bytes,
+    op: ModifyOp<V>,
+    waiter: Waiter,
+    state: Asks,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asks {
+    /// Nothing was done so far; try again then.
+    Again { at: Time },
+    /// This node was asked, in this epoch.
+    Home { home: NodeId, epoch: Epoch },
+    /// It was asked, and the connection is gone. Given up at this time unless it comes back.
+    Lost {
+        home: NodeId,
+        epoch: Epoch,
+        until: Time,
+    },
+}
+
+impl<V> Asked<V> {
+    pub(super) const fn new() -> Self {
+        Self {
+            by_request: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Time {
+        let due = self.by_request.values().map(|asking| match asking.state {
+            Asks::Again { at } => at.min(asking.waiter.deadline),
+            Asks::Home { .. } => asking.waiter.deadline,
+            Asks::Lost { until, .. } => until.min(asking.waiter.deadline),
+        });
+        due.min().unwrap_or(Time::MAX)
+    }
+
+    pub(super) fn forget(&mut self, waiter: WaiterId) {
+        self.by_request
+            .retain(|_, asking| asking.waiter.id != waiter);
+    }
+}
+
+impl<V: Payload> Replicated<V> {
+    /// The key's home among the members that this node can reach, itself included.
+    pub(super) fn home_of(&self, key: &[u8]) -> NodeId {
+        let peers = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.agrees())
+            .map(|(id, _)| *id);
+        let members = peers.chain([self.me()]);
+        rendezvous::home(self.placement, key, members).unwrap_or(self.me())
+    }
+
+    pub(super) fn start_modify(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        op: ModifyOp<V>,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        if self.home_of(&key) == self.me() {
+            self.modify_here(now, key, op, waiter, out);
+        } else if self.asked.by_request.len() >= self.config.waiters_max {
+            let result = Outcome::Modified(Err(ModifyError::Overloaded));
+            out.push(Output::Done {
+                waiter: waiter.id,
+                result,
+            });
+        } else {
+            let request = self.next_request();
+            let state = Asks::Again { at: now };
+            self.asked.by_request.insert(
+                request,
+                Asking {
+                    key,
+                    op,
+                    waiter,
+                    state,
+                },
+            );
+            self.drive(now, request, out);
+        }
+    }
+
+    /// Sends a request to the key's home, which may be this node by now.
+    fn drive(&mut self, now: Time, request: RequestId, out: &mut Vec<Output<V>>) {
+        let Some(key) = self
+            .asked
+            .by_request
+            .get(&request)
+            .map(|asking| asking.key.clone())
+        else {
+            return;
+        };
+        let home = self.home_of(&key);
+        let Some(peer) = self.peers.get(&home) else {
+            if let Some(Asking {
+                key, op, waiter, ..
+            }) = self.asked.by_request.remove(&request)
+            {
+                self.modify_here(now, key, op, waiter, out);
+            }
+            return;
+        };
+        let epoch = peer.epoch;
+        let known = self
+            .held(key)
+            .map_or(Version::ZERO, |update| update.version());
+        if let Some(asking) = self.asked.by_request.get_mut(&request) {
+            asking.state = Asks::Home { home, epoch };
+            out.push(Output::Send {
+                to: home,
+                message: asking.message(now, request, known),
+            });
+        }
+    }
+
+    pub(super) fn on_modified(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        request: RequestId,
+        result: Result<ModifiedAt<V>, ModifyError>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let Some(asking) = self.asked.by_request.get_mut(&request) else {
+            return;
+        };
+        let (Asks::Home { home, .. } | Asks::Lost { home, .. }) = asking.state else {
+            return;
+        };
+        if home != from {
+            return;
+        }
+        let result = match result {
+            Err(ModifyError::NotHome) => {
+                // The two views differ; one of them will change.
+                asking.state = Asks::Again {
+                    at: now + self.config.modify_redrive_after,
+                };
+                return;
+            }
+            Err(error) => Err(error),
+            Ok(modified) => {
+                Ok(self.read_own_write(now, from, asking_key(&self.asked, request), modified, out))
+            }
+        };
+        if let Some(asking) = self.asked.by_request.remove(&request) {
+            out.push(Output::Done {
+                waiter: asking.waiter.id,
+                result: Outcome::Modified(result),
+            });
+        }
+    }
+
+    /// Merges what the key holds now, so that a read after this sees it (C3).
+    fn read_own_write(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        key: Bytes,
+        modified: ModifiedAt<V>,
+        out: &mut Vec<Output<V>>,
+    ) -> Modified<V> {
+        let ModifiedAt {
+            applied,
+            previous,
+            current,
+        } = modified;
+        let is_live = matches!(current, Some(Update::Put { .. } | Update::Entry(_)));
+        // C6: the answer must be about the key that was asked for.
+        let current = current.filter(|update| update.key() == Some(&key));
+        self.apply_all(now, from, current.into_iter().collect(), out);
+        let current = if is_live { self.store.peek(&key) } else { None };
+        let previous = previous.and_then(Update::into_entry);
+        Modified {
+            applied,
+            previous,
+            current,
+        }
+    }
+
+    pub(super) fn modify_peer_down(&mut self, now: Time, peer: NodeId) {
+        for asking in self.asked.by_request.values_mut() {
+            if let Asks::Home { home, epoch } = asking.state
+                && home == peer
+            {
+                asking.state = Asks::Lost {
+                    home,
+                    epoch,
+                    until: now + self.config.modify_grace,
+                };
+            }
+        }
+    }
+
+    /// A peer is back: what it was asked in this very epoch is asked again, under the same name.
+    pub(super) fn modify_peer_up(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        peer_epoch: Epoch,
+        out: &mut Vec<Output<V>>,
+    ) {
+        for (request, asking) in &mut self.asked.by_request {
+            if let Asks::Lost { home, epoch, .. } = asking.state
+                && home == peer
+                && epoch == peer_epoch
+            {
+                asking.state = Asks::Home { home, epoch };
+                let message = asking.message(now, *request, Version::ZERO);
+                out.push(Output::Send { to: peer, message });
+            }
+        }
+    }
+
+    pub(super) fn tick_modifies(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.asked.next_deadline() > now {
+            return;
+        }
+        let requests: Vec<_> = self
+            .asked
+            .by_request
+            .iter()
+            .map(|(id, asking)| (*id, asking.state, asking.waiter))
+            .collect();
+        for (request, state, waiter) in requests {
+            let expired = waiter.deadline <= now;
+            let error = match state {
+                Asks::Again { .. } if expired => Some(ModifyError::HomeUnreachable),
+                Asks::Again { at } if at <= now => {
+                    self.drive(now, request, out);
+                    None
+                }
+                Asks::Home { .. } if expired => Some(ModifyError::Indeterminate),
+                Asks::Lost { until, .. } if expired || until <= now => {
+                    Some(ModifyError::Indeterminate)
+                }
+                Asks::Again { .. } | Asks::Home { .. } | Asks::Lost { .. } => None,
+            };
+            if let Some(error) = error {
+                self.asked.by_request.remove(&request);
+                out.push(Output::Done {
+                    waiter: waiter.id,
+                    result: Outcome::Modified(Err(error)),
+                });
+            }
+        }
+    }
+}
+
+impl<V: Payload> Asking<V> {
+    fn message(&self, now: Time, request: RequestId, known: Version) -> CacheMessage<V> {
+        let wait = self.waiter.deadline.saturating_since(now);
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        CacheMessage::Modify {
+            request,
+            wait_ms,
+            known,
+            key: self.key.clone(),
+            op: self.op.clone(),
+        }
+    }
+}
+
+fn asking_key<V>(asked: &Asked<V>, request: RequestId) -> Bytes {
+    asked
+        .by_request
+        .get(&request)
+        .map(|asking| asking.key.clone())
+        .unwrap_or_default()
+}

@@ -1,0 +1,124 @@
+//! What is missing here and no stream will bring: whom to ask for a transfer, and when.
+//!
+//! Two things are mended by a transfer. A **hole**: an origin's ring no longer had what we missed. And a **stranded** stream:
+//! its origin is dead, restarted or out of our reach, and a peer has more of it (that is how a dead origin's last updates
+//! spread). A stranded stream must have been seen for a few heartbeats before it counts, because a connection that breaks and
+//! comes back looks the same for a moment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nearcache_store::NodeId;
+
+use super::Replicated;
+use crate::config::ReplicationConfig;
+use crate::ids::StreamId;
+use crate::mode::Output;
+use crate::payload::Payload;
+use crate::time::Time;
+
+/// A repair rests at least so many times as long as the last transfer took, so that a stream which stays stranded (its origin
+/// is alive and out of our reach) costs a tenth of the time at most (guess).
+const REST_PER_TRANSFER: u32 = 9;
+
+/// When to repair next, and what waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    not_before: Time,
+    /// Since when a stream is known to be ahead elsewhere.
+    stranded: BTreeMap<StreamId, Time>,
+    avoid: Option<(NodeId, Time)>,
+}
+
+impl Repair {
+    /// A transfer has ended.
+    pub(super) fn rest(&mut self, now: Time, took: Duration, config: &ReplicationConfig) {
+        self.not_before = now
+            + config
+                .repair_every
+                .max(took.saturating_mul(REST_PER_TRANSFER));
+    }
+
+    /// A transfer from this peer was cut.
+    pub(super) fn avoid(&mut self, now: Time, peer: NodeId, config: &ReplicationConfig) {
+        self.avoid = Some((peer, now + config.repair_every));
+    }
+
+    /// Whether the last transfer ended so recently that the next one must wait.
+    pub(super) fn is_resting(&self, now: Time) -> bool {
+        now < self.not_before
+    }
+
+    pub(super) fn avoids(&self, now: Time, peer: NodeId) -> bool {
+        self.avoid
+            .is_some_and(|(avoided, until)| avoided == peer && now < until)
+    }
+}
+
+impl<V: Payload> Replicated<V> {
+    /// Starts a transfer if one is needed and none runs.
+    pub(super) fn repair(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.fetch.is_some() {
+            return;
+        }
+        if !self.join.is_ready() {
+            self.join_fetch(now, out);
+            return;
+        }
+        if self.repair.is_resting(now) {
+            return;
+        }
+        if let Some(peer) = self.best_source(now) {
+            self.fetch(now, peer, out);
+        }
+    }
+
+    /// The peer that can mend most, if any can mend anything.
+    fn best_source(&mut self, now: Time) -> Option<NodeId> {
+        let patience = self.config.heartbeat_every * 2;
+        let mut seen = BTreeMap::new();
+        let mut best: Option<((bool, usize, bool), NodeId)> = None;
+        for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.agrees()) {
+            let mut mends = 0;
+            for (stream, _) in self.progress.behind(&peer.progress) {
+                if stream == self.own() {
+                    continue;
+                }
+                if self.progress.has_hole(stream) {
+                    mends += 1;
+                } else if !self.flows(stream) && !self.planted.keeps_dead_origins() {
+                    let since = *self.repair.stranded.get(&stream).unwrap_or(&now);
+                    seen.insert(stream, since);
+                    mends += usize::from(now >= since + patience);
+                }
+            }
+            let rank = (!self.repair.avoids(now, *id), mends, peer.ready);
+            if mends > 0 && best.is_none_or(|(former, _)| rank > former) {
+                best = Some((rank, *id));
+            }
+        }
+        self.repair.stranded = seen;
+        best.map(|(_, peer)| peer)
+    }
+
+    /// Whether the stream comes to us from its origin.
+    fn flows(&self, stream: StreamId) -> bool {
+        self.peers
+            .get(&stream.origin)
+            .is_some_and(|peer| peer.epoch == stream.epoch && peer.agrees())
+    }
+
+    /// Whether nothing that is known of is missing, apart from what is on its way.
+    pub(super) fn is_complete(&self) -> bool {
+        self.fetch.is_none() && self.repair.stranded.is_empty() && !self.has_live_holes()
+    }
+
+    pub(super) fn has_live_holes(&self) -> bool {
+        self.peers.iter().any(|(id, peer)| {
+            self.progress.has_hole(StreamId {
+                origin: *id,
+                epoch: peer.epoch,
+            })
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! Bugs on purpose, so that the simulator's checkers can be shown to find them. Without the feature `planted-bugs` every
+//! question below is answered `false` at compile time.
+
+/// A rule that a machine breaks on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum PlantedBug {
+    /// None.
+    #[default]
+    None,
+    /// Removals that arrive are not kept as tombstones: they are skipped (breaks R3).
+    TombstonesDropped,
+    /// A gap of one update is taken for none (breaks I2).
+    OneGapTolerated,
+    /// A joining node is ready at once (breaks R9).
+    MissesTrustedWhileJoining,
+    /// A dead origin's last updates are not fetched from those who have them (breaks R1).
+    DeadOriginsKept,
+}
+
+impl PlantedBug {
+    const fn is(self, bug: Self) -> bool {
+        cfg!(feature = "planted-bugs") && self as u8 == bug as u8
+    }
+
+    pub(crate) const fn drops_tombstones(self) -> bool {
+        self.is(Self::TombstonesDropped)
+    }
+
+    pub(crate) const fn tolerates_a_gap(self) -> bool {
+        self.is(Self::OneGapTolerated)
+    }
+
+    pub(crate) const fn trusts_misses_while_joining(self) -> bool {
+        self.is(Self::MissesTrustedWhileJoining)
+    }
+
+    pub(crate) const fn keeps_dead_origins(self) -> bool {
+        self.is(Self::DeadOriginsKept)
+    }
+}

@@ -1,0 +1,367 @@
+//! How far this node is in the streams of others.
+//!
+//! ```text
+//!   1 ......... applied            live.after ......... live.through
+//!   ███████████████▏     hole      ▕█████████████████████▏
+//! ```
+//!
+//! Per stream (an origin in one epoch) everything up to `applied` is in the store: a number is never claimed before all up
+//! to it are (R8). A batch that does not begin where the stream stands is a gap, and no gap is tolerated (I2). When an origin
+//! says that it cannot send what is missing, the stream goes on as a *live segment* beyond the hole, so that a joining node
+//! can subscribe first and fill the hole by a transfer afterwards.
+
+use std::collections::BTreeMap;
+
+use nearcache_store::NodeId;
+
+use crate::ids::{Epoch, StreamId};
+use crate::message::ProgressVector;
+
+/// Epochs of one origin that are remembered. An older one can matter only to a node that missed its end and every
+/// transfer since (guess).
+const EPOCHS_PER_ORIGIN_MAX: usize = 4;
+
+/// Progress in all streams, the node's own current one excepted.
+#[derive(Debug)]
+pub struct Progress {
+    streams: BTreeMap<StreamId, Stream>,
+    streams_max: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Stream {
+    applied: u64,
+    live: Option<Segment>,
+}
+
+/// Numbers `(after, through]`, applied beyond a hole.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    after: u64,
+    through: u64,
+}
+
+/// What a batch is to its stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// All of it is known already.
+    Duplicate,
+    /// It goes on where the stream, or its live segment, stands: apply it.
+    Next,
+    /// So many numbers before it are missing: it must not be applied.
+    Gap {
+        /// How many.
+        missing: u64,
+    },
+}
+
+impl Stream {
+    /// Joins the live segment to the rest once the hole is closed.
+    fn settle(&mut self) {
+        if let Some(live) = self.live
+            && live.after <= self.applied
+        {
+            self.applied = self.applied.max(live.through);
+            self.live = None;
+        }
+    }
+}
+
+impl Progress {
+    /// No progress in anything; remembers at most so many streams.
+    #[must_use]
+    pub const fn new(streams_max: usize) -> Self {
+        Self {
+            streams: BTreeMap::new(),
+            streams_max,
+        }
+    }
+
+    /// The last number applied without a gap.
+    #[must_use]
+    pub fn applied(&self, stream: StreamId) -> u64 {
+        self.streams.get(&stream).map_or(0, |stream| stream.applied)
+    }
+
+    /// Whether the stream was ever heard of.
+    #[must_use]
+    pub fn knows(&self, stream: StreamId) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
+    /// The number after which the origin should go on sending.
+    #[must_use]
+    pub fn wanted_after(&self, stream: StreamId) -> u64 {
+        self.streams.get(&stream).map_or(0, |stream| {
+            stream.live.map_or(stream.applied, |live| live.through)
+        })
+    }
+
+    /// The newest numbers that are applied, `(after, through]`: the live segment, or all from the first on.
+    #[must_use]
+    pub fn newest(&self, stream: StreamId) -> (u64, u64) {
+        self.streams.get(&stream).map_or((0, 0), |stream| {
+            stream
+                .live
+                .map_or((0, stream.applied), |live| (live.after, live.through))
+        })
+    }
+
+    /// Whether the stream has a hole that its origin has said it cannot fill.
+    #[must_use]
+    pub fn has_hole(&self, stream: StreamId) -> bool {
+        self.streams
+            .get(&stream)
+            .is_some_and(|stream| stream.live.is_some())
+    }
+
+    /// What a batch of `(after, through]` is to its stream. Changes nothing.
+    #[must_use]
+    pub fn step(&self, stream: StreamId, after: u64, through: u64) -> Step {
+        let state = self.streams.get(&stream).copied().unwrap_or_default();
+        if through <= state.applied {
+            return Step::Duplicate;
+        }
+        if after <= state.applied {
+            return Step::Next;
+        }
+        match state.live {
+            Some(live) if after >= live.after && through <= live.through => Step::Duplicate,
+            Some(live) if after >= live.after && after <= live.through => Step::Next,
+            Some(live) if after > live.through => Step::Gap {
+                missing: after - live.through,
+            },
+            Some(_) | None => Step::Gap {
+                missing: after - state.applied,
+            },
+        }
+    }
+
+    /// The updates of `(after, through]` are all in the store now.
+    pub fn advance(&mut self, stream: StreamId, after: u64, through: u64) {
+        let Some(state) = self.entry(stream) else {
+            return;
+        };
+        if after <= state.applied {
+            state.applied = state.applied.max(through);
+        } else if let Some(live) = &mut state.live
+            && after >= live.after
+            && after <= live.through
+        {
+            live.through = live.through.max(through);
+        }
+        state.settle();
+    }
+
+    /// The origin says that the stream goes on after `after`. Returns whether that leaves a hole.
+    pub fn resume(&mut self, stream: StreamId, after: u64) -> bool {
+        let Some(state) = self.entry(stream) else {
+            return false;
+        };
+        if after > state.applied {
+            let continues = state
+                .live
+                .is_some_and(|live| after >= live.after && after <= live.through);
+            if !continues {
+                state.live = Some(Segment {
+                    after,
+                    through: after,
+                });
+            }
+        }
+        state.settle();
+        state.live.is_some()
+    }
+
+    /// A transfer has brought all that these numbers claim.
+    pub fn raise(&mut self, vector: &ProgressVector, own: StreamId) {
+        for &(stream, number) in &vector.0 {
+            if stream == own {
+                continue;
+            }
+            if let Some(state) = self.entry(stream) {
+                state.applied = state.applied.max(number);
+                state.settle();
+            }
+        }
+    }
+
+    /// The streams that `vector` is ahead in, with the number it has.
+    pub fn behind<'a>(
+        &'a self,
+        vector: &'a ProgressVector,
+    ) -> impl Iterator<Item = (StreamId, u64)> + 'a {
+        vector
+            .0
+            .iter()
+            .copied()
+            .filter(|&(stream, number)| number > self.applied(stream) && self.counts(stream))
+    }
+
+    /// Everything claimed, `own` stream included.
+    #[must_use]
+    pub fn vector(&self, own: StreamId, latest: u64) -> ProgressVector {
+        let mut streams: Vec<_> = self
+            .streams
+            .iter()
+            .filter(|(stream, state)| **stream != own && state.applied > 0)
+            .map(|(stream, state)| (*stream, state.applied))
+            .collect();
+        streams.push((own, latest));
+        streams.sort_unstable_by_key(|(stream, _)| *stream);
+        ProgressVector(streams)
+    }
+
+    /// Only the newest epochs of an origin count: the rule is the same on every node, so that two of them never pass the
+    /// same forgotten stream back and forth.
+    fn counts(&self, stream: StreamId) -> bool {
+        let after = StreamId {
+            origin: stream.origin,
+            epoch: Epoch::from_u64(u64::MAX),
+        };
+        let newer = self
+            .streams
+            .range(stream..=after)
+            .filter(|(known, _)| **known != stream)
+            .count();
+        newer < EPOCHS_PER_ORIGIN_MAX
+    }
+
+    fn entry(&mut self, stream: StreamId) -> Option<&mut Stream> {
+        if !self.streams.contains_key(&stream) {
+            if !self.counts(stream) {
+                return None;
+            }
+            self.streams.insert(stream, Stream::default());
+            self.forget_old(stream.origin, stream);
+        }
+        self.streams.get_mut(&stream)
+    }
+
+    fn forget_old(&mut self, origin: NodeId, keep: StreamId) {
+        let first = StreamId {
+            origin,
+            epoch: Epoch::from_u64(0),
+        };
+        let last = StreamId {
+            origin,
+            epoch: Epoch::from_u64(u64::MAX),
+        };
+        let mut known: Vec<_> = self
+            .streams
+            .range(first..=last)
+            .map(|(stream, _)| *stream)
+            .collect();
+        known.truncate(known.len().saturating_sub(EPOCHS_PER_ORIGIN_MAX));
+        if self.streams.len() - known.len() > self.streams_max {
+            known.extend(
+                self.streams
+                    .keys()
+                    .filter(|stream| **stream != keep)
+                    .min_by_key(|stream| stream.epoch),
+            );
+        }
+        for stream in known {
+            self.streams.remove(&stream);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(epoch: u64) -> StreamId {
+        StreamId {
+            origin: NodeId::from_u64(7),
+            epoch: Epoch::from_u64(epoch),
+        }
+    }
+
+    const OWN: StreamId = StreamId {
+        origin: NodeId::from_u64(1),
+        epoch: Epoch::from_u64(1),
+    };
+
+    #[test]
+    fn i2_a_batch_behind_a_hole_is_a_gap_of_exactly_what_is_missing() {
+        let mut progress = Progress::new(16);
+        assert_eq!(progress.step(stream(1), 0, 3), Step::Next);
+        progress.advance(stream(1), 0, 3);
+        assert_eq!(progress.step(stream(1), 4, 6), Step::Gap { missing: 1 });
+        progress.advance(stream(1), 4, 6);
+        assert_eq!(
+            progress.applied(stream(1)),
+            3,
+            "what was not contiguous is not claimed"
+        );
+    }
+
+    #[test]
+    fn a_batch_that_overlaps_what_is_known_goes_on_from_there() {
+        let mut progress = Progress::new(16);
+        progress.advance(stream(1), 0, 5);
+        assert_eq!(progress.step(stream(1), 2, 5), Step::Duplicate);
+        assert_eq!(progress.step(stream(1), 2, 8), Step::Next);
+        progress.advance(stream(1), 2, 8);
+        assert_eq!(progress.applied(stream(1)), 8);
+    }
+
+    #[test]
+    fn r8_a_live_segment_beyond_a_hole_is_not_claimed_before_the_hole_is_filled() {
+        let mut progress = Progress::new(16);
+        assert!(progress.resume(stream(1), 100));
+        assert_eq!(progress.step(stream(1), 100, 110), Step::Next);
+        progress.advance(stream(1), 100, 110);
+        assert_eq!(progress.applied(stream(1)), 0);
+        assert_eq!(progress.wanted_after(stream(1)), 110);
+        assert_eq!(progress.step(stream(1), 112, 113), Step::Gap { missing: 2 });
+        progress.raise(&ProgressVector(vec![(stream(1), 90)]), OWN);
+        assert_eq!(
+            progress.applied(stream(1)),
+            90,
+            "a transfer older than the segment leaves a hole"
+        );
+        assert!(progress.has_hole(stream(1)));
+        progress.raise(&ProgressVector(vec![(stream(1), 104)]), OWN);
+        assert_eq!(progress.applied(stream(1)), 110);
+        assert!(!progress.has_hole(stream(1)));
+    }
+
+    #[test]
+    fn a_late_word_of_where_the_stream_goes_on_does_no_harm() {
+        let mut progress = Progress::new(16);
+        progress.advance(stream(1), 0, 20);
+        assert!(!progress.resume(stream(1), 10));
+        assert_eq!(progress.applied(stream(1)), 20);
+        assert!(progress.resume(stream(1), 30));
+        progress.advance(stream(1), 20, 35);
+        assert_eq!(progress.applied(stream(1)), 35);
+    }
+
+    #[test]
+    fn streams_of_two_epochs_are_two_streams_and_only_the_newest_few_are_kept() {
+        let mut progress = Progress::new(16);
+        for epoch in 1..=5 {
+            progress.advance(stream(epoch), 0, epoch);
+        }
+        assert!(!progress.knows(stream(1)));
+        assert_eq!(progress.applied(stream(5)), 5);
+        let peer = ProgressVector(vec![(stream(1), 9), (stream(2), 9)]);
+        let behind: Vec<_> = progress.behind(&peer).collect();
+        assert_eq!(
+            behind,
+            vec![(stream(2), 9)],
+            "a forgotten epoch is not fetched again"
+        );
+    }
+
+    #[test]
+    fn the_vector_carries_the_own_stream_and_what_was_applied_in_order() {
+        let mut progress = Progress::new(16);
+        progress.advance(stream(1), 0, 3);
+        progress.resume(stream(2), 10);
+        let vector = progress.vector(OWN, 42);
+        assert_eq!(vector.0, vec![(OWN, 42), (stream(1), 3)]);
+    }
+}
