@@ -10,6 +10,8 @@
     reason = "the table on stdout is what the program is for"
 )]
 
+mod belady;
+mod caches;
 mod cluster;
 mod cpu;
 mod hit_ratio;

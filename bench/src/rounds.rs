@@ -66,6 +66,14 @@ pub(crate) struct Pairs {
 }
 
 impl Pairs {
+    /// A single round, for figures that every run gives alike.
+    pub(crate) fn of(ours: f64, peer: f64) -> Self {
+        Self {
+            ours: vec![ours],
+            peer: vec![peer],
+        }
+    }
+
     /// Adds one round.
     pub(crate) fn push(&mut self, ours: f64, peer: f64) {
         self.ours.push(ours);
