@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use shutdown::StopSignals;
+
 use crate::dev::{self, DevArgs};
 use crate::failure::{EXIT_MISUSE, Failure};
 
@@ -162,7 +164,7 @@ fn usage(error: &clap::Error) -> ExitCode {
 }
 
 /// A runtime for the commands that need the network.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("nearcache")

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::shutdown::StopSignals;
-use super::{ServeArgs, check, runtime};
+use super::{ServeArgs, StopSignals, check, runtime};
 use crate::failure::Failure;
 use crate::http::Addresses;
 use crate::logging;

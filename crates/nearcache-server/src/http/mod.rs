@@ -15,6 +15,7 @@ mod body;
 mod connection;
 mod describe;
 mod entries;
+pub(crate) mod figures;
 mod framing;
 mod group;
 mod lifetime;

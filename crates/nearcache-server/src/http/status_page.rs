@@ -8,6 +8,7 @@ use std::fmt::Write;
 use http::{HeaderValue, Response, header};
 
 use super::describe::{self, CacheDocument, MemberDocument};
+use super::figures::{grouped, rounded_size};
 use super::{Body, Context};
 use crate::config::units;
 
@@ -152,31 +153,6 @@ fn percent(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole as f64
 }
 
-/// A number with its digits in groups of three.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A size to three digits or so: `12.3 MiB`.
-#[expect(clippy::cast_precision_loss, reason = "shown with one decimal")]
-pub(crate) fn rounded_size(bytes: u64) -> String {
-    let (scale, unit) = match bytes {
-        0..1_024 => return format!("{bytes} B"),
-        1_024..1_048_576 => (1_u64 << 10, "KiB"),
-        1_048_576..1_073_741_824 => (1 << 20, "MiB"),
-        _ => (1 << 30, "GiB"),
-    };
-    format!("{:.1} {unit}", bytes as f64 / scale as f64)
-}
-
 fn uptime(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -199,12 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_readable() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1_234_567), "1,234,567");
-        assert_eq!(rounded_size(1_023), "1023 B");
-        assert_eq!(rounded_size(12_900_000), "12.3 MiB");
+    fn uptime_is_readable() {
         assert_eq!(uptime(119), "119 s");
         assert_eq!(uptime(7_200), "2 h");
     }
