@@ -1,0 +1,67 @@
+//! R1: once it is quiet, all live nodes hold the same.
+//!
+//! Compared key by key: what is served (version, value, expiry, tags), and for what is not, the version
+//! that keeps older ones out. An entry whose time is up just now may be gone on one node already and not
+//! yet on another: their clocks differ.
+
+use nearcache_protocol::payload::Payload as _;
+use nearcache_store::{Known, Version};
+
+use crate::node::Node;
+use crate::plan::{KEYS, key};
+
+/// How far apart clocks may be, in milliseconds, with some reserve.
+const CLOCKS_APART_MS: u64 = 400;
+
+/// What a node holds under a key, as far as nodes must agree on it.
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    version: Version,
+    /// Value, deadline and tags of what is served.
+    served: Option<(Vec<u8>, u64, Vec<Vec<u8>>)>,
+    /// Whether the entry's time is up about now, so that it may be served or not.
+    fading: bool,
+}
+
+/// The first difference between two of the nodes, in words.
+pub(crate) fn difference(nodes: &[(usize, &Node)]) -> Option<String> {
+    for number in 0..KEYS {
+        let key = key(number);
+        let held = nodes.iter().map(|(host, node)| (*host, held(node, &key)));
+        let held: Vec<(usize, Held)> = held.collect();
+        for pair in held.windows(2) {
+            let [(a, left), (b, right)] = pair else {
+                continue;
+            };
+            let fading = left.fading || right.fading;
+            let same_served = left.served == right.served || fading;
+            if left.version != right.version || !same_served {
+                let name = String::from_utf8_lossy(&key);
+                return Some(format!("{name}: n{a} holds {left:?}, n{b} holds {right:?}"));
+            }
+        }
+    }
+    None
+}
+
+fn held(node: &Node, key: &[u8]) -> Held {
+    let now_ms = node.store.clock().now_ms();
+    match node.store.known(key) {
+        Known::Live(entry) => {
+            let tags = entry.tags().iter().map(<[u8]>::to_vec).collect();
+            let deadline_ms = entry.expiry().as_millis();
+            let served = (entry.value().bytes().to_vec(), deadline_ms, tags);
+            let fading = deadline_ms < now_ms + CLOCKS_APART_MS;
+            Held {
+                version: entry.version(),
+                served: Some(served),
+                fading,
+            }
+        }
+        known => Held {
+            version: known.version(),
+            served: None,
+            fading: false,
+        },
+    }
+}

@@ -1,0 +1,68 @@
+//! The checkers, one file for each rule.
+//!
+//! After every event a node's new changes are shown to the checkers of what must hold at all times
+//! ([`monotone`]); at the end of a run come those of what must hold once it is quiet ([`convergence`],
+//! [`resurrection`]) and of the merge itself ([`algebra`]).
+
+pub(crate) mod algebra;
+pub(crate) mod convergence;
+pub(crate) mod monotone;
+pub(crate) mod resurrection;
+
+use nearcache_store::{Scope, Version};
+
+use crate::node::{Heard, Node};
+
+/// A broken rule and what was seen.
+pub(crate) type Broken = (&'static str, String);
+
+/// What the checkers remember of a run.
+#[derive(Debug)]
+pub(crate) struct Checkers {
+    monotone: Vec<monotone::Monotone>,
+    pub(crate) algebra: algebra::Log,
+}
+
+impl Checkers {
+    pub(crate) fn new(hosts: usize) -> Self {
+        let monotone = (0..hosts).map(|_| monotone::Monotone::default()).collect();
+        Self {
+            monotone,
+            algebra: algebra::Log::default(),
+        }
+    }
+
+    /// The host's node is gone, and with it what only it knew.
+    pub(crate) fn forget(&mut self, host: usize) {
+        self.monotone[host] = monotone::Monotone::default();
+    }
+
+    /// A group invalidation was applied on the host.
+    pub(crate) fn invalidated(&mut self, host: usize, scope: &Scope, version: Version) {
+        self.monotone[host].invalidated(scope, version);
+        self.algebra.floor(scope, version);
+    }
+
+    /// Something happened on the host's node, and changed this in its store.
+    pub(crate) fn observe(
+        &mut self,
+        host: usize,
+        node: &Node,
+        heard: Vec<Heard>,
+    ) -> Result<(), Broken> {
+        self.monotone[host].observe(host, node, &heard)?;
+        for change in heard {
+            self.algebra.change(change);
+        }
+        Ok(())
+    }
+
+    /// The newest version of a key that any of these hosts has applied in its present life.
+    pub(crate) fn newest(&self, hosts: impl IntoIterator<Item = usize>, key: &[u8]) -> Version {
+        let hosts = hosts.into_iter();
+        hosts
+            .map(|host| self.monotone[host].newest(key))
+            .max()
+            .unwrap_or(Version::ZERO)
+    }
+}

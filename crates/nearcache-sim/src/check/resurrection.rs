@@ -1,0 +1,28 @@
+//! R3 and the spreading of what survivors have: in the end nothing older is served than any living node
+//! has ever held.
+//!
+//! A removal that any survivor has applied therefore stays a removal, also on nodes that were away or
+//! started again, and an update that any survivor has applied reaches all. What only a crashed node knew
+//! may be lost.
+
+use super::Checkers;
+use crate::node::Node;
+use crate::plan::{KEYS, key};
+
+/// The first key that went back in time, in words.
+pub(crate) fn resurrected(checkers: &Checkers, nodes: &[(usize, &Node)]) -> Option<String> {
+    for number in 0..KEYS {
+        let key = key(number);
+        let newest = checkers.newest(nodes.iter().map(|(host, _)| *host), &key);
+        for (host, node) in nodes {
+            let served = node.store.peek(&key).map(|entry| entry.version());
+            if let Some(served) = served.filter(|served| *served < newest) {
+                let name = String::from_utf8_lossy(&key);
+                return Some(format!(
+                    "{name}: n{host} serves {served:?}, a survivor had {newest:?}"
+                ));
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,281 @@
+//! A simulated cluster: hosts, network and the loop that moves virtual time.
+//!
+//! ```text
+//! plan ─▶ queue ─▶ event ─▶ node (membership, cache core, store) ─▶ outputs ─▶ network ─▶ queue
+//!                              └▶ checkers, after every event          └ delay, loss, cuts
+//! ```
+//!
+//! Everything follows from the plan and one random generator, on one thread. The parts: [`connect`] opens
+//! and breaks sessions, [`carry`] moves messages, [`operate`] lets nodes write, [`strike`] injects faults,
+//! [`observe`] shows the checkers what changed.
+
+mod carry;
+mod connect;
+mod observe;
+mod operate;
+mod strike;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_protocol::lane::Lane;
+use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::time::Time;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::bug::Bug;
+use crate::check::Checkers;
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::queue::Queue;
+use crate::session::Session;
+use crate::sometimes::Sometimes;
+use crate::trace::Trace;
+use crate::violation::Violation;
+
+/// Something that happens at an instant.
+pub(crate) enum Event {
+    /// A node starts on the host.
+    Start { host: usize },
+    /// A node's timers are due.
+    Wake { host: usize, life: u32 },
+    /// A node looks for others at the addresses it was configured with.
+    Seek { host: usize, life: u32 },
+    /// The operation of this number is asked for.
+    Operate(usize),
+    /// The fault of this number strikes.
+    Strike(usize),
+    /// The cut of this number ends.
+    Mend(usize),
+    /// All faults end.
+    Heal,
+    /// The network tries to open a session.
+    Connect { session: usize, attempt: u32 },
+    /// A message arrives at an end of a session.
+    Arrive {
+        session: usize,
+        end: usize,
+        lane: Lane,
+        bytes: Bytes,
+        fate: Fate,
+    },
+    /// The other side's reset arrives at an end of a session.
+    Reset { session: usize, end: usize },
+    /// A session's ends look whether the other is still heard.
+    Watch { session: usize },
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Delivered,
+    Lost,
+    /// Delivered once more.
+    Again,
+}
+
+/// A machine of the data centre, with a node on it or not.
+pub(crate) struct Host {
+    pub(crate) node: Option<Node>,
+    /// Counts the starts: what was meant for a former one is void.
+    pub(crate) life: u32,
+    pub(crate) paused_until: Time,
+}
+
+/// The whole of a run.
+pub(crate) struct Cluster {
+    pub(crate) plan: Plan,
+    pub(crate) bug: Option<Bug>,
+    pub(crate) now: Time,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) rng: StdRng,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) sessions: Vec<Session>,
+    /// How many cuts lie on the link from one host to another.
+    pub(crate) cuts: Vec<Vec<u32>>,
+    pub(crate) healed: bool,
+    pub(crate) checkers: Checkers,
+    pub(crate) sometimes: Sometimes,
+    pub(crate) trace: Trace,
+    pub(crate) succeeded: usize,
+}
+
+impl Cluster {
+    /// A cluster whose nodes are about to start.
+    pub(crate) fn new(plan: Plan, bug: Option<Bug>, told: bool) -> Self {
+        let mut queue = Queue::new();
+        let nodes = plan.nodes;
+        for host in 0..nodes {
+            queue.schedule(Time::from_millis(host as u64 * 20), Event::Start { host });
+        }
+        for (n, (at, ..)) in plan.operations.iter().enumerate() {
+            queue.schedule(*at, Event::Operate(n));
+        }
+        for (n, (at, _)) in plan.faults.iter().enumerate() {
+            queue.schedule(*at, Event::Strike(n));
+        }
+        queue.schedule(plan.heal, Event::Heal);
+        let host = |_| Host {
+            node: None,
+            life: 0,
+            paused_until: Time::ZERO,
+        };
+        Self {
+            rng: StdRng::seed_from_u64(plan.seed.wrapping_add(1)),
+            plan,
+            bug,
+            now: Time::ZERO,
+            queue,
+            hosts: (0..nodes).map(host).collect(),
+            sessions: Vec::new(),
+            cuts: vec![vec![0; nodes]; nodes],
+            healed: false,
+            checkers: Checkers::new(nodes),
+            sometimes: Sometimes::default(),
+            trace: Trace::new(told),
+            succeeded: 0,
+        }
+    }
+
+    /// Lets everything happen up to `end`.
+    ///
+    /// # Errors
+    ///
+    /// The first [`Violation`].
+    pub(crate) fn run_until(&mut self, end: Time) -> Result<(), Violation> {
+        while self.queue.next_at().is_some_and(|at| at <= end) {
+            let Some((at, event)) = self.queue.pop() else {
+                break;
+            };
+            self.now = at;
+            if let Some(until) = self.held_back(&event) {
+                self.queue.schedule(until, event);
+                continue;
+            }
+            self.happen(event)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// Until when the event waits, because the host that it concerns does not run.
+    fn held_back(&self, event: &Event) -> Option<Time> {
+        let host = match event {
+            Event::Wake { host, .. } | Event::Seek { host, .. } => *host,
+            Event::Operate(n) => self.operator(*n)?,
+            Event::Arrive { session, end, .. } | Event::Reset { session, end } => {
+                self.sessions[*session].ends[*end].host
+            }
+            Event::Start { .. }
+            | Event::Strike(_)
+            | Event::Mend(_)
+            | Event::Heal
+            | Event::Connect { .. }
+            | Event::Watch { .. } => return None,
+        };
+        let until = self.hosts[host].paused_until;
+        (until > self.now && self.hosts[host].node.is_some()).then_some(until)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Start { host } => self.start(host),
+            Event::Wake { host, life } => self.wake(host, life)?,
+            Event::Seek { host, life } => self.seek(host, life),
+            Event::Operate(n) => self.operate(n)?,
+            Event::Strike(n) => self.strike(n),
+            Event::Mend(n) => self.mend(n),
+            Event::Heal => self.heal(),
+            Event::Connect { session, attempt } => self.connect(session, attempt),
+            Event::Arrive {
+                session,
+                end,
+                lane,
+                bytes,
+                fate,
+            } => {
+                self.arrive(session, end, lane, bytes, fate)?;
+            }
+            Event::Reset { session, end } => self.reset(session, end)?,
+            Event::Watch { session } => self.watch(session)?,
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, host: usize) {
+        let again = self.hosts[host].life > 0;
+        self.hosts[host].life += 1;
+        self.hosts[host].paused_until = Time::ZERO;
+        self.hosts[host].node = Node::start(host, self.now, &self.plan, self.bug);
+        self.checkers.forget(host);
+        let life = self.hosts[host].life;
+        self.trace.step(self.now, &[1, host as u64], || {
+            format!("n{host} starts{}", if again { " again, empty" } else { "" })
+        });
+        if again {
+            self.sometimes.reach(crate::sometimes::Place::Restart);
+        }
+        self.queue.schedule(self.now, Event::Seek { host, life });
+        self.reschedule(host);
+    }
+
+    fn wake(&mut self, host: usize, life: u32) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.alive(host, life) else {
+            return Ok(());
+        };
+        if node.wake_at != now && node.next_wake() > now {
+            return Ok(());
+        }
+        node.wake_at = Time::MAX;
+        let own = node.time(now);
+        node.tick_store(own);
+        let (mut membership, mut cache) = (Vec::new(), Vec::new());
+        if node.membership.next_tick() <= own {
+            node.membership.tick(own, &mut membership);
+        }
+        if node.core.next_tick() <= own {
+            node.core.tick(own, &mut cache);
+        }
+        self.carry_membership(host, membership);
+        self.carry_cache(host, cache)?;
+        self.settle(host)
+    }
+
+    /// After anything that happened on a host: shows the checkers what changed, sets the next wake-up.
+    pub(crate) fn settle(&mut self, host: usize) -> Result<(), Violation> {
+        self.observe(host)?;
+        self.reschedule(host);
+        Ok(())
+    }
+
+    fn reschedule(&mut self, host: usize) {
+        let (now, life) = (self.now, self.hosts[host].life);
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return;
+        };
+        // A timer that is due but not taken yet must not stop virtual time.
+        let at = node.next_wake().max(now + Duration::from_micros(10));
+        if at < node.wake_at {
+            node.wake_at = at;
+            self.queue.schedule(at, Event::Wake { host, life });
+        }
+    }
+
+    /// The node on the host, if it is still the same start.
+    pub(crate) fn alive(&mut self, host: usize, life: u32) -> Option<&mut Node> {
+        let host = &mut self.hosts[host];
+        host.node.as_mut().filter(|_| host.life == life)
+    }
+
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts[from][to] > 0
+    }
+
+    /// The nodes that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
+        let hosts = self.hosts.iter().enumerate();
+        hosts.filter_map(|(host, state)| Some((host, state.node.as_ref()?)))
+    }
+}

@@ -1,0 +1,410 @@
+//! Messages: from a machine's outputs through the wire code and the network to another machine.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use nearcache_protocol::frame::{self, Frame, FrameLimit, Kind};
+use nearcache_protocol::lane::Lane;
+use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::membership::{DownReason, MembershipMessage, MembershipOutput};
+use nearcache_protocol::message::CacheMessage;
+use nearcache_protocol::mode::{Event as CacheEvent, Output};
+use nearcache_protocol::time::Time;
+use nearcache_protocol::wire;
+use nearcache_store::NodeId;
+use rand::RngExt as _;
+
+use super::{Cluster, Event, Fate};
+use crate::node::cache_id;
+use crate::session::other;
+use crate::sometimes::Place;
+use crate::value::Value;
+use crate::violation::Violation;
+
+/// Bytes that a writer asks for at a time.
+const PULL_BYTES: usize = 1 << 10;
+
+impl Cluster {
+    /// A delay of the weather.
+    pub(super) fn delay(&mut self) -> Duration {
+        let weather = &self.plan.weather;
+        let (min, max) = (weather.delay_min, weather.delay_max);
+        // Most messages are fast: the larger the delay, the rarer.
+        let share = self.rng.random::<f64>().powi(3);
+        min + (max - min).mul_f64(if self.healed { share / 10.0 } else { share })
+    }
+
+    /// Carries out what a membership asks for.
+    pub(super) fn carry_membership(&mut self, host: usize, out: Vec<MembershipOutput>) {
+        for output in out {
+            match output {
+                MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
+                MembershipOutput::Dial(identity) => self.dial_member(host, &identity),
+                MembershipOutput::MemberUp(identity) => {
+                    self.trace
+                        .step(self.now, &[5, host as u64, identity.node.as_u64()], || {
+                            format!("n{host} sees member {identity:?}")
+                        });
+                }
+                MembershipOutput::MemberDown { identity, reason } => {
+                    self.sometimes.reach(match reason {
+                        DownReason::Failed | DownReason::Left => Place::MemberFailed,
+                        DownReason::Replaced => Place::MemberReplaced,
+                    });
+                    self.trace
+                        .step(self.now, &[6, host as u64, identity.node.as_u64()], || {
+                            format!("n{host} sees member {identity:?} gone: {reason:?}")
+                        });
+                }
+                MembershipOutput::Renewed(identity) => {
+                    self.sometimes.reach(Place::MemberRenewed);
+                    self.trace.step(self.now, &[7, host as u64], || {
+                        format!("n{host} comes back as {identity:?}")
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn send_membership(&mut self, host: usize, to: NodeId, message: &MembershipMessage) {
+        let Some((session, end)) = self.session_with(host, to) else {
+            return;
+        };
+        let mut bytes = BytesMut::new();
+        let body = message.body();
+        if frame::encode(message.kind(), 0, &body, FrameLimit::DEFAULT, &mut bytes).is_ok() {
+            self.send(session, end, Lane::Control, bytes.freeze(), false);
+        }
+    }
+
+    /// Carries out what a cache asks for.
+    pub(super) fn carry_cache(
+        &mut self,
+        host: usize,
+        out: Vec<Output<Value>>,
+    ) -> Result<(), Violation> {
+        for output in out {
+            match output {
+                Output::Send { to, message } => {
+                    if let Some((session, end)) = self.session_with(host, to) {
+                        self.send_cache(session, end, &message);
+                    }
+                }
+                Output::Transmit { peer, lane } => {
+                    if let Some((session, end)) = self.session_with(host, peer) {
+                        self.sessions[session].ends[end].lane(lane).wanted = true;
+                        self.pull(session, end, lane)?;
+                    }
+                }
+                Output::Done { waiter, result } => self.done(host, waiter, result)?,
+                Output::Ready => {
+                    self.trace
+                        .step(self.now, &[8, host as u64], || format!("n{host} is ready"));
+                }
+                Output::Event(event) => self.note_event(host, &event),
+            }
+        }
+        Ok(())
+    }
+
+    fn note_event(&mut self, host: usize, event: &CacheEvent) {
+        match event {
+            CacheEvent::Gap { .. } => self.sometimes.reach(Place::Gap),
+            CacheEvent::TransferDone { .. } => self.sometimes.reach(Place::Transfer),
+            CacheEvent::TransferCut { .. } => self.sometimes.reach(Place::TransferCut),
+            CacheEvent::Invalidated { scope, version } => {
+                self.sometimes.reach(Place::RemoteInvalidation);
+                self.checkers.invalidated(host, scope, *version);
+            }
+            _ => {}
+        }
+        self.trace.step(self.now, &[9, host as u64], || {
+            format!("n{host}: {event:?}")
+        });
+    }
+
+    /// The writer of a lane takes what there is, as long as the lane has room.
+    pub(super) fn pull(&mut self, session: usize, end: usize, lane: Lane) -> Result<(), Violation> {
+        let window = self.plan.weather.window;
+        let (host, _) = self.hosts_of(session, end);
+        loop {
+            let side = &mut self.sessions[session].ends[end];
+            let life = side.life;
+            let Some(peer) = side.peer.as_ref().map(|peer| peer.node) else {
+                return Ok(());
+            };
+            let outgoing = side.lane(lane);
+            if !outgoing.wanted || outgoing.in_flight >= window {
+                return Ok(());
+            }
+            let now = self.now;
+            let Some(node) = self.alive(host, life) else {
+                return Ok(());
+            };
+            if node.sessions.get(&peer) != Some(&session) {
+                return Ok(());
+            }
+            let (own, mut out) = (node.time(now), Vec::new());
+            match node
+                .core
+                .poll_transmit(own, peer, lane, PULL_BYTES, &mut out)
+            {
+                Some(message) => self.send_cache(session, end, &message),
+                None => self.sessions[session].ends[end].lane(lane).wanted = false,
+            }
+            self.carry_cache(host, out)?;
+        }
+    }
+
+    fn send_cache(&mut self, session: usize, end: usize, message: &CacheMessage<Value>) {
+        let lane = message.lane();
+        if let CacheMessage::Subscribed { after, .. } = message
+            && self
+                .asked_for(session, end)
+                .is_some_and(|asked| asked < *after)
+        {
+            self.sometimes.reach(Place::Gone);
+        }
+        if matches!(message, CacheMessage::Subscribe { after: Some(_), .. }) {
+            self.sometimes.reach(Place::Replay);
+        }
+        if let CacheMessage::Subscribe {
+            after: Some(after), ..
+        } = message
+        {
+            self.sessions[session].ends[end].asked = Some(*after);
+        }
+        let mut bytes = BytesMut::new();
+        if wire::encode(cache_id(), message, FrameLimit::DEFAULT, &mut bytes).is_ok() {
+            let (from, to) = self.hosts_of(session, end);
+            self.trace
+                .step(self.now, &[10, from as u64, to as u64], || {
+                    format!("n{from} → n{to} {}", message.name())
+                });
+            self.send(session, end, lane, bytes.freeze(), true);
+        }
+    }
+
+    /// From which number the other side asked to be sent updates.
+    fn asked_for(&self, session: usize, end: usize) -> Option<u64> {
+        self.sessions[session].ends[other(end)].asked
+    }
+
+    /// The session with a peer, and which end of it is the host's.
+    fn session_with(&self, host: usize, peer: NodeId) -> Option<(usize, usize)> {
+        let session = *self.hosts[host].node.as_ref()?.sessions.get(&peer)?;
+        let end = usize::from(self.sessions[session].ends[1].host == host);
+        Some((session, end))
+    }
+
+    /// Puts bytes on a lane. Those of a cache may go astray in chaotic weather; all others arrive in order.
+    pub(super) fn send(
+        &mut self,
+        session: usize,
+        end: usize,
+        lane: Lane,
+        bytes: Bytes,
+        astray: bool,
+    ) {
+        let mut at = self.now + self.delay();
+        let mut fate = Fate::Delivered;
+        self.trace.bytes(&bytes);
+        let chaos = self.plan.weather.chaos.filter(|_| astray && !self.healed);
+        let in_order = chaos.is_none_or(|chaos| !self.rng.random_bool(chaos.reorder));
+        if let Some(chaos) = chaos {
+            if self.rng.random_bool(chaos.loss) {
+                self.sometimes.reach(Place::Loss);
+                fate = Fate::Lost;
+            } else if self.rng.random_bool(chaos.duplicate) {
+                self.sometimes.reach(Place::Duplicate);
+                let (later, fate) = (at + self.delay() + self.delay(), Fate::Again);
+                let (end, bytes) = (other(end), bytes.clone());
+                self.queue.schedule(
+                    later,
+                    Event::Arrive {
+                        session,
+                        end,
+                        lane,
+                        bytes,
+                        fate,
+                    },
+                );
+            }
+        }
+        let outgoing = self.sessions[session].ends[end].lane(lane);
+        outgoing.in_flight += 1;
+        if in_order {
+            at = at.max(outgoing.last_arrival + Duration::from_nanos(1));
+            outgoing.last_arrival = at;
+        } else {
+            if at < outgoing.last_arrival {
+                self.sometimes.reach(Place::Reorder);
+            }
+            at += self
+                .plan
+                .weather
+                .delay_max
+                .mul_f64(self.rng.random::<f64>());
+        }
+        self.queue.schedule(
+            at,
+            Event::Arrive {
+                session,
+                end: other(end),
+                lane,
+                bytes,
+                fate,
+            },
+        );
+    }
+
+    /// Bytes arrive at an end of a session, or would have.
+    pub(super) fn arrive(
+        &mut self,
+        session: usize,
+        end: usize,
+        lane: Lane,
+        bytes: Bytes,
+        fate: Fate,
+    ) -> Result<(), Violation> {
+        let (to, from) = self.hosts_of(session, end);
+        if self.is_cut(from, to) {
+            self.stall(session, other(end), lane, bytes, fate);
+            return Ok(());
+        }
+        self.trace
+            .step(self.now, &[11, from as u64, to as u64, lane as u64], || {
+                format!(
+                    "n{to} gets {} bytes of n{from} on {lane:?}: {fate:?}",
+                    bytes.len()
+                )
+            });
+        if fate != Fate::Again {
+            let outgoing = self.sessions[session].ends[other(end)].lane(lane);
+            outgoing.in_flight = outgoing.in_flight.saturating_sub(1);
+            if self.sessions[session].ends[other(end)].stands {
+                self.pull(session, other(end), lane)?;
+            }
+        }
+        let side = &mut self.sessions[session].ends[end];
+        if !side.open {
+            // A host that knows nothing of the connection resets it.
+            if self.hosts[to].node.is_some() && self.sessions[session].ends[other(end)].open {
+                let at = self.now + self.delay();
+                self.queue.schedule(
+                    at,
+                    Event::Reset {
+                        session,
+                        end: other(end),
+                    },
+                );
+            }
+            return Ok(());
+        }
+        if fate == Fate::Lost {
+            return Ok(());
+        }
+        side.heard_at = self.now;
+        side.decoders[lane as usize].extend(&bytes);
+        while let Ok(Some(frame)) =
+            self.sessions[session].ends[end].decoders[lane as usize].next_frame()
+        {
+            self.take_frame(session, end, lane, frame)?;
+        }
+        Ok(())
+    }
+
+    /// A message runs into a cut: TCP sends it again later, chaos loses it.
+    fn stall(&mut self, session: usize, sender: usize, lane: Lane, bytes: Bytes, fate: Fate) {
+        let side = &mut self.sessions[session].ends[sender];
+        if fate == Fate::Delivered {
+            side.stalled.push_back((lane, bytes));
+        } else if fate == Fate::Lost {
+            let outgoing = side.lane(lane);
+            outgoing.in_flight = outgoing.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// The link works again: what was stalled is sent again, in order.
+    pub(super) fn retransmit(&mut self, from: usize, to: usize) {
+        for session in 0..self.sessions.len() {
+            for end in [0, 1] {
+                if self.hosts_of(session, end) != (from, to) {
+                    continue;
+                }
+                let stalled = std::mem::take(&mut self.sessions[session].ends[end].stalled);
+                let mut at = self.now + self.delay() + Duration::from_millis(50);
+                for (lane, bytes) in stalled {
+                    at += Duration::from_nanos(1);
+                    let outgoing = self.sessions[session].ends[end].lane(lane);
+                    outgoing.last_arrival = outgoing.last_arrival.max(at);
+                    let (end, fate) = (other(end), Fate::Delivered);
+                    self.queue.schedule(
+                        at,
+                        Event::Arrive {
+                            session,
+                            end,
+                            lane,
+                            bytes,
+                            fate,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// A whole frame is there: gives it to whom it belongs.
+    pub(super) fn take_frame(
+        &mut self,
+        session: usize,
+        end: usize,
+        lane: Lane,
+        frame: Frame,
+    ) -> Result<(), Violation> {
+        if matches!(frame.kind, Kind::HELLO | Kind::WELCOME | Kind::REFUSED) {
+            return self.shake_hands(session, end, lane, &frame);
+        }
+        let now = self.now;
+        let side = &mut self.sessions[session].ends[end];
+        if !side.stands {
+            side.early.push((lane, frame));
+            return Ok(());
+        }
+        let (host, life) = (side.host, side.life);
+        let Some(from) = side.peer.as_ref().map(|peer| peer.node) else {
+            return Ok(());
+        };
+        let Some(node) = self.alive(host, life) else {
+            return Ok(());
+        };
+        let own = node.time(now);
+        let (mut membership, mut cache) = (Vec::new(), Vec::new());
+        let understood = match MembershipMessage::decode(frame.kind, &frame.body) {
+            Ok(Some(message)) => node
+                .membership
+                .handle(own, from, &message, &mut membership)
+                .is_ok(),
+            Ok(None) => match wire::decode::<Value>(&frame) {
+                Ok(message) => {
+                    node.core.handle(own, from, message, &mut cache);
+                    true
+                }
+                Err(_) => false,
+            },
+            Err(_) => false,
+        };
+        if !understood {
+            return Err(self.violation("wire", format!("n{host} cannot read frame {frame:?}")));
+        }
+        self.carry_membership(host, membership);
+        self.carry_cache(host, cache)?;
+        self.settle(host)
+    }
+
+    pub(super) fn violation(&self, rule: &'static str, what: String) -> Violation {
+        let at: Time = self.now;
+        Violation { rule, at, what }
+    }
+}

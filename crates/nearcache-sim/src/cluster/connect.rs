@@ -1,0 +1,368 @@
+//! Sessions: how they are opened, when they break.
+//!
+//! A session is opened like a TCP connection (one retransmission of the first packet, 2 s in all), runs
+//! the shipped handshake on each lane, stands once all three are through, and breaks when the other side
+//! resets it or was not heard for 3 s.
+
+use std::time::Duration;
+
+use nearcache_protocol::frame::{Frame, FrameDecoder, Kind};
+use nearcache_protocol::handshake::{self, Handshake, SessionToken};
+use nearcache_protocol::identity::Identity;
+use nearcache_protocol::lane::Lane;
+use nearcache_store::{NodeId, Timestamp};
+
+use super::{Cluster, Event};
+use crate::node::{Node, address, node_id};
+use crate::session::{End, Session, other};
+use crate::sometimes::Place;
+use crate::violation::Violation;
+
+/// How long the other side may be silent.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How often a session's ends look.
+const WATCH_PERIOD: Duration = Duration::from_millis(250);
+/// How long the handshakes may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// After how long TCP sends its first packet again.
+const RETRANSMISSION: Duration = Duration::from_secs(1);
+/// How often a node without sessions asks at the addresses it was configured with.
+const SEEK_PERIOD: Duration = Duration::from_millis(500);
+
+impl Cluster {
+    /// A node without sessions dials everybody it was configured with.
+    pub(super) fn seek(&mut self, host: usize, life: u32) {
+        let Some(node) = self.alive(host, life) else {
+            return;
+        };
+        if node.sessions.is_empty() {
+            for to in 0..self.hosts.len() {
+                self.dial(host, to);
+            }
+        }
+        self.queue
+            .schedule(self.now + SEEK_PERIOD, Event::Seek { host, life });
+    }
+
+    /// The membership wants a session with this member.
+    pub(super) fn dial_member(&mut self, host: usize, identity: &Identity) {
+        let to = (0..self.hosts.len()).find(|to| address(*to) == identity.address);
+        if let Some(to) = to {
+            self.dial(host, to);
+        }
+    }
+
+    fn dial(&mut self, host: usize, to: usize) {
+        let (now, session) = (self.now, self.sessions.len());
+        let (life, to_life) = (self.hosts[host].life, self.hosts[to].life);
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return;
+        };
+        let known = node.sessions.contains_key(&node_id(to))
+            || node.dialling.contains_key(&to)
+            || node.accepting.contains_key(&to);
+        if host == to || known {
+            return;
+        }
+        node.dialling.insert(to, session);
+        let mut ends = [End::new(host, life, now), End::new(to, to_life, now)];
+        ends[0].open = true;
+        self.sessions.push(Session { ends, opened: now });
+        let at = now + self.delay() + self.delay();
+        self.queue.schedule(
+            at,
+            Event::Connect {
+                session,
+                attempt: 0,
+            },
+        );
+    }
+
+    pub(super) fn connect(&mut self, session: usize, attempt: u32) {
+        let [dialler, acceptor] = &self.sessions[session].ends;
+        let (host, life, to) = (dialler.host, dialler.life, acceptor.host);
+        if !dialler.open {
+            return;
+        }
+        if self.is_cut(host, to) || self.is_cut(to, host) {
+            if attempt == 0 {
+                let at = self.now + RETRANSMISSION;
+                self.queue.schedule(
+                    at,
+                    Event::Connect {
+                        session,
+                        attempt: 1,
+                    },
+                );
+            } else {
+                self.abandon(session);
+            }
+            return;
+        }
+        if self.hosts[to].node.is_none() {
+            self.abandon(session);
+            return;
+        }
+        let token = SessionToken(session as u64);
+        let now = self.now;
+        let Some(node) = self.alive(host, life) else {
+            return;
+        };
+        let (local, stamp) = (node.local(), stamp(node, now));
+        let to_life = self.hosts[to].life;
+        self.sessions[session].ends[1].life = to_life;
+        self.sessions[session].ends[1].open = true;
+        for lane in Lane::ALL {
+            let (handshake, hello) = Handshake::dial(local.clone(), lane, token, stamp);
+            self.sessions[session].ends[0].handshakes[lane as usize] = Some(handshake);
+            self.send(session, 0, lane, hello, false);
+        }
+        self.queue
+            .schedule(now + WATCH_PERIOD, Event::Watch { session });
+    }
+
+    /// Gives up an attempt to open a session, on the dialling side.
+    fn abandon(&mut self, session: usize) {
+        let [dialler, acceptor] = &mut self.sessions[session].ends;
+        dialler.open = false;
+        let (host, life, to) = (dialler.host, dialler.life, acceptor.host);
+        if let Some(node) = self.alive(host, life)
+            && node.dialling.get(&to) == Some(&session)
+        {
+            node.dialling.remove(&to);
+        }
+    }
+
+    /// Takes a frame of a handshake at an end of a session.
+    pub(super) fn shake_hands(
+        &mut self,
+        session: usize,
+        end: usize,
+        lane: Lane,
+        frame: &Frame,
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        let (host, life) = (
+            self.sessions[session].ends[end].host,
+            self.hosts_life(session, end),
+        );
+        let Some(node) = self.alive(host, life) else {
+            return Ok(());
+        };
+        let stamp = stamp(node, now);
+        let result = if frame.kind == Kind::HELLO {
+            let accepted = handshake::accept(&node.local(), &node.membership, stamp, frame);
+            accepted.map(|accepted| (accepted.peer, Some(accepted.welcome)))
+        } else {
+            let Some(handshake) = self.sessions[session].ends[end].handshakes[lane as usize].take()
+            else {
+                return Ok(());
+            };
+            let Some(node) = self.alive(host, life) else {
+                return Ok(());
+            };
+            handshake
+                .complete(&node.membership, stamp, frame)
+                .map(|peer| (peer, None))
+        };
+        let (peer, welcome) = match result {
+            Ok(through) => through,
+            Err(refusal) => {
+                self.trace.step(now, &[2, host as u64], || {
+                    format!("n{host} refuses: {refusal}")
+                });
+                if frame.kind == Kind::HELLO {
+                    self.send(session, end, lane, refusal.frame(), false);
+                }
+                return self.close(session, end, true);
+            }
+        };
+        let first = self.sessions[session].ends[end].peer.is_none();
+        if end == 1 && first && !self.wins_crossing(session, peer.identity.node)? {
+            return self.close(session, end, true);
+        }
+        if let Some(welcome) = welcome {
+            self.send(session, end, lane, welcome, false);
+        }
+        let side = &mut self.sessions[session].ends[end];
+        side.lanes_up += 1;
+        side.peer = Some(peer.identity);
+        if side.lanes_up == Lane::ALL.len() {
+            self.stand(session, end)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn hosts_life(&self, session: usize, end: usize) -> u32 {
+        self.sessions[session].ends[end].life
+    }
+
+    /// Of two sessions that two nodes open to each other at once, the accepting side keeps one.
+    fn wins_crossing(&mut self, session: usize, dialler: NodeId) -> Result<bool, Violation> {
+        let [theirs, ours] = &self.sessions[session].ends;
+        let (host, life, from) = (ours.host, ours.life, theirs.host);
+        let Some(node) = self.alive(host, life) else {
+            return Ok(false);
+        };
+        let (id, crossing) = (node.id, node.dialling.get(&from).copied());
+        let former = node.sessions.get(&dialler).copied();
+        if let Some(crossing) = crossing {
+            self.sometimes.reach(Place::CrossedConnections);
+            if !handshake::stays_when_crossed(dialler, id) {
+                return Ok(false);
+            }
+            self.close(crossing, 0, true)?;
+        }
+        if let Some(former) = former {
+            // The other side would not dial if it still had the former session.
+            let end = usize::from(self.sessions[former].ends[1].host == host);
+            self.close(former, end, true)?;
+        }
+        if let Some(node) = self.alive(host, life) {
+            // Until it stands: a second session with the same peer must not be dialled meanwhile.
+            node.accepting.insert(from, session);
+        }
+        Ok(true)
+    }
+
+    /// All three lanes are through at this end: the session stands.
+    fn stand(&mut self, session: usize, end: usize) -> Result<(), Violation> {
+        let now = self.now;
+        let to = self.sessions[session].ends[other(end)].host;
+        let side = &mut self.sessions[session].ends[end];
+        side.stands = true;
+        side.heard_at = now;
+        let (host, life, early) = (side.host, side.life, std::mem::take(&mut side.early));
+        let Some(peer) = side.peer.clone() else {
+            return Ok(());
+        };
+        let Some(node) = self.alive(host, life) else {
+            return Ok(());
+        };
+        node.dialling.remove(&to);
+        node.accepting.remove(&to);
+        let former = node
+            .sessions
+            .insert(peer.node, session)
+            .filter(|former| *former != session);
+        if let Some(former) = former {
+            let end = usize::from(self.sessions[former].ends[1].host == host);
+            self.close(former, end, true)?;
+            if let Some(node) = self.alive(host, life) {
+                node.sessions.insert(peer.node, session);
+            }
+        }
+        let Some(node) = self.alive(host, life) else {
+            return Ok(());
+        };
+        let own = node.time(now);
+        let (mut membership, mut cache) = (Vec::new(), Vec::new());
+        let epoch = node.epochs.insert(peer.node, peer.epoch);
+        node.membership.connected(own, &peer, &mut membership);
+        node.core.peer_up(own, peer.node, peer.epoch, &mut cache);
+        if epoch.is_some_and(|before| before < peer.epoch) {
+            self.sometimes.reach(Place::EpochChange);
+        }
+        self.trace.step(now, &[3, host as u64, to as u64], || {
+            format!("n{host} has session {session} with n{to}")
+        });
+        self.carry_membership(host, membership);
+        self.carry_cache(host, cache)?;
+        for (lane, frame) in early {
+            self.take_frame(session, end, lane, frame)?;
+        }
+        self.settle(host)
+    }
+
+    /// Closes a session at one end. The other end is told, unless the link is cut or nobody is to be told.
+    pub(super) fn close(
+        &mut self,
+        session: usize,
+        end: usize,
+        tell: bool,
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        let (from, to) = self.hosts_of(session, end);
+        let delay = self.delay();
+        let cut = self.is_cut(from, to);
+        let side = &mut self.sessions[session].ends[end];
+        if !std::mem::replace(&mut side.open, false) {
+            return Ok(());
+        }
+        let (life, stood) = (side.life, std::mem::replace(&mut side.stands, false));
+        side.early.clear();
+        side.decoders
+            .fill_with(|| FrameDecoder::new(Default::default()));
+        let peer = side.peer.as_ref().map(|peer| peer.node);
+        if tell && !cut {
+            self.queue.schedule(
+                now + delay,
+                Event::Reset {
+                    session,
+                    end: other(end),
+                },
+            );
+        }
+        let Some(node) = self.alive(from, life) else {
+            return Ok(());
+        };
+        for pending in [&mut node.dialling, &mut node.accepting] {
+            if pending.get(&to) == Some(&session) {
+                pending.remove(&to);
+            }
+        }
+        let Some(peer) = peer.filter(|_| stood) else {
+            return Ok(());
+        };
+        if node.sessions.get(&peer) != Some(&session) {
+            return Ok(());
+        }
+        node.sessions.remove(&peer);
+        let own = node.time(now);
+        let (mut membership, mut cache) = (Vec::new(), Vec::new());
+        node.core.peer_down(own, peer, &mut cache);
+        node.membership.peer_lost(own, peer, &mut membership);
+        self.trace.step(now, &[4, from as u64, to as u64], || {
+            format!("n{from} loses session {session} with n{to}")
+        });
+        self.carry_membership(from, membership);
+        self.carry_cache(from, cache)?;
+        self.settle(from)
+    }
+
+    pub(super) fn hosts_of(&self, session: usize, end: usize) -> (usize, usize) {
+        let ends = &self.sessions[session].ends;
+        (ends[end].host, ends[other(end)].host)
+    }
+
+    /// A reset arrives.
+    pub(super) fn reset(&mut self, session: usize, end: usize) -> Result<(), Violation> {
+        self.close(session, end, false)
+    }
+
+    /// Both ends look whether the other is still heard.
+    pub(super) fn watch(&mut self, session: usize) -> Result<(), Violation> {
+        let (now, opened) = (self.now, self.sessions[session].opened);
+        for end in [0, 1] {
+            let side = &self.sessions[session].ends[end];
+            let paused = self.hosts[side.host].paused_until >= now;
+            let silent = side.stands && now - side.heard_at > SILENCE_MAX;
+            let stuck = !side.stands && now - opened > HANDSHAKE_MAX;
+            if side.open && !paused && (silent || stuck) {
+                self.close(session, end, true)?;
+            }
+        }
+        if self.sessions[session].ends.iter().any(|end| end.open) {
+            self.queue
+                .schedule(now + WATCH_PERIOD, Event::Watch { session });
+        }
+        Ok(())
+    }
+}
+
+/// The node's clock, for a handshake: nothing is written with it.
+fn stamp(node: &Node, now: nearcache_protocol::time::Time) -> Timestamp {
+    let physical = Timestamp::from_parts(node.clock.physical_ms(node.time(now)), 0);
+    physical.max(node.clock.last())
+}

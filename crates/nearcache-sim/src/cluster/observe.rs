@@ -1,0 +1,58 @@
+//! What the checkers see of a node after each event.
+
+use nearcache_protocol::machine::Machine as _;
+
+use super::Cluster;
+use crate::sometimes::Place;
+use crate::violation::Violation;
+
+/// By how much an answer may come after its deadline (C10).
+const LATE_MS: u64 = 100;
+
+impl Cluster {
+    pub(super) fn observe(&mut self, host: usize) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
+        let own = node.time(now);
+        let heard = node.take_heard();
+        for change in &heard {
+            self.trace.step(
+                now,
+                &[17, host as u64, change.version.time.as_u64()],
+                || format!("n{host} holds {:?} of {}", change.version, change.name()),
+            );
+        }
+        let result = self.checkers.observe(host, node, heard);
+        result.map_err(|(rule, what)| self.violation(rule, what))?;
+        let overdue = node
+            .waiting
+            .values()
+            .find(|(deadline, _)| own.as_millis() > deadline.as_millis() + LATE_MS);
+        // A node that was paused answers as soon as it runs again.
+        let rested = self.hosts[host].paused_until.as_millis() + LATE_MS < now.as_millis();
+        if let Some((deadline, awaited)) = overdue.filter(|_| rested) {
+            let what = format!("n{host} at {own:?}: {awaited:?} was due at {deadline:?}");
+            return Err(self.violation("C10", what));
+        }
+        debug_assert!(
+            node.core.next_tick().as_nanos() > 0,
+            "a machine always has a next tick"
+        );
+        Ok(())
+    }
+
+    /// Counts what the machines' own counters say was reached.
+    pub(crate) fn count_stats(&mut self) {
+        let stats: Vec<_> = self.running().map(|(_, node)| node.core.stats()).collect();
+        for stats in stats {
+            if stats.coalesced > 0 {
+                self.sometimes.reach(Place::Coalesced);
+            }
+            if stats.superseded > 0 {
+                self.sometimes.reach(Place::Superseded);
+            }
+        }
+    }
+}

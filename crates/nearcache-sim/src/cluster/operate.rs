@@ -1,0 +1,263 @@
+//! Operations: what callers do on a node, done as the library's shell does it.
+//!
+//! A write takes a stamp, merges into the store, and what the store accepts is published. A
+//! read-modify-write goes through the cache's machine to the key's home node.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_protocol::ids::WaiterId;
+use nearcache_protocol::mode::{Ack, Outcome, Output, Published};
+use nearcache_protocol::modify::{Condition, ModifyOp, NewExpiry};
+use nearcache_protocol::time::Time;
+use nearcache_store::{Change, Expiry, Merged, Scope, Tags, Version};
+
+use super::Cluster;
+use crate::node::{Awaited, Node};
+use crate::plan::{Operation, key};
+use crate::sometimes::Place;
+use crate::value::Value;
+use crate::violation::Violation;
+
+/// How long callers wait.
+const PATIENCE: Duration = Duration::from_millis(2_000);
+
+impl Cluster {
+    /// The host that does operation `n`: the planned one, or the next that runs.
+    pub(super) fn operator(&self, n: usize) -> Option<usize> {
+        let (_, planned, _) = &self.plan.operations[n];
+        let hosts = self.hosts.len();
+        let mut order = (0..hosts).map(|step| (planned + step) % hosts);
+        order.find(|host| self.hosts[*host].node.is_some())
+    }
+
+    pub(super) fn operate(&mut self, n: usize) -> Result<(), Violation> {
+        let Some(host) = self.operator(n) else {
+            return Ok(());
+        };
+        let (_, _, operation) = self.plan.operations[n].clone();
+        self.trace.step(self.now, &[12, host as u64, n as u64], || {
+            format!("n{host} is asked to {operation:?}")
+        });
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let own = node.time(now);
+        let mut out = Vec::new();
+        if perform(node, own, n, operation, &mut out) {
+            self.succeeded += 1;
+        }
+        self.note_floors(host);
+        self.carry_cache(host, out)?;
+        self.settle(host)
+    }
+
+    /// Floors that a node has made itself are not heard by its listener: shows them to the checkers.
+    fn note_floors(&mut self, host: usize) {
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return;
+        };
+        for (scope, version) in node.store.floors() {
+            self.checkers.invalidated(host, &scope, version);
+        }
+    }
+
+    /// A caller gets its answer.
+    pub(super) fn done(
+        &mut self,
+        host: usize,
+        waiter: WaiterId,
+        result: Outcome<Value>,
+    ) -> Result<(), Violation> {
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let Some((_, awaited)) = node.waiting.remove(&waiter.0) else {
+            return Err(self.violation("C7", format!("n{host} answers a caller twice")));
+        };
+        let (words, place) = match &result {
+            Outcome::Acked(Ok(())) => ("acknowledged", Place::AckedByAll),
+            Outcome::Acked(Err(_)) => ("not acknowledged in time", Place::AckTimeout),
+            Outcome::Modified(Ok(_)) => ("modified", Place::Modified),
+            Outcome::Modified(Err(_)) => ("not modified", Place::ModifyFailed),
+            Outcome::Found(_) => ("found or not", Place::Modified),
+        };
+        let by_all = matches!(awaited, Awaited::Ack { by_all: Some(_) });
+        if place != Place::AckedByAll || by_all {
+            self.sometimes.reach(place);
+        }
+        self.trace
+            .step(self.now, &[13, host as u64, waiter.0, place as u64], || {
+                format!("n{host} tells a caller: {words}")
+            });
+        match (result, awaited) {
+            (
+                Outcome::Acked(Ok(())),
+                Awaited::Ack {
+                    by_all: Some((key, version)),
+                },
+            ) => self.check_acked(host, &key, version),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Does the operation; whether it took effect here or is on its way.
+fn perform(
+    node: &mut Node,
+    own: Time,
+    n: usize,
+    operation: Operation,
+    out: &mut Vec<Output<Value>>,
+) -> bool {
+    let now_ms = node.clock.physical_ms(own);
+    let after = |ttl_ms| Expiry::after(now_ms, Duration::from_millis(ttl_ms));
+    let value = || Value::new(format!("value {n}").as_bytes());
+    match operation {
+        Operation::Put {
+            key: number,
+            ttl_ms,
+            tags,
+            ack,
+        } => {
+            let Ok(tags) = Tags::new(tags.iter().map(|tag| [*tag])) else {
+                return false;
+            };
+            let expiry = ttl_ms.map_or(Expiry::NEVER, after);
+            write(
+                node,
+                own,
+                &key(number),
+                Change::Put {
+                    value: value(),
+                    expiry,
+                    tags,
+                },
+                ack,
+                out,
+            )
+        }
+        Operation::Remove { key: number, ack } => {
+            write(node, own, &key(number), Change::Remove, ack, out)
+        }
+        Operation::Touch {
+            key: number,
+            ttl_ms,
+        } => {
+            let change = Change::Expire {
+                expiry: after(ttl_ms),
+            };
+            write(node, own, &key(number), change, Ack::Local, out)
+        }
+        Operation::InvalidateTag(tag) => invalidate(node, own, Scope::Tag([tag].into()), out),
+        Operation::InvalidatePrefix(prefix) => {
+            invalidate(node, own, Scope::Prefix([prefix].into()), out)
+        }
+        Operation::Clear => invalidate(node, own, Scope::All, out),
+        Operation::SetAbsent { key: number } => {
+            let op = ModifyOp::Set {
+                condition: Condition::IfAbsent,
+                value: Value::new(b"7"),
+                expiry: NewExpiry::Never,
+                tags: Tags::NONE,
+                return_previous: true,
+            };
+            modify(node, own, key(number), op, out)
+        }
+        Operation::Add { key: number, delta } => {
+            modify(node, own, key(number), ModifyOp::Add { delta }, out)
+        }
+        Operation::Take { key: number } => {
+            let op = ModifyOp::Remove {
+                condition: Condition::IfPresent,
+                return_previous: true,
+            };
+            modify(node, own, key(number), op, out)
+        }
+    }
+}
+
+fn write(
+    node: &mut Node,
+    own: Time,
+    key: &[u8],
+    change: Change<Value>,
+    ack: Ack,
+    out: &mut Vec<Output<Value>>,
+) -> bool {
+    let Ok(version) = node.clock.stamp(own) else {
+        return false;
+    };
+    let Ok(Merged::Applied { entry, .. }) = node.store.merge(key, version, change) else {
+        return false;
+    };
+    let published = match entry {
+        Some(entry) => Published::Entry(entry),
+        None => Published::Removal {
+            key: Bytes::copy_from_slice(key),
+            version,
+        },
+    };
+    let waiter = match ack {
+        Ack::Local => None,
+        Ack::Peers(_) => Some(Awaited::Ack { by_all: None }),
+        Ack::All => Some(Awaited::Ack {
+            by_all: Some((key.to_vec(), version)),
+        }),
+    };
+    let waiter = waiter.map(|awaited| node.waiter(own, PATIENCE, awaited));
+    node.core.publish(own, published, ack, waiter, out);
+    true
+}
+
+fn invalidate(node: &mut Node, own: Time, scope: Scope, out: &mut Vec<Output<Value>>) -> bool {
+    let Ok(version) = node.clock.stamp(own) else {
+        return false;
+    };
+    node.store.invalidate(scope.clone(), version);
+    let published = Published::Floor { scope, version };
+    node.core.publish(own, published, Ack::Local, None, out);
+    true
+}
+
+fn modify(
+    node: &mut Node,
+    own: Time,
+    key: Vec<u8>,
+    op: ModifyOp<Value>,
+    out: &mut Vec<Output<Value>>,
+) -> bool {
+    let waiter = node.waiter(own, PATIENCE, Awaited::Modify);
+    node.core.modify(own, Bytes::from(key), op, waiter, out);
+    true
+}
+
+impl Cluster {
+    /// Design §6.3: after an acknowledgement by all, no live member serves an older value.
+    fn check_acked(&self, host: usize, key: &[u8], version: Version) -> Result<(), Violation> {
+        let Some(writer) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
+        for member in writer.membership.members() {
+            let live = self.running().find(|(_, node)| {
+                node.id == member.identity.node && node.epoch == member.identity.epoch
+            });
+            let Some((at, node)) = live else { continue };
+            node.time(self.now);
+            if let Some(entry) = node
+                .store
+                .peek(key)
+                .filter(|entry| entry.version() < version)
+            {
+                let what = format!(
+                    "n{host} was told that all have {version:?} of {:?}, n{at} serves {:?}",
+                    String::from_utf8_lossy(key),
+                    entry.version()
+                );
+                return Err(self.violation("design §6.3", what));
+            }
+        }
+        Ok(())
+    }
+}

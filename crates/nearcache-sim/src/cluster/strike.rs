@@ -1,0 +1,120 @@
+//! Faults: how each strikes, and how all of them end.
+
+use nearcache_protocol::time::Time;
+
+use super::{Cluster, Event};
+use crate::plan::Fault;
+use crate::session::other;
+use crate::sometimes::Place;
+
+impl Cluster {
+    pub(super) fn strike(&mut self, n: usize) {
+        let (_, fault) = self.plan.faults[n].clone();
+        self.trace
+            .step(self.now, &[14, n as u64], || format!("fault: {fault:?}"));
+        match fault {
+            Fault::Cut {
+                links,
+                one_way,
+                until,
+            } => {
+                self.sometimes.reach(if one_way {
+                    Place::OneWayPartition
+                } else {
+                    Place::SymmetricPartition
+                });
+                for (from, to) in links {
+                    self.cuts[from][to] += 1;
+                }
+                self.queue.schedule(until, Event::Mend(n));
+            }
+            Fault::Crash {
+                node,
+                silent,
+                restart,
+            } => self.crash(node, silent, restart),
+            Fault::Pause { node, until } => {
+                self.sometimes.reach(Place::Pause);
+                let host = &mut self.hosts[node];
+                host.paused_until = host.paused_until.max(until);
+            }
+            Fault::Reset { a, b } => self.reset_between(a, b),
+        }
+    }
+
+    pub(super) fn mend(&mut self, n: usize) {
+        let Fault::Cut { links, .. } = self.plan.faults[n].1.clone() else {
+            return;
+        };
+        self.trace
+            .step(self.now, &[15, n as u64], || format!("fault {n} ends"));
+        for (from, to) in links {
+            self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+            if !self.is_cut(from, to) {
+                self.retransmit(from, to);
+            }
+        }
+    }
+
+    /// Cuts, pauses and bad weather are over; they have ended by plan, the weather ends here.
+    pub(super) fn heal(&mut self) {
+        self.healed = true;
+        self.trace
+            .step(self.now, &[16], || "everything heals".to_owned());
+    }
+
+    fn crash(&mut self, host: usize, silent: bool, restart: Option<Time>) {
+        // The last node standing stays: a cluster without memory proves nothing.
+        if self.hosts[host].node.is_none() || self.running().count() <= 1 {
+            return;
+        }
+        self.sometimes.reach(if silent {
+            Place::SilentCrash
+        } else {
+            Place::Crash
+        });
+        self.hosts[host].node = None;
+        self.hosts[host].paused_until = self.now;
+        self.checkers.forget(host);
+        for session in 0..self.sessions.len() {
+            for end in [0, 1] {
+                let (at, to) = self.hosts_of(session, end);
+                let side = &mut self.sessions[session].ends[end];
+                if at != host || !std::mem::replace(&mut side.open, false) {
+                    continue;
+                }
+                side.stands = false;
+                side.stalled.clear();
+                if !silent && !self.is_cut(host, to) {
+                    let at = self.now + self.delay();
+                    self.queue.schedule(
+                        at,
+                        Event::Reset {
+                            session,
+                            end: other(end),
+                        },
+                    );
+                }
+            }
+        }
+        if let Some(at) = restart {
+            self.queue.schedule(at.max(self.now), Event::Start { host });
+        }
+    }
+
+    fn reset_between(&mut self, a: usize, b: usize) {
+        for session in 0..self.sessions.len() {
+            let [dialler, acceptor] = &self.sessions[session].ends;
+            let between = (
+                dialler.host.min(acceptor.host),
+                dialler.host.max(acceptor.host),
+            );
+            if between == (a.min(b), a.max(b)) && dialler.stands && acceptor.stands {
+                self.sometimes.reach(Place::Reset);
+                for end in [0, 1] {
+                    self.queue.schedule(self.now, Event::Reset { session, end });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Runs seeds of the simulator by hand and by night.
+//!
+//! ```text
+//! cargo run -p nearcache-sim -- --seed 42 --verbose
+//! cargo run -p nearcache-sim -- --seeds 0..100000
+//! cargo run -p nearcache-sim -- --seeds 0..1000 --bug no-tombstones
+//! ```
+//!
+//! Exit code 0 if every seed is clean, 1 with the first failure in full if not, 2 for a wrong command.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "a program for people")]
+
+use std::ops::Range;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use nearcache_sim::{Bug, Options, Place, Report, Sometimes, run};
+
+const USAGE: &str = "usage: nearcache-sim (--seed N [--verbose] | --seeds A..B | --seeds COUNT) \
+                     [--bug no-version-check|no-tombstones|no-group-floors]";
+
+/// How often progress is told.
+const PROGRESS_SEEDS: u64 = 500;
+
+fn main() -> ExitCode {
+    let (seeds, options) = match parse(std::env::args().skip(1)) {
+        Ok(command) => command,
+        Err(why) => {
+            println!("{why}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let alone = seeds.end - seeds.start == 1;
+    let mut total = Total::default();
+    for seed in seeds.clone() {
+        let report = run(seed, options);
+        total.add(&report);
+        if let Some(failure) = &report.failure {
+            println!("{failure}");
+            return ExitCode::FAILURE;
+        }
+        let done = seed + 1 - seeds.start;
+        if done % PROGRESS_SEEDS == 0 {
+            println!("{done} of {} seeds", seeds.end - seeds.start);
+        }
+        if alone {
+            println!("trace {:016x}", report.trace_hash);
+        }
+    }
+    total.print();
+    ExitCode::SUCCESS
+}
+
+/// What all runs came to.
+#[derive(Default)]
+struct Total {
+    sometimes: Sometimes,
+    operations: usize,
+    succeeded: usize,
+    converged_after: Vec<Duration>,
+}
+
+impl Total {
+    fn add(&mut self, report: &Report) {
+        self.sometimes.add(&report.sometimes);
+        self.operations += report.operations;
+        self.succeeded += report.succeeded;
+        self.converged_after.push(report.converged_after);
+    }
+
+    fn print(mut self) {
+        self.converged_after.sort();
+        let seeds = self.converged_after.len();
+        let at = |percent: usize| {
+            self.converged_after
+                .get((seeds * percent / 100).min(seeds.saturating_sub(1)))
+        };
+        println!(
+            "{seeds} seeds clean, {} of {} operations took effect",
+            self.succeeded, self.operations
+        );
+        if let (Some(p50), Some(p99), Some(max)) = (at(50), at(99), at(100)) {
+            println!("converged after p50 {p50:?}, p99 {p99:?}, max {max:?} of the healing");
+        }
+        for place in Place::ALL {
+            println!("{:>10} {place:?}", self.sometimes.count(*place));
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Options), String> {
+    let (mut seeds, mut options) = (None, Options::default());
+    while let Some(flag) = args.next() {
+        let mut value = || args.next().ok_or(format!("{flag} needs a value"));
+        match flag.as_str() {
+            "--seed" => {
+                let seed = number(&value()?)?;
+                seeds = Some(seed..seed + 1);
+            }
+            "--seeds" => seeds = Some(range(&value()?)?),
+            "--verbose" => options.verbose = true,
+            "--bug" => {
+                let name = value()?;
+                options.bug = Some(Bug::by_name(&name).ok_or(format!("no bug {name:?}"))?);
+            }
+            _ => return Err(format!("unknown argument {flag:?}")),
+        }
+    }
+    let seeds = seeds
+        .filter(|seeds| !seeds.is_empty())
+        .ok_or("which seeds?")?;
+    Ok((seeds, options))
+}
+
+fn range(text: &str) -> Result<Range<u64>, String> {
+    match text.split_once("..") {
+        Some((from, to)) => Ok(number(from)?..number(to)?),
+        None => Ok(0..number(text)?),
+    }
+}
+
+fn number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no number"))
+}

@@ -1,0 +1,233 @@
+//! One start of a simulated node: the shipped state machines over the real store.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nearcache_protocol::clock::Hlc;
+use nearcache_protocol::config::ReplicationConfig;
+use nearcache_protocol::core::CacheCore;
+use nearcache_protocol::handshake::Local;
+use nearcache_protocol::identity::{Identity, Zone};
+use nearcache_protocol::ids::{CacheId, Epoch, WaiterId};
+use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::membership::{Membership, MembershipConfig};
+use nearcache_protocol::mode::Waiter;
+use nearcache_protocol::rendezvous::PlacementKey;
+use nearcache_protocol::time::Time;
+use nearcache_store::{CoarseClock, Event, Handle, Listener, NodeId, Store, StoreConfig, Version};
+
+use crate::bug::Bug;
+use crate::plan::Plan;
+use crate::value::Value;
+
+/// Wall clock at the start of every run, in milliseconds since 1970.
+pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
+
+/// How often a node lets its store do its chores.
+const STORE_TICK: Duration = Duration::from_millis(50);
+
+/// Bytes a simulated store may hold: room for all, so that nothing is evicted.
+const STORE_BYTES: u64 = 1 << 20;
+
+/// The cluster's name.
+pub(crate) const CLUSTER: &str = "simulated";
+
+/// The id of the node on a host.
+pub(crate) fn node_id(host: usize) -> NodeId {
+    // Spread, so that the order of ids is not that of the hosts.
+    NodeId::from_u64(((host as u64) * 7 + 3) % 11 + 1)
+}
+
+/// Where the node on a host listens.
+pub(crate) fn address(host: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(host + 1).unwrap_or(u8::MAX)], 7000))
+}
+
+/// The cache that every run is about.
+pub(crate) fn cache_id() -> CacheId {
+    CacheId::of_name(PlacementKey::of_cluster(CLUSTER).bytes(), "default")
+}
+
+/// A key was changed in a node's store.
+#[derive(Debug)]
+pub(crate) struct Heard {
+    pub(crate) key: Vec<u8>,
+    pub(crate) version: Version,
+    /// The entry; nothing if it is a removal, or was expired or invalidated on arrival.
+    pub(crate) entry: Option<Handle<Value>>,
+}
+
+impl Heard {
+    /// The key, for people.
+    pub(crate) fn name(&self) -> String {
+        String::from_utf8_lossy(&self.key).into_owned()
+    }
+}
+
+/// Writes down every change of the store.
+struct Ear(Arc<Mutex<Vec<Heard>>>);
+
+impl Listener<Value> for Ear {
+    fn on_event(&self, event: Event<'_, Value>) {
+        let heard = match event {
+            Event::Updated { entry, .. } => Heard {
+                key: entry.key().to_vec(),
+                version: entry.version(),
+                entry: Some(entry.clone()),
+            },
+            Event::Removed { key, version, .. } => Heard {
+                key: key.to_vec(),
+                version,
+                entry: None,
+            },
+            _ => return,
+        };
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(heard);
+    }
+}
+
+/// What a caller of the node waits for.
+#[derive(Debug, Clone)]
+pub(crate) enum Awaited {
+    /// The acknowledgement of a write; by all, if there is a key to check.
+    Ack { by_all: Option<(Vec<u8>, Version)> },
+    /// The end of a read-modify-write.
+    Modify,
+}
+
+/// One start of a node.
+pub(crate) struct Node {
+    /// When it started; its own time is zero then.
+    pub(crate) started: Time,
+    pub(crate) id: NodeId,
+    pub(crate) epoch: Epoch,
+    pub(crate) membership: Membership,
+    pub(crate) core: CacheCore<Value>,
+    pub(crate) store: Arc<Store<Value>>,
+    pub(crate) clock: Arc<Hlc>,
+    coarse: CoarseClock,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    /// Sessions that stand, by peer.
+    pub(crate) sessions: BTreeMap<NodeId, usize>,
+    /// Sessions being opened by this node, by host.
+    pub(crate) dialling: BTreeMap<usize, usize>,
+    /// Sessions that others are opening, by host.
+    pub(crate) accepting: BTreeMap<usize, usize>,
+    /// Callers that wait, and until when by the node's time.
+    pub(crate) waiting: BTreeMap<u64, (Time, Awaited)>,
+    /// Epochs of peers met, to see them grow.
+    pub(crate) epochs: BTreeMap<NodeId, Epoch>,
+    waiters: u64,
+    store_tick_at: Time,
+    /// The earliest wake-up that is scheduled, in virtual time.
+    pub(crate) wake_at: Time,
+}
+
+impl Node {
+    /// Starts the node of `host` with empty memory.
+    pub(crate) fn start(host: usize, now: Time, plan: &Plan, bug: Option<Bug>) -> Option<Self> {
+        let id = node_id(host);
+        let offset_ms = plan.clock_offset_ms[host];
+        let wall_ms = (EPOCH_MS + now.as_millis()).saturating_add_signed(offset_ms);
+        let epoch = Epoch::from_u64(wall_ms);
+        let clock = Arc::new(Hlc::new(id, wall_ms, Hlc::DEFAULT_MAX_DRIFT));
+        let coarse = CoarseClock::new(wall_ms);
+        let config = StoreConfig {
+            hash_seed: plan.seed,
+            ..StoreConfig::new(STORE_BYTES)
+        };
+        let store = Arc::new(Store::new(config, coarse.clone()).ok()?);
+        if let Some(bug) = bug {
+            bug.plant(&store);
+        }
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        store.set_listener(Arc::new(Ear(Arc::clone(&heard))));
+        let identity = Identity::new(id, epoch, address(host), Zone::default());
+        let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
+        let membership =
+            Membership::new(MembershipConfig::default(), identity, seed, Time::ZERO).ok()?;
+        let config = ReplicationConfig {
+            replay_updates_max: plan.replay_updates_max,
+            transfer_chunk_bytes: plan.transfer_chunk_bytes,
+            ..ReplicationConfig::default()
+        };
+        let core = CacheCore::new(
+            Time::ZERO,
+            Arc::clone(&store),
+            Arc::clone(&clock),
+            epoch,
+            PlacementKey::of_cluster(CLUSTER),
+            config,
+        );
+        Some(Self {
+            started: now,
+            id,
+            epoch,
+            membership,
+            core,
+            store,
+            clock,
+            coarse,
+            heard,
+            sessions: BTreeMap::new(),
+            dialling: BTreeMap::new(),
+            accepting: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            waiters: 0,
+            store_tick_at: Time::ZERO,
+            wake_at: Time::MAX,
+        })
+    }
+
+    /// The node's own time. Moves the clock of its store along.
+    pub(crate) fn time(&self, now: Time) -> Time {
+        let own = Time::from_nanos(now.as_nanos().saturating_sub(self.started.as_nanos()));
+        self.coarse.set(self.clock.physical_ms(own));
+        own
+    }
+
+    /// What it says of itself in a handshake.
+    pub(crate) fn local(&self) -> Local {
+        Local::new(CLUSTER, "n", self.membership.identity().clone())
+    }
+
+    /// A caller with `patience`.
+    pub(crate) fn waiter(&mut self, own: Time, patience: Duration, awaited: Awaited) -> Waiter {
+        self.waiters += 1;
+        let deadline = own + patience;
+        self.waiting.insert(self.waiters, (deadline, awaited));
+        Waiter {
+            id: WaiterId(self.waiters),
+            deadline,
+        }
+    }
+
+    /// Lets the store do its chores if they are due.
+    pub(crate) fn tick_store(&mut self, own: Time) {
+        if own >= self.store_tick_at {
+            self.store.tick(64);
+            self.store_tick_at = own + STORE_TICK;
+        }
+    }
+
+    /// When the node wants to run next, in virtual time.
+    pub(crate) fn next_wake(&self) -> Time {
+        let own = self
+            .membership
+            .next_tick()
+            .min(self.core.next_tick())
+            .min(self.store_tick_at);
+        Time::from_nanos(own.as_nanos().saturating_add(self.started.as_nanos()))
+    }
+
+    /// Changes of the store since the last call.
+    pub(crate) fn take_heard(&self) -> Vec<Heard> {
+        std::mem::take(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,365 @@
+//! The plan of a run, all of it drawn from the seed before the run begins.
+//!
+//! Who writes what when, and which faults strike when: printed in full when a run fails, because a seed
+//! alone says nothing once the code has changed. What is drawn during the run (delays, losses) follows
+//! from the same seed.
+
+use std::fmt;
+use std::time::Duration;
+
+use nearcache_protocol::mode::Ack;
+use nearcache_protocol::time::Time;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom as _, SliceRandom as _};
+use rand::{RngExt as _, SeedableRng as _};
+
+/// Keys of a run: four prefixes of five keys.
+pub(crate) const KEYS: usize = 20;
+/// Tags of a run.
+const TAGS: u8 = 4;
+/// Operations of a run, at least.
+const OPERATIONS: std::ops::RangeInclusive<usize> = 200..=280;
+/// When the first operation comes: the nodes have met.
+const FIRST_OPERATION_MS: u64 = 1_000;
+/// When the first fault strikes.
+const FIRST_FAULT_MS: u64 = 3_000;
+/// When the last operation comes, and all faults end.
+const HEAL_MS: u64 = 12_000;
+/// The least time a node stays down: a new start must not stamp below what the former stamped, and its
+/// clock may have been ahead by `max_drift` (rule R6, "wait out `max_drift` at start").
+const DOWN_MS_MIN: u64 = 600;
+
+/// One key, by its number.
+pub(crate) fn key(number: usize) -> Vec<u8> {
+    format!("{}/{}", PREFIXES[number / 5 % 4] as char, number % 5).into_bytes()
+}
+
+const PREFIXES: [u8; 4] = *b"abcd";
+
+/// What a node is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Put {
+        key: usize,
+        ttl_ms: Option<u64>,
+        tags: Vec<u8>,
+        ack: Ack,
+    },
+    Remove {
+        key: usize,
+        ack: Ack,
+    },
+    Touch {
+        key: usize,
+        ttl_ms: u64,
+    },
+    InvalidateTag(u8),
+    InvalidatePrefix(u8),
+    Clear,
+    /// Set if absent.
+    SetAbsent {
+        key: usize,
+    },
+    /// Add to a number.
+    Add {
+        key: usize,
+        delta: i64,
+    },
+    /// Remove, at the key's home node.
+    Take {
+        key: usize,
+    },
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing passes from the one to the other.
+    Cut {
+        links: Vec<(usize, usize)>,
+        one_way: bool,
+        until: Time,
+    },
+    /// The node dies; `silent` if nobody is told. Comes back empty at `restart`, if ever.
+    Crash {
+        node: usize,
+        silent: bool,
+        restart: Option<Time>,
+    },
+    /// The node does not run.
+    Pause { node: usize, until: Time },
+    /// The connections between the two are reset.
+    Reset { a: usize, b: usize },
+}
+
+/// How the network behaves until the faults end.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Weather {
+    pub(crate) delay_min: Duration,
+    pub(crate) delay_max: Duration,
+    /// Single messages of caches go astray, instead of connections that break.
+    pub(crate) chaos: Option<Chaos>,
+    /// Messages that a lane holds before its writer waits.
+    pub(crate) window: usize,
+}
+
+/// What happens to single messages, each with this probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Chaos {
+    pub(crate) loss: f64,
+    pub(crate) duplicate: f64,
+    pub(crate) reorder: f64,
+}
+
+/// Everything that is decided before the run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    /// How far each node's wall clock is off, in milliseconds.
+    pub(crate) clock_offset_ms: Vec<i64>,
+    pub(crate) replay_updates_max: usize,
+    pub(crate) transfer_chunk_bytes: usize,
+    pub(crate) weather: Weather,
+    pub(crate) operations: Vec<(Time, usize, Operation)>,
+    pub(crate) faults: Vec<(Time, Fault)>,
+    /// When operations and faults have ended.
+    pub(crate) heal: Time,
+}
+
+impl Plan {
+    /// Draws the plan of a seed.
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let rng = &mut rng;
+        let nodes = rng.random_range(3..=5);
+        let heal = Time::from_millis(HEAL_MS);
+        Self {
+            seed,
+            nodes,
+            clock_offset_ms: (0..nodes).map(|_| rng.random_range(-150..=150)).collect(),
+            replay_updates_max: *[4, 16, 64, 65_536].choose(rng).unwrap_or(&16),
+            transfer_chunk_bytes: *[64, 256, 64 << 10].choose(rng).unwrap_or(&256),
+            weather: weather(rng),
+            operations: operations(rng, nodes),
+            faults: faults(rng, nodes, heal),
+            heal,
+        }
+    }
+}
+
+fn weather(rng: &mut StdRng) -> Weather {
+    let delay_min = Duration::from_micros(rng.random_range(50..500));
+    let spread = *[500_u64, 2_000, 30_000, 120_000]
+        .choose(rng)
+        .unwrap_or(&500);
+    let chaos = rng.random_bool(0.5).then(|| Chaos {
+        loss: rng.random_range(0.0..0.2),
+        duplicate: rng.random_range(0.0..0.2),
+        reorder: rng.random_range(0.0..0.3),
+    });
+    let window = *[1, 2, 8].choose(rng).unwrap_or(&1);
+    Weather {
+        delay_min,
+        delay_max: delay_min + Duration::from_micros(spread),
+        chaos,
+        window,
+    }
+}
+
+fn operations(rng: &mut StdRng, nodes: usize) -> Vec<(Time, usize, Operation)> {
+    let count = rng.random_range(OPERATIONS);
+    let keys = rng.random_range(4..=KEYS);
+    // Bursts fill outboxes, so that there is something to coalesce.
+    let burst = rng.random_bool(0.3);
+    let mut at_ms: Vec<u64> = (0..count)
+        .map(|_| {
+            let at = rng.random_range(FIRST_OPERATION_MS..HEAL_MS);
+            if burst { at - at % 400 } else { at }
+        })
+        .collect();
+    at_ms.sort_unstable();
+    let one = |at| {
+        (
+            Time::from_millis(at),
+            rng.random_range(0..nodes),
+            operation(rng, keys),
+        )
+    };
+    at_ms.into_iter().map(one).collect()
+}
+
+fn operation(rng: &mut StdRng, keys: usize) -> Operation {
+    let key = rng.random_range(0..keys);
+    let ack = match rng.random_range(0..10) {
+        0 => Ack::All,
+        1 => Ack::Peers(1),
+        _ => Ack::Local,
+    };
+    match rng.random_range(0..100) {
+        0..=49 => {
+            let ttl_ms = rng.random_bool(0.25).then(|| rng.random_range(50..8_000));
+            let tags = (0..TAGS).filter(|_| rng.random_bool(0.15)).collect();
+            Operation::Put {
+                key,
+                ttl_ms,
+                tags,
+                ack,
+            }
+        }
+        50..=69 => Operation::Remove { key, ack },
+        70..=74 => Operation::Touch {
+            key,
+            ttl_ms: rng.random_range(50..8_000),
+        },
+        75..=77 => Operation::InvalidateTag(rng.random_range(0..TAGS)),
+        78..=79 => Operation::InvalidatePrefix(PREFIXES[rng.random_range(0..4)]),
+        80 => Operation::Clear,
+        81..=88 => Operation::SetAbsent { key },
+        89..=95 => Operation::Add {
+            key,
+            delta: rng.random_range(-5..=5),
+        },
+        _ => Operation::Take { key },
+    }
+}
+
+fn faults(rng: &mut StdRng, nodes: usize, heal: Time) -> Vec<(Time, Fault)> {
+    let mut faults = vec![cut(rng, nodes, heal), crash(rng, nodes, heal)];
+    for _ in 0..rng.random_range(0..=3) {
+        faults.push(match rng.random_range(0..4) {
+            0 => cut(rng, nodes, heal),
+            1 => {
+                let (at, until) = span(rng, heal);
+                (
+                    at,
+                    Fault::Pause {
+                        node: rng.random_range(0..nodes),
+                        until,
+                    },
+                )
+            }
+            2 => {
+                let (at, _) = span(rng, heal);
+                let (a, b) = pair(rng, nodes);
+                (at, Fault::Reset { a, b })
+            }
+            _ => crash(rng, nodes, heal),
+        });
+    }
+    faults.sort_by_key(|(at, _)| *at);
+    faults
+}
+
+fn span(rng: &mut StdRng, heal: Time) -> (Time, Time) {
+    let from_ms = rng.random_range(FIRST_FAULT_MS..HEAL_MS - 1_500);
+    let until_ms = from_ms + rng.random_range(100..6_000);
+    (
+        Time::from_millis(from_ms),
+        Time::from_millis(until_ms).min(heal),
+    )
+}
+
+fn pair(rng: &mut StdRng, nodes: usize) -> (usize, usize) {
+    let a = rng.random_range(0..nodes);
+    (a, (a + rng.random_range(1..nodes)) % nodes)
+}
+
+fn cut(rng: &mut StdRng, nodes: usize, heal: Time) -> (Time, Fault) {
+    let (at, until) = span(rng, heal);
+    let one_way = rng.random_bool(0.3);
+    let links = if rng.random_bool(0.25) {
+        // A partial mesh: two nodes do not see each other, all others see both.
+        let (a, b) = pair(rng, nodes);
+        vec![(a, b), (b, a)]
+    } else {
+        let mut order: Vec<usize> = (0..nodes).collect();
+        order.shuffle(rng);
+        let (left, right) = order.split_at(rng.random_range(1..nodes));
+        let across = left
+            .iter()
+            .flat_map(|a| right.iter().map(move |b| (*a, *b)));
+        across.flat_map(|(a, b)| [(a, b), (b, a)]).collect()
+    };
+    let links = links.into_iter().enumerate();
+    let links = links
+        .filter(|(n, _)| !one_way || n % 2 == 0)
+        .map(|(_, link)| link)
+        .collect();
+    (
+        at,
+        Fault::Cut {
+            links,
+            one_way,
+            until,
+        },
+    )
+}
+
+fn crash(rng: &mut StdRng, nodes: usize, heal: Time) -> (Time, Fault) {
+    let (at, _) = span(rng, heal);
+    let (node, silent) = (rng.random_range(0..nodes), rng.random_bool(0.4));
+    let latest_ms = HEAL_MS - at.as_millis();
+    let down_ms = rng.random_range(DOWN_MS_MIN..=latest_ms);
+    let restart = rng
+        .random_bool(0.75)
+        .then(|| at + Duration::from_millis(down_ms));
+    (
+        at,
+        Fault::Crash {
+            node,
+            silent,
+            restart,
+        },
+    )
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {} nodes", self.seed, self.nodes)?;
+        writeln!(f, "clocks off by {:?} ms", self.clock_offset_ms)?;
+        writeln!(f, "replay buffers of {} updates", self.replay_updates_max)?;
+        writeln!(
+            f,
+            "transfers in chunks of {} bytes",
+            self.transfer_chunk_bytes
+        )?;
+        writeln!(f, "{:?}", self.weather)?;
+        for (at, fault) in &self.faults {
+            writeln!(f, "{at:?} {fault:?}")?;
+        }
+        for (at, node, operation) in &self.operations {
+            writeln!(f, "{at:?} n{node} {operation:?}")?;
+        }
+        writeln!(f, "{:?} everything heals", self.heal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_has_the_volume_that_is_asked_for() {
+        for seed in 0..300 {
+            let plan = Plan::draw(seed);
+            assert!(plan.nodes >= 3);
+            assert!(plan.operations.len() >= 200);
+            let is = |kind: fn(&Fault) -> bool| plan.faults.iter().any(|(_, fault)| kind(fault));
+            assert!(is(|fault| matches!(fault, Fault::Cut { .. })));
+            assert!(is(|fault| matches!(fault, Fault::Crash { .. })));
+        }
+    }
+
+    #[test]
+    fn same_seed_draws_the_same_plan() {
+        assert_eq!(Plan::draw(7), Plan::draw(7));
+        assert_ne!(Plan::draw(7), Plan::draw(8));
+    }
+
+    #[test]
+    fn keys_are_as_many_as_they_should_be() {
+        let keys: std::collections::BTreeSet<_> = (0..KEYS).map(key).collect();
+        assert_eq!(keys.len(), KEYS);
+    }
+}

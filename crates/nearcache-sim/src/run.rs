@@ -1,0 +1,154 @@
+//! One run: a seed's plan carried out, healed, and judged.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::bug::Bug;
+use crate::check::{convergence, resurrection};
+use crate::cluster::Cluster;
+use crate::plan::Plan;
+use crate::sometimes::Sometimes;
+use crate::violation::Violation;
+
+/// R1: how long after the faults have ended all nodes may take to hold the same.
+const CONVERGENCE_MAX: Duration = Duration::from_secs(5);
+/// How often they are compared.
+const COMPARE_PERIOD: Duration = Duration::from_millis(100);
+/// How long the agreement must last.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// How to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// The bug to plant, if any.
+    pub bug: Option<Bug>,
+    /// Whether to tell the story on standard output.
+    pub verbose: bool,
+}
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Hash of everything that happened.
+    pub trace_hash: u64,
+    /// How often each place was reached.
+    pub sometimes: Sometimes,
+    /// Operations planned.
+    pub operations: usize,
+    /// Operations that took effect.
+    pub succeeded: usize,
+    /// How long the nodes took to agree once the faults had ended.
+    pub converged_after: Duration,
+    /// The rule that was broken, if any.
+    pub failure: Option<Failure>,
+}
+
+/// A run that broke a rule, with all that is needed to see it again.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The rule.
+    pub violation: Violation,
+    seed: u64,
+    bug: Option<Bug>,
+    plan: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.plan)?;
+        writeln!(f, "{}", self.violation)?;
+        write!(
+            f,
+            "replay: cargo run -p nearcache-sim -- --seed {} --verbose",
+            self.seed
+        )?;
+        match self.bug {
+            Some(bug) => write!(f, " --bug {}", bug.name()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Carries out the plan of `seed`.
+///
+/// Blocks until the run has ended; a matter of milliseconds. The same seed, options and code give the
+/// same report.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Report {
+    let plan = Plan::draw(seed);
+    let (operations, shown) = (plan.operations.len(), plan.to_string());
+    let mut cluster = Cluster::new(plan, options.bug, options.verbose);
+    let result = judge(&mut cluster);
+    cluster.count_stats();
+    let (converged_after, violation) = match result {
+        Ok(after) => (after, None),
+        Err(violation) => (CONVERGENCE_MAX, Some(violation)),
+    };
+    let failure = violation.map(|violation| Failure {
+        violation,
+        seed,
+        bug: options.bug,
+        plan: shown,
+    });
+    Report {
+        seed,
+        trace_hash: cluster.trace.hash(),
+        sometimes: cluster.sometimes,
+        operations,
+        succeeded: cluster.succeeded,
+        converged_after,
+        failure,
+    }
+}
+
+/// First safety, under faults; then, with the faults gone, that all comes right in time and stays so.
+fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
+    let heal = cluster.plan.heal;
+    cluster.run_until(heal)?;
+    let mut after = Duration::ZERO;
+    while let Some(difference) = difference(cluster) {
+        if after >= CONVERGENCE_MAX {
+            return Err(violation(cluster, "R1", difference));
+        }
+        after += COMPARE_PERIOD;
+        cluster.run_until(heal + after)?;
+    }
+    cluster.run_until(heal + after + QUIET)?;
+    if let Some(difference) = difference(cluster) {
+        return Err(violation(
+            cluster,
+            "R1",
+            format!("agreement did not last: {difference}"),
+        ));
+    }
+    let nodes: Vec<_> = cluster.running().collect();
+    if let Some(what) = resurrection::resurrected(&cluster.checkers, &nodes) {
+        return Err(violation(cluster, "R3", what));
+    }
+    if let Some(what) = cluster
+        .checkers
+        .algebra
+        .difference(cluster.plan.seed, cluster.bug)
+    {
+        return Err(violation(cluster, "R2", what));
+    }
+    Ok(after)
+}
+
+fn difference(cluster: &Cluster) -> Option<String> {
+    for (_, node) in cluster.running() {
+        node.time(cluster.now);
+    }
+    let nodes: Vec<_> = cluster.running().collect();
+    convergence::difference(&nodes)
+}
+
+fn violation(cluster: &Cluster, rule: &'static str, what: String) -> Violation {
+    Violation {
+        rule,
+        at: cluster.now,
+        what,
+    }
+}

@@ -1,0 +1,123 @@
+//! What must happen sometimes, or the runs prove less than they seem to.
+//!
+//! Each run counts how often it came by the places named here; over a thousand seeds every one must
+//! have been reached. A place that is no longer reached is a hole in the tests, not in the product.
+
+use std::fmt;
+
+macro_rules! places {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// A fault that was injected or a state of the protocol that was reached.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Place { $($(#[$doc])* $name),* }
+
+        impl Place {
+            /// Every place.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+        }
+    };
+}
+
+places! {
+    /// A partition that cuts both directions between two groups.
+    SymmetricPartition,
+    /// A partition that cuts one direction only.
+    OneWayPartition,
+    /// A node died and its connections were reset.
+    Crash,
+    /// A node died and its connections hung.
+    SilentCrash,
+    /// A crashed node came back with empty memory and a new epoch.
+    Restart,
+    /// A node stopped running for a while.
+    Pause,
+    /// A connection was reset under two healthy nodes.
+    Reset,
+    /// A message was lost.
+    Loss,
+    /// A message was delivered twice.
+    Duplicate,
+    /// A message overtook an earlier one.
+    Reorder,
+    /// Two nodes connected to each other at the same time.
+    CrossedConnections,
+    /// A member was declared dead.
+    MemberFailed,
+    /// A member that was declared dead by mistake came back as its next renewal.
+    MemberRenewed,
+    /// A member was seen to have been started again.
+    MemberReplaced,
+    /// A peer came back with a higher epoch.
+    EpochChange,
+    /// A receiver asked for a stream from where it stood.
+    Replay,
+    /// The origin's replay buffer no longer had what was asked for.
+    Gone,
+    /// A receiver saw a hole in a stream.
+    Gap,
+    /// A node filled itself from a peer.
+    Transfer,
+    /// A transfer was cut.
+    TransferCut,
+    /// Updates that a later one supersedes were left out of a batch.
+    Coalesced,
+    /// An update of a peer was older than what the store held.
+    Superseded,
+    /// A write was acknowledged by all.
+    AckedByAll,
+    /// A write was not acknowledged in time.
+    AckTimeout,
+    /// A read-modify-write was made.
+    Modified,
+    /// A read-modify-write failed.
+    ModifyFailed,
+    /// A group invalidation of a peer was applied.
+    RemoteInvalidation,
+}
+
+/// How often each [`Place`] was reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sometimes([u64; Place::ALL.len()]);
+
+impl Default for Sometimes {
+    fn default() -> Self {
+        Self([0; Place::ALL.len()])
+    }
+}
+
+impl Sometimes {
+    /// Counts one visit.
+    pub fn reach(&mut self, place: Place) {
+        self.0[place as usize] += 1;
+    }
+
+    /// Adds the visits of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(other.0) {
+            *sum += more;
+        }
+    }
+
+    /// How often the place was reached.
+    #[must_use]
+    pub fn count(&self, place: Place) -> u64 {
+        self.0[place as usize]
+    }
+
+    /// The places never reached.
+    pub fn missing(&self) -> impl Iterator<Item = Place> {
+        Place::ALL
+            .iter()
+            .copied()
+            .filter(|place| self.count(*place) == 0)
+    }
+}
+
+impl fmt::Debug for Sometimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(Place::ALL.iter().map(|place| (place, self.count(*place))))
+            .finish()
+    }
+}
