@@ -29,6 +29,7 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     mode: ModeKind,
     max_bytes: u64,
     max_key_bytes: usize,
+    allow_empty_key: bool,
     max_value_bytes: usize,
     time_to_live: Option<Duration>,
     time_to_idle: Option<Duration>,
@@ -54,6 +55,7 @@ impl<K: ?Sized, V> CacheBuilder<K, V> {
             mode: ModeKind::Replicated,
             max_bytes: CACHE_BYTES_DEFAULT,
             max_key_bytes: KEY_LEN_DEFAULT,
+            allow_empty_key: false,
             max_value_bytes: VALUE_LEN_DEFAULT,
             time_to_live: None,
             time_to_idle: None,
@@ -80,6 +82,13 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
     /// The longest key, in bytes of its canonical encoding. Default 4 KiB, at most 64 KiB.
     pub const fn max_key_bytes(mut self, max_key_bytes: usize) -> Self {
         self.max_key_bytes = max_key_bytes;
+        self
+    }
+
+    /// Whether the key without bytes is a key like any other, as it is to Redis. Default: it is
+    /// refused, because it is nearly always a mistake.
+    pub const fn allow_empty_key(mut self, allow: bool) -> Self {
+        self.allow_empty_key = allow;
         self
     }
 
@@ -118,6 +127,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             mode: self.mode,
             max_bytes: self.max_bytes,
             max_key_bytes: self.max_key_bytes,
+            allow_empty_key: self.allow_empty_key,
             max_value_bytes: self.max_value_bytes,
             time_to_live: self.time_to_live,
             time_to_idle: self.time_to_idle,
@@ -145,6 +155,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             mode: self.mode,
             codec: C::ID,
             max_key_bytes: self.max_key_bytes,
+            allow_empty_key: self.allow_empty_key,
             max_value_bytes: self.max_value_bytes,
             time_to_live: self.time_to_live,
             tombstone_ttl: self.tombstone_ttl,

@@ -9,7 +9,7 @@ use super::scan::{ScanCursor, ScanPage};
 use super::stats::CacheStats;
 use super::watch::Watch;
 use crate::codec::Codec;
-use crate::codec::key::{KeyBuffer, KeyFor, check_len};
+use crate::codec::key::{KeyBuffer, KeyFor};
 use crate::limits::{SCAN_COUNT_MAX, WATCH_CAPACITY_DEFAULT};
 use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::mode::{Freshness, Status};
@@ -65,7 +65,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ) -> Result<Lookup<Cached<V, C>>, ReadError> {
         let mut buffer = KeyBuffer::new();
         let bytes = key.key_bytes(&mut buffer)?;
-        check_len(bytes, self.shell.settings().max_key_bytes)?;
+        self.shell.settings().check_key(bytes)?;
         Ok(match self.shell.store().get(bytes) {
             Some(handle) => self.view(handle).map_or(Lookup::Miss, Lookup::Hit),
             None if self.shell.is_ready() => Lookup::Miss,

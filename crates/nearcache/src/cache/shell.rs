@@ -38,6 +38,7 @@ use tokio::sync::watch;
 use super::errors::{ModifyError, OpenError, WriteError};
 use super::options::Ack;
 use super::stats::{CacheCounters, CacheStats};
+use crate::codec::key::{KeyError, check_len};
 use crate::limits::OPERATION_TIMEOUT_MAX;
 use crate::node::NodeShared;
 use crate::subscription::Hub;
@@ -55,9 +56,21 @@ pub(crate) struct Settings {
     pub(crate) mode: ModeKind,
     pub(crate) codec: u16,
     pub(crate) max_key_bytes: usize,
+    pub(crate) allow_empty_key: bool,
     pub(crate) max_value_bytes: usize,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) tombstone_ttl: Duration,
+}
+
+impl Settings {
+    /// Checks the length of an encoded key.
+    #[inline]
+    pub(crate) fn check_key(&self, bytes: &[u8]) -> Result<(), KeyError> {
+        if bytes.is_empty() && self.allow_empty_key {
+            return Ok(());
+        }
+        check_len(bytes, self.max_key_bytes)
+    }
 }
 
 /// One cache of one node.
@@ -406,7 +419,7 @@ impl<V: Payload> Shell<V> {
             Err(MergeError::KeyTooLong {
                 len_bytes,
                 limit_bytes,
-            }) => Err(crate::codec::KeyError::KeyTooLong {
+            }) => Err(KeyError::KeyTooLong {
                 len_bytes,
                 limit_bytes,
             }

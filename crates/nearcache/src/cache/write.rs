@@ -18,7 +18,7 @@ use super::errors::{ModifyError, WriteError};
 use super::modify::{Action, Modified, Modify, SetExpiry};
 use super::options::{Ack, Lifetime, PutOptions};
 use crate::codec::Codec;
-use crate::codec::key::{KeyBuffer, KeyError, KeyFor, check_len};
+use crate::codec::key::{KeyBuffer, KeyError, KeyFor};
 use crate::limits::{OPERATION_TIMEOUT_DEFAULT, TAG_LEN_MAX, TAGS_MAX, TTL_MAX};
 
 impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
@@ -289,7 +289,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         buffer: &'a mut KeyBuffer,
     ) -> Result<&'a [u8], KeyError> {
         let bytes = key.key_bytes(buffer)?;
-        check_len(bytes, self.shell.settings().max_key_bytes)?;
+        self.shell.settings().check_key(bytes)?;
         Ok(bytes)
     }
 
@@ -328,11 +328,8 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
                 None => return Ok(Expiry::NEVER),
             },
             Lifetime::For(ttl) => ttl,
-            Lifetime::Until(expiry) => match expiry.remaining(now_ms) {
-                Some(ttl) if ttl <= TTL_MAX => return Ok(expiry),
-                Some(ttl) => return Err(WriteError::InvalidTtl { ttl }),
-                None => return Ok(Expiry::NEVER),
-            },
+            // An instant that has passed makes the write a removal.
+            Lifetime::Until(expiry) => return Ok(expiry),
         };
         if ttl < Duration::from_millis(1) || ttl > TTL_MAX {
             return Err(WriteError::InvalidTtl { ttl });

@@ -128,7 +128,7 @@ impl NodeBuilder {
             join_alone_after,
         };
         let clock = NodeClock::start();
-        let shared = Arc::new(NodeShared::new(config, clock));
+        let shared = Arc::new(NodeShared::new(config, clock)?);
         let ticker = Ticker::spawn(clock, shared.coarse().clone())
             .map_err(|source| StartError::Clock { source })?;
         let guard = Arc::new(NodeGuard::new(Arc::clone(&shared), ticker));

@@ -22,7 +22,7 @@ pub(super) fn spawn(shared: &Arc<NodeShared>) {
             for cache in shared.caches().values() {
                 cache.tick();
             }
-            crate::transport::tick(&shared);
+            shared.cluster_state().tick(&shared);
         }
     });
 }

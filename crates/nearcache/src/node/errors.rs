@@ -41,6 +41,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The membership refused its settings.
+    #[error("the settings of the membership do not fit together")]
+    Membership(#[from] nearcache_protocol::membership::MembershipConfigError),
     /// The thread that advances the clock could not be started.
     #[error("cannot start the clock thread")]
     Clock {

@@ -10,6 +10,7 @@
 //! shells hold the shared state only, which never stops anything by itself.
 
 mod builder;
+mod cluster;
 mod driver;
 mod errors;
 mod events;

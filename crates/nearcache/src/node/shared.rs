@@ -17,13 +17,15 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::ClusterState;
+use super::errors::StartError;
 use super::events::NodeEvent;
 use crate::cache::{CachePort, OpenError, Shell};
 use crate::clock::NodeClock;
 use crate::limits::CACHES_MAX;
 use crate::metrics::NodeMetrics;
 use crate::subscription::Hub;
-use crate::transport::Links;
+use crate::transport::{self, Links};
 
 /// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
 pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
@@ -51,6 +53,7 @@ pub(crate) struct NodeShared {
     /// Held while a cache is opened, so that two openings of one name meet.
     opening: Mutex<()>,
     links: Links,
+    cluster_state: ClusterState,
     metrics: Arc<NodeMetrics>,
     events: Hub<NodeEvent>,
     cache_ready: watch::Sender<()>,
@@ -67,10 +70,12 @@ impl std::fmt::Debug for NodeShared {
 }
 
 impl NodeShared {
-    pub(super) fn new(config: NodeConfig, clock: NodeClock) -> Self {
+    pub(super) fn new(config: NodeConfig, clock: NodeClock) -> Result<Self, StartError> {
         let metrics = Arc::new(NodeMetrics::new());
-        Self {
-            epoch: Epoch::from_u64(clock.wall_ms_at_start()),
+        let epoch = Epoch::from_u64(clock.wall_ms_at_start());
+        Ok(Self {
+            epoch,
+            cluster_state: ClusterState::new(&config, epoch, clock.now())?,
             coarse: CoarseClock::new(clock.now_ms()),
             hlc: Arc::new(Hlc::new(
                 config.id,
@@ -88,7 +93,7 @@ impl NodeShared {
             stopped: CancellationToken::new(),
             is_stopped: AtomicBool::new(false),
             config,
-        }
+        })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -133,6 +138,10 @@ impl NodeShared {
 
     pub(crate) const fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) const fn cluster_state(&self) -> &ClusterState {
+        &self.cluster_state
     }
 
     pub(crate) fn metrics(&self) -> &NodeMetrics {
@@ -215,6 +224,19 @@ impl NodeShared {
             // An error means that the sender is gone, and it lives in self.
             let _ = changed.changed().await;
         }
+    }
+
+    /// Leaves the cluster and stops.
+    pub(super) async fn shutdown(self: &Arc<Self>) {
+        if self.is_stopped() {
+            return;
+        }
+        for cache in self.caches().values() {
+            cache.leave();
+        }
+        self.cluster_state.leave(self);
+        transport::drain(&self.links).await;
+        self.stop();
     }
 
     /// Ends everything at once, without telling anybody.

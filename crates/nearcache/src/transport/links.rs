@@ -2,22 +2,31 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use nearcache_protocol::frame::{FrameError, FrameLimit};
+use nearcache_protocol::identity::Identity;
 use nearcache_protocol::ids::{CacheId, Epoch};
 use nearcache_protocol::lane::Lane;
 use nearcache_store::NodeId;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
 use crate::cache::CachePort;
 use crate::metrics::NodeMetrics;
 
+/// How long the other lanes may take to end after the first (a guess; on a crash all end at once,
+/// on a graceful leave each when its last bytes are read).
+const LANES_END_WITHIN: Duration = Duration::from_secs(2);
+
 /// All connected peers.
 #[derive(Debug)]
 pub(crate) struct Links {
+    /// Held while a session begins or ends, so that caches and membership hear of it in order.
+    pub(super) changing: Mutex<()>,
     links: RwLock<HashMap<NodeId, Arc<Link>>>,
     metrics: Arc<NodeMetrics>,
 }
@@ -28,11 +37,42 @@ pub(super) struct Link {
     pub(super) peer: NodeId,
     pub(super) epoch: Epoch,
     pub(super) name: Arc<str>,
-    pub(super) outboxes: [Outbox; 3],
+    /// Which side opened the session.
+    pub(super) dialer: NodeId,
+    /// Cancelled when the session is to end, by whoever finds out first.
     pub(super) closed: CancellationToken,
+    outboxes: [Outbox; 3],
+    lanes_ended: AtomicUsize,
 }
 
 impl Link {
+    pub(super) fn new(identity: &Identity, name: Arc<str>, dialer: NodeId) -> Self {
+        Self {
+            peer: identity.node,
+            epoch: identity.epoch,
+            name,
+            dialer,
+            closed: CancellationToken::new(),
+            outboxes: Lane::ALL.map(Outbox::new),
+            lanes_ended: AtomicUsize::new(0),
+        }
+    }
+
+    /// The peer has closed one lane. Returns when the session shall end: when all lanes have ended,
+    /// because until then bytes of the others may still wait to be read.
+    pub(super) async fn lane_ended(&self) {
+        if self.lanes_ended.fetch_add(1, Ordering::AcqRel) + 1 < Lane::ALL.len() {
+            let _ = tokio::time::timeout(LANES_END_WITHIN, self.closed.cancelled()).await;
+        }
+    }
+
+    /// Has all writers close their side once they have sent what waits.
+    pub(super) fn finish(&self) {
+        for outbox in &self.outboxes {
+            outbox.finish();
+        }
+    }
+
     pub(super) fn outbox(&self, lane: Lane) -> &Outbox {
         let [control, data, bulk] = &self.outboxes;
         match lane {
@@ -46,9 +86,45 @@ impl Link {
 impl Links {
     pub(crate) fn new(metrics: Arc<NodeMetrics>) -> Self {
         Self {
+            changing: Mutex::default(),
             links: RwLock::default(),
             metrics,
         }
+    }
+
+    pub(super) fn insert(&self, link: &Arc<Link>) {
+        self.links.write().insert(link.peer, Arc::clone(link));
+    }
+
+    /// Takes `link` off; `false` if it is not the current one of its peer.
+    pub(super) fn remove(&self, link: &Arc<Link>) -> bool {
+        let mut links = self.links.write();
+        let is_current = links
+            .get(&link.peer)
+            .is_some_and(|current| Arc::ptr_eq(current, link));
+        if is_current {
+            links.remove(&link.peer);
+        }
+        is_current
+    }
+
+    /// Whether there is a session with `peer`.
+    pub(crate) fn is_connected(&self, peer: NodeId) -> bool {
+        self.links.read().contains_key(&peer)
+    }
+
+    /// Whether there is no session with anybody.
+    pub(super) fn is_alone(&self) -> bool {
+        self.links.read().is_empty()
+    }
+
+    /// Ends the session with `peer`, if there is one.
+    pub(crate) fn close(&self, peer: NodeId) -> bool {
+        let link = self.get(peer);
+        if let Some(link) = &link {
+            link.closed.cancel();
+        }
+        link.is_some()
     }
 
     pub(super) fn get(&self, peer: NodeId) -> Option<Arc<Link>> {
@@ -89,6 +165,7 @@ impl Links {
 
     /// Tells a cache that was just opened of the peers that are there already.
     pub(crate) fn introduce(&self, cache: &Arc<dyn CachePort>) {
+        let _changing = self.changing.lock();
         for link in self.all() {
             cache.peer_up(link.peer, link.epoch);
         }
@@ -96,6 +173,7 @@ impl Links {
 
     /// Closes all sessions.
     pub(crate) fn close_all(&self) {
+        let _changing = self.changing.lock();
         for link in self.all() {
             link.closed.cancel();
         }

@@ -5,9 +5,22 @@
 //! socket ─▶ reader ─ frame ─▶ cache, or membership
 //! listener, dialer ─ handshake ─▶ session (three lanes) ─▶ Link
 //! ```
+//!
+//! A session is three connections: control (membership, heartbeats), data (updates, requests) and
+//! bulk (transfers), so that none waits for another. Each has a reader and a writer task; a frame
+//! is applied by the task that read it. When any of the three breaks, the session ends.
 
+mod dialer;
+mod drain;
+mod lane_stream;
 mod links;
+mod listener;
 mod outbox;
+mod reader;
+mod seeds;
+mod session;
+mod socket;
+mod writer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +29,10 @@ use nearcache_store::NodeId;
 use tokio::net::TcpListener;
 
 use crate::discovery::Discovery;
-use crate::node::{ConnectError, Member, MemberState, NodeShared};
+use crate::node::{ConnectError, NodeShared};
 
+pub(crate) use dialer::dial;
+pub(crate) use drain::drain;
 pub(crate) use links::Links;
 
 /// Starts to accept and to look for peers; all of it ends when the node stops.
@@ -26,40 +41,19 @@ pub(crate) fn spawn(
     listener: TcpListener,
     discovery: Arc<dyn Discovery>,
 ) {
-    let stopped = shared.stopped().clone();
-    tokio::spawn(async move {
-        stopped.cancelled().await;
-        drop((listener, discovery));
-    });
+    tokio::spawn(listener::run(Arc::clone(shared), listener));
+    tokio::spawn(seeds::run(Arc::clone(shared), discovery));
 }
 
-/// Lets time pass.
-pub(crate) fn tick(_shared: &Arc<NodeShared>) {}
-
-/// Connects by hand.
+/// Connects by hand, whatever was disconnected by hand before.
 pub(crate) async fn connect(
-    _shared: &Arc<NodeShared>,
+    shared: &Arc<NodeShared>,
     address: SocketAddr,
 ) -> Result<NodeId, ConnectError> {
-    Err(ConnectError::Silent { address })
-}
-
-impl NodeShared {
-    pub(crate) fn members(&self) -> Vec<Member> {
-        vec![Member {
-            id: self.id(),
-            name: Some(self.name().to_owned()),
-            epoch: self.epoch(),
-            address: self.config().advertised,
-            state: MemberState::Myself,
-        }]
-    }
-
-    pub(crate) fn disconnect(&self, _peer: NodeId) -> bool {
-        false
-    }
-
-    pub(crate) async fn shutdown(&self) {
-        self.stop();
-    }
+    shared.cluster_state().allow_all();
+    let stopped = shared.stopped().clone();
+    stopped
+        .run_until_cancelled(dial(shared, address))
+        .await
+        .unwrap_or(Err(ConnectError::NodeStopped))
 }

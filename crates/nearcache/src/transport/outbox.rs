@@ -51,6 +51,7 @@ struct Queue {
     encoded: BytesMut,
     messages: usize,
     pulls: VecDeque<CacheId>,
+    is_finishing: bool,
 }
 
 /// There is no more room. Nothing was queued.
@@ -81,11 +82,7 @@ impl Outbox {
 
     /// Has the writer pull from `cache`. Asking twice is asking once.
     pub(super) fn pull(&self, cache: CacheId) {
-        let mut queue = self.queue.lock();
-        if !queue.pulls.contains(&cache) {
-            queue.pulls.push_back(cache);
-        }
-        drop(queue);
+        self.pull_later(cache);
         self.wake.notify_one();
     }
 
@@ -101,10 +98,24 @@ impl Outbox {
         self.queue.lock().pulls.pop_front()
     }
 
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
+    /// Has the writer come back to a cache that had more than one batch holds. Does not wake it.
+    pub(super) fn pull_later(&self, cache: CacheId) {
+        let mut queue = self.queue.lock();
+        if !queue.pulls.contains(&cache) {
+            queue.pulls.push_back(cache);
+        }
+    }
+
+    /// Has the writer close its side once nothing waits any more.
+    pub(super) fn finish(&self) {
+        self.queue.lock().is_finishing = true;
+        self.wake.notify_one();
+    }
+
+    /// Whether the writer shall close its side now.
+    pub(super) fn is_finished(&self) -> bool {
         let queue = self.queue.lock();
-        queue.encoded.is_empty() && queue.pulls.is_empty()
+        queue.is_finishing && queue.encoded.is_empty() && queue.pulls.is_empty()
     }
 }
 
@@ -124,8 +135,19 @@ mod tests {
         let mut buffer = BytesMut::new();
         outbox.take_pushed(&mut buffer);
         assert_eq!(buffer.len(), 256);
-        assert!(outbox.is_empty());
         outbox.push(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn a_finishing_outbox_is_finished_once_it_is_empty() {
+        let outbox = Outbox::new(Lane::Data);
+        outbox
+            .push(|buffer| buffer.extend_from_slice(b"x"))
+            .unwrap();
+        outbox.finish();
+        assert!(!outbox.is_finished());
+        outbox.take_pushed(&mut BytesMut::new());
+        assert!(outbox.is_finished());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use nearcache_protocol::frame::{Frame, FrameLimit};
-use nearcache_protocol::ids::{CacheId, Epoch};
+use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::payload::Payload;
@@ -19,7 +19,6 @@ const TICK_BUDGET: usize = 256;
 
 /// The untyped side of a cache.
 pub(crate) trait CachePort: Send + Sync + 'static {
-    fn id(&self) -> CacheId;
     fn name(&self) -> &str;
     fn settings(&self) -> &Settings;
     fn is_ready(&self) -> bool;
@@ -46,10 +45,6 @@ pub(crate) trait CachePort: Send + Sync + 'static {
 }
 
 impl<V: Payload> CachePort for Shell<V> {
-    fn id(&self) -> CacheId {
-        self.id
-    }
-
     fn name(&self) -> &str {
         &self.name
     }

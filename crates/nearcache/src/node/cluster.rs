@@ -1,0 +1,285 @@
+//! What this node knows of the cluster: the membership machine and its shell.
+//!
+//! ```text
+//! sessions ─ connected, lost ─▶ ┌────────────┐ ─ Send ─▶ control lanes    Dial ─▶ dialer
+//! readers ─ handle ────────────▶│ membership │ ─ up, down ─▶ events, caches
+//! driver ─ tick ───────────────▶└────────────┘
+//! ```
+//!
+//! Locks are taken in this order: changes of sessions, membership, machine of a cache, outbox.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearcache_protocol::frame;
+use nearcache_protocol::handshake::Local;
+use nearcache_protocol::identity::{Identity, Zone};
+use nearcache_protocol::lane::Lane;
+use nearcache_protocol::membership::{
+    DownReason, Membership, MembershipConfig, MembershipError, MembershipMessage, MembershipOutput,
+};
+use nearcache_protocol::time::Time;
+use nearcache_store::{NodeId, Timestamp};
+use parking_lot::Mutex;
+
+use super::errors::StartError;
+use super::events::NodeEvent;
+use super::members::{Member, MemberState};
+use super::shared::{NodeConfig, NodeShared};
+use crate::transport;
+
+/// How long a peer that sent a bad frame is not talked to (reliability specification, 3.1).
+const QUARANTINE: Duration = Duration::from_secs(30);
+
+/// The membership of a node and its dealings with peers.
+#[derive(Debug)]
+pub(crate) struct ClusterState {
+    cluster: String,
+    name: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    membership: Membership,
+    out: Vec<MembershipOutput>,
+    /// Names of the nodes met, for people.
+    names: HashMap<NodeId, Arc<str>>,
+    /// Disconnected by hand.
+    banned: HashSet<NodeId>,
+    /// Sent a bad frame, and until when that is held against them.
+    quarantined: HashMap<NodeId, Time>,
+    /// Being dialled now.
+    dialing: HashSet<NodeId>,
+}
+
+impl ClusterState {
+    pub(super) fn new(
+        config: &NodeConfig,
+        epoch: nearcache_protocol::ids::Epoch,
+        now: Time,
+    ) -> Result<Self, StartError> {
+        let identity = Identity::new(config.id, epoch, config.advertised, Zone::default());
+        let membership =
+            Membership::new(MembershipConfig::default(), identity, rand::random(), now)?;
+        Ok(Self {
+            cluster: config.cluster.clone(),
+            name: config.name.clone(),
+            state: Mutex::new(State {
+                membership,
+                out: Vec::new(),
+                names: HashMap::new(),
+                banned: HashSet::new(),
+                quarantined: HashMap::new(),
+                dialing: HashSet::new(),
+            }),
+        })
+    }
+
+    /// What this node says of itself.
+    pub(crate) fn local(&self) -> Local {
+        self.with_membership(|local, _| local.clone())
+    }
+
+    /// Decides about a handshake with what the membership knows.
+    pub(crate) fn with_membership<T>(&self, decide: impl FnOnce(&Local, &Membership) -> T) -> T {
+        let state = self.state.lock();
+        let identity = state.membership.identity().clone();
+        decide(
+            &Local::new(&self.cluster, &self.name, identity),
+            &state.membership,
+        )
+    }
+
+    /// Whether sessions with `peer` are refused for now.
+    pub(crate) fn is_unwanted(&self, peer: NodeId, now: Time) -> bool {
+        let mut state = self.state.lock();
+        state.quarantined.retain(|_, until| *until > now);
+        state.banned.contains(&peer) || state.quarantined.contains_key(&peer)
+    }
+
+    /// Refuses sessions with `peer` for 30 s.
+    pub(crate) fn quarantine(&self, peer: NodeId, now: Time) {
+        self.state.lock().quarantined.insert(peer, now + QUARANTINE);
+    }
+
+    /// Refuses sessions with `peer` until it is allowed again.
+    pub(crate) fn ban(&self, peer: NodeId) {
+        self.state.lock().banned.insert(peer);
+    }
+
+    /// Forgets every ban; said of all because an address does not tell whose it is.
+    pub(crate) fn allow_all(&self) {
+        self.state.lock().banned.clear();
+    }
+
+    /// A session has begun.
+    pub(crate) fn connected(&self, shared: &Arc<NodeShared>, peer: &Identity, name: &Arc<str>) {
+        shared.events().send(&NodeEvent::Connected(peer.node));
+        let mut state = self.state.lock();
+        state.names.insert(peer.node, Arc::clone(name));
+        state.step(shared, |membership, now, out| {
+            membership.connected(now, peer, out)
+        });
+    }
+
+    /// A session has ended.
+    pub(crate) fn lost(&self, shared: &Arc<NodeShared>, peer: NodeId) {
+        shared.events().send(&NodeEvent::Disconnected(peer));
+        let mut state = self.state.lock();
+        state.step(shared, |membership, now, out| {
+            membership.peer_lost(now, peer, out)
+        });
+    }
+
+    /// A message of the membership arrived.
+    pub(crate) fn handle(
+        &self,
+        shared: &Arc<NodeShared>,
+        from: NodeId,
+        message: &MembershipMessage,
+    ) -> Result<(), MembershipError> {
+        let mut state = self.state.lock();
+        state.step(shared, |membership, now, out| {
+            membership.handle(now, from, message, out)
+        })
+    }
+
+    /// Lets time pass.
+    pub(crate) fn tick(&self, shared: &Arc<NodeShared>) {
+        let mut state = self.state.lock();
+        if state.membership.next_tick() <= shared.now() {
+            state.step(shared, |membership, now, out| membership.tick(now, out));
+        }
+    }
+
+    /// Tells the peers that this node leaves.
+    pub(crate) fn leave(&self, shared: &Arc<NodeShared>) {
+        let mut state = self.state.lock();
+        state.step(shared, |membership, now, out| membership.leave(now, out));
+    }
+
+    /// A dial ended, however.
+    pub(crate) fn dialled(&self, peer: NodeId) {
+        self.state.lock().dialing.remove(&peer);
+    }
+
+    /// The live members other than this node, by id.
+    pub(crate) fn others(&self, shared: &NodeShared) -> Vec<Member> {
+        let state = self.state.lock();
+        let members = state.membership.members().map(|member| {
+            let mut seen = state.member(&member.identity);
+            if shared.links().is_connected(seen.id) {
+                seen.state = MemberState::Connected;
+            }
+            seen
+        });
+        members.collect()
+    }
+}
+
+impl State {
+    /// One step of the machine, and what it asks for.
+    fn step<T>(
+        &mut self,
+        shared: &Arc<NodeShared>,
+        step: impl FnOnce(&mut Membership, Time, &mut Vec<MembershipOutput>) -> T,
+    ) -> T {
+        let mut out = std::mem::take(&mut self.out);
+        let result = step(&mut self.membership, shared.now(), &mut out);
+        for output in out.drain(..) {
+            self.carry_out(shared, output);
+        }
+        self.out = out;
+        result
+    }
+
+    fn carry_out(&mut self, shared: &Arc<NodeShared>, output: MembershipOutput) {
+        match output {
+            MembershipOutput::Send { to, message } => {
+                shared.links().send(to, Lane::Control, |limit, buffer| {
+                    frame::encode(message.kind(), 0, &message.body(), limit, buffer)
+                });
+            }
+            MembershipOutput::Dial(identity) => self.dial(shared, &identity),
+            MembershipOutput::MemberUp(identity) => {
+                tracing::info!(member = ?identity, "member up");
+                shared
+                    .events()
+                    .send(&NodeEvent::MemberUp(self.member(&identity)));
+            }
+            MembershipOutput::MemberDown { identity, reason } => {
+                tracing::info!(member = ?identity, ?reason, "member down");
+                let member = self.member(&identity);
+                if reason == DownReason::Left {
+                    for cache in shared.caches().values() {
+                        cache.peer_left(identity.node);
+                    }
+                    shared.events().send(&NodeEvent::MemberLeft(member));
+                } else {
+                    shared.events().send(&NodeEvent::MemberDown(member));
+                }
+            }
+            MembershipOutput::Renewed(identity) => {
+                tracing::warn!(member = ?identity, "was held for dead and came back");
+            }
+            other => tracing::debug!(?other, "unknown output of the membership"),
+        }
+    }
+
+    fn dial(&mut self, shared: &Arc<NodeShared>, identity: &Identity) {
+        let (peer, address) = (identity.node, identity.address);
+        let is_held_off = self.banned.contains(&peer) || self.quarantined.contains_key(&peer);
+        if is_held_off || shared.links().is_connected(peer) || !self.dialing.insert(peer) {
+            return;
+        }
+        let shared = Arc::clone(shared);
+        tokio::spawn(async move {
+            let stopped = shared.stopped().clone();
+            let dialled = stopped
+                .run_until_cancelled(transport::dial(&shared, address))
+                .await;
+            if let Some(Err(error)) = dialled {
+                tracing::debug!(%peer, %error, "cannot connect to a member");
+            }
+            shared.cluster_state().dialled(peer);
+        });
+    }
+
+    fn member(&self, identity: &Identity) -> Member {
+        Member {
+            id: identity.node,
+            name: self.names.get(&identity.node).map(|name| name.to_string()),
+            epoch: identity.epoch,
+            address: identity.address,
+            state: MemberState::Unconnected,
+        }
+    }
+}
+
+impl NodeShared {
+    /// This node's clock as the handshake tells it.
+    pub(crate) fn handshake_time(&self) -> Timestamp {
+        let physical = Timestamp::from_parts(self.hlc().physical_ms(self.now()), 0);
+        physical.max(self.hlc().last())
+    }
+
+    pub(super) fn members(&self) -> Vec<Member> {
+        let myself = Member {
+            id: self.id(),
+            name: Some(self.name().to_owned()),
+            epoch: self.epoch(),
+            address: self.config().advertised,
+            state: MemberState::Myself,
+        };
+        let mut members = vec![myself];
+        members.extend(self.cluster_state().others(self));
+        members
+    }
+
+    pub(super) fn disconnect(&self, peer: NodeId) -> bool {
+        self.cluster_state().ban(peer);
+        self.links().close(peer)
+    }
+}

@@ -1,0 +1,75 @@
+//! One connection while its handshake is under way.
+
+use std::io;
+use std::time::Duration;
+
+use nearcache_protocol::frame::{Frame, FrameDecoder, FrameError, FrameLimit};
+use nearcache_protocol::handshake::Refusal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long a handshake may take from the first byte to the last.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A socket and what has been read from it but not been used.
+#[derive(Debug)]
+pub(super) struct LaneStream {
+    pub(super) stream: TcpStream,
+    pub(super) decoder: FrameDecoder,
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It took too long.
+    #[error("no handshake within {HANDSHAKE_TIMEOUT:?}")]
+    TimedOut,
+    /// One side did not want the other.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl From<FrameError> for HandshakeError {
+    fn from(error: FrameError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl LaneStream {
+    /// Frames of a stranger are at most as large as a handshake.
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            decoder: FrameDecoder::new(FrameLimit::HANDSHAKE),
+        }
+    }
+
+    /// Reads the one frame that is due.
+    pub(super) async fn read_frame(&mut self) -> Result<Frame, HandshakeError> {
+        loop {
+            if let Some(frame) = self.decoder.next_frame()? {
+                return Ok(frame);
+            }
+            if self.stream.read_buf(self.decoder.buffer_mut()).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// Writes one encoded frame.
+    pub(super) async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frame).await
+    }
+}
+
+/// Bounds a handshake in time.
+pub(super) async fn in_time<T>(
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake)
+        .await
+        .unwrap_or(Err(HandshakeError::TimedOut))
+}

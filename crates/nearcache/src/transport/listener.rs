@@ -1,0 +1,131 @@
+//! Accepts connections of peers.
+//!
+//! A stranger costs one task and at most a handshake of 4 KiB, for at most 5 s, and there are at
+//! most 128 of them. Whoever passes the handshake is one lane of a session; the session begins
+//! when all three lanes have come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearcache_protocol::handshake::{self, Peer, Refusal, SessionToken};
+use nearcache_store::NodeId;
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::lane_stream::{HANDSHAKE_TIMEOUT, HandshakeError, LaneStream, in_time};
+use super::session::{self, Lanes};
+use super::socket;
+use crate::node::NodeShared;
+
+/// Connections that may be in their handshake at one time.
+const STRANGERS_MAX: usize = 128;
+
+/// How long to wait after the system refused to accept, so as not to spin (a guess).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Sessions of which some lanes have come and others not.
+type Pending = Mutex<HashMap<(NodeId, SessionToken), Lanes>>;
+
+/// Accepts until the node stops.
+pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let pending = Arc::new(Pending::default());
+    let stopped = shared.stopped().clone();
+    while let Some(accepted) = stopped.run_until_cancelled(listener.accept()).await {
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a peer");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else {
+            tracing::debug!(%from, "too many handshakes at once");
+            continue;
+        };
+        let (shared, pending) = (Arc::clone(&shared), Arc::clone(&pending));
+        tokio::spawn(async move {
+            let greeted = shared
+                .stopped()
+                .run_until_cancelled(in_time(greet(&shared, stream)));
+            match greeted.await {
+                Some(Ok((peer, lane))) => gather(&shared, &pending, peer, lane),
+                Some(Err(error)) => {
+                    shared.metrics().handshakes_refused.inc();
+                    tracing::info!(%from, %error, "refused a peer");
+                }
+                None => {}
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// The handshake of one connection.
+async fn greet(
+    shared: &NodeShared,
+    stream: TcpStream,
+) -> Result<(Peer, LaneStream), HandshakeError> {
+    socket::prepare(&stream)?;
+    let mut lane = LaneStream::new(stream);
+    let decided = match lane.read_frame().await {
+        Ok(frame) => decide(shared, &frame),
+        Err(HandshakeError::Refused(refusal)) => Err(refusal),
+        Err(error) => return Err(error),
+    };
+    match decided {
+        Ok(accepted) => {
+            lane.write(&accepted.welcome).await?;
+            Ok((accepted.peer, lane))
+        }
+        Err(refusal) => {
+            // Told as a courtesy; who closes first does not matter.
+            let _ = lane.write(&refusal.frame()).await;
+            Err(refusal.into())
+        }
+    }
+}
+
+fn decide(
+    shared: &NodeShared,
+    frame: &nearcache_protocol::frame::Frame,
+) -> Result<handshake::Accepted, Refusal> {
+    let now = shared.handshake_time();
+    let accepted = shared
+        .cluster_state()
+        .with_membership(|local, membership| handshake::accept(local, membership, now, frame))?;
+    if shared
+        .cluster_state()
+        .is_unwanted(accepted.peer.identity.node, shared.now())
+    {
+        return Err(Refusal::RefusedByPeer);
+    }
+    Ok(accepted)
+}
+
+/// Puts a lane to the others of its session, and begins the session when it is the last.
+fn gather(shared: &Arc<NodeShared>, pending: &Arc<Pending>, peer: Peer, lane: LaneStream) {
+    let key = (peer.identity.node, peer.session);
+    let complete = {
+        let mut pending = pending.lock();
+        let lanes = pending.entry(key).or_insert_with(|| Lanes::new(&peer));
+        lanes.put(&peer, lane);
+        if lanes.is_complete() {
+            pending.remove(&key)
+        } else {
+            None
+        }
+    };
+    if let Some(lanes) = complete {
+        session::begin(shared, lanes, peer.identity.node);
+        return;
+    }
+    let pending = Arc::clone(pending);
+    tokio::spawn(async move {
+        tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
+        pending.lock().remove(&key);
+    });
+}

@@ -1,0 +1,112 @@
+//! Reads one lane of a session and hands each frame to whom it is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nearcache_protocol::control::ControlError;
+use nearcache_protocol::frame::{Frame, FrameDecoder, FrameError, Kind};
+use nearcache_protocol::lane::Lane;
+use nearcache_protocol::membership::{MembershipError, MembershipMessage};
+use nearcache_protocol::wire::{self, WireError};
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
+
+use super::links::Link;
+use crate::node::NodeShared;
+
+/// The least room the read buffer has when the socket is asked (a guess: one system call for a
+/// full batch).
+const READ_BYTES: usize = 64 * 1024;
+
+/// A peer that says nothing on its control lane for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Why a peer's frame cannot be right.
+#[derive(Debug, thiserror::Error)]
+enum BadFrame {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+}
+
+/// Reads until the connection ends, then closes the session.
+pub(super) async fn run(
+    shared: Arc<NodeShared>,
+    link: Arc<Link>,
+    lane: Lane,
+    mut stream: OwnedReadHalf,
+    mut decoder: FrameDecoder,
+) {
+    let closed = link.closed.clone();
+    let reading = async {
+        loop {
+            if let Err(error) = take_frames(&shared, &link, &mut decoder) {
+                shared.metrics().frames_refused.inc();
+                tracing::warn!(peer = %link.peer, ?lane, %error, "bad frame: closing the session");
+                shared.cluster_state().quarantine(link.peer, shared.now());
+                return;
+            }
+            decoder.buffer_mut().reserve(READ_BYTES);
+            let read = stream.read_buf(decoder.buffer_mut());
+            let read = match lane {
+                Lane::Control => match tokio::time::timeout(SILENCE_MAX, read).await {
+                    Ok(read) => read,
+                    Err(_) => {
+                        tracing::info!(peer = %link.peer, "silent for {SILENCE_MAX:?}");
+                        return;
+                    }
+                },
+                Lane::Data | Lane::Bulk => read.await,
+            };
+            match read {
+                Ok(0) => return link.lane_ended().await,
+                Ok(count) => {
+                    shared.metrics().bytes_received.inc_by(count as u64);
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %link.peer, ?lane, %error, "connection broke");
+                    return;
+                }
+            }
+        }
+    };
+    let _ = closed.run_until_cancelled(reading).await;
+    link.closed.cancel();
+}
+
+/// Hands over every whole frame that has arrived.
+fn take_frames(
+    shared: &Arc<NodeShared>,
+    link: &Link,
+    decoder: &mut FrameDecoder,
+) -> Result<(), BadFrame> {
+    while let Some(frame) = decoder.next_frame()? {
+        take(shared, link, &frame)?;
+    }
+    Ok(())
+}
+
+fn take(shared: &Arc<NodeShared>, link: &Link, frame: &Frame) -> Result<(), BadFrame> {
+    if frame.kind.0 >= Kind::FIRST_OF_CACHE.0 {
+        let id = wire::cache_id(frame)?;
+        match shared.caches().get(&id) {
+            Some(cache) => cache.on_frame(link.peer, frame)?,
+            None => {
+                // A cache that is not open here: other nodes may well have it.
+                shared.metrics().frames_skipped.inc();
+            }
+        }
+        return Ok(());
+    }
+    match MembershipMessage::decode(frame.kind, &frame.body)? {
+        Some(message) => shared.cluster_state().handle(shared, link.peer, &message)?,
+        // Signs of life, and kinds that a later version may send.
+        None => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! Dials the addresses that discovery finds.
+//!
+//! Membership dials members by itself; this is for nodes it has never heard of. While this node is
+//! alone it tries again and again, with full jitter from 50 ms up to 5 s; once it is connected it
+//! looks every 30 s for addresses that no member has, so that two halves of a cluster that started
+//! apart find each other.
+//!
+//! Source of the jitter: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::discovery::Discovery;
+use crate::node::{ConnectError, NodeShared};
+
+/// The first wait between two rounds.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+
+/// The longest wait between two rounds while this node is alone.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// How often a node that has peers looks for more (a guess).
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long one look-up may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Runs until the node stops.
+pub(super) async fn run(shared: Arc<NodeShared>, discovery: Arc<dyn Discovery>) {
+    if discovery.is_empty() {
+        return;
+    }
+    let mut own = HashSet::from([shared.local_addr(), shared.config().advertised]);
+    let mut backoff = BACKOFF_MIN;
+    let stopped = shared.stopped().clone();
+    let looking = async {
+        loop {
+            for address in look_up(&*discovery).await {
+                if !own.contains(&address) && !is_member(&shared, address) {
+                    try_dial(&shared, address, &mut own).await;
+                }
+            }
+            if shared.links().is_alone() {
+                tokio::time::sleep(backoff.mul_f64(rand::random())).await;
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            } else {
+                backoff = BACKOFF_MIN;
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+    };
+    let _: Option<()> = stopped.run_until_cancelled(looking).await;
+}
+
+async fn look_up(discovery: &dyn Discovery) -> Vec<SocketAddr> {
+    match tokio::time::timeout(LOOKUP_TIMEOUT, discovery.lookup()).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot look for peers");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::warn!(
+                ?discovery,
+                "looking for peers took longer than {LOOKUP_TIMEOUT:?}"
+            );
+            Vec::new()
+        }
+    }
+}
+
+/// Whether membership takes care of the address.
+fn is_member(shared: &NodeShared, address: SocketAddr) -> bool {
+    shared
+        .cluster_state()
+        .others(shared)
+        .iter()
+        .any(|member| member.address == address)
+}
+
+async fn try_dial(shared: &Arc<NodeShared>, address: SocketAddr, own: &mut HashSet<SocketAddr>) {
+    match super::dial(shared, address).await {
+        Ok(peer) => tracing::debug!(%peer, %address, "found a peer"),
+        Err(ConnectError::Myself { .. }) => {
+            own.insert(address);
+        }
+        Err(error @ (ConnectError::Refused { .. } | ConnectError::NotAPeer { .. })) => {
+            tracing::warn!(%error, "cannot connect to a seed");
+        }
+        Err(error) => tracing::debug!(%error, "cannot connect to a seed"),
+    }
+}
