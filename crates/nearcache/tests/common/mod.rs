@@ -1,0 +1,59 @@
+//! Nodes on loopback, and waiting with a bound.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nearcache::{Cache, Node, Raw, RawValue, StaticPeers};
+
+/// No test waits longer than this for anything.
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
+
+pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
+pub(crate) type RawCache = Cache<Vec<u8>, RawValue, Raw>;
+
+/// Runs a test within the bound.
+pub(crate) async fn bounded<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, test)
+        .await
+        .expect("the test takes too long")
+}
+
+/// A node that looks for `peers`.
+pub(crate) async fn node(name: &str, peers: &[SocketAddr]) -> Node {
+    Node::builder("test")
+        .name(name)
+        .discovery(StaticPeers::new(peers.iter().copied()))
+        .start()
+        .await
+        .expect("a node starts")
+}
+
+/// The cache all tests use.
+pub(crate) async fn cache(node: &Node) -> Cache<String, String> {
+    node.cache("things").open().await.expect("a cache opens")
+}
+
+/// Two nodes that know each other, with the cache open and ready.
+pub(crate) async fn pair() -> (Node, Node, Cache<String, String>, Cache<String, String>) {
+    let one = node("one", &[]).await;
+    let two = node("two", &[one.local_addr()]).await;
+    let (here, there) = (cache(&one).await, cache(&two).await);
+    one.ready().await;
+    two.ready().await;
+    eventually(|| one.members().len() == 2 && two.members().len() == 2).await;
+    (one, two, here, there)
+}
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually(mut condition: impl FnMut() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, waiting)
+        .await
+        .expect("what was expected does not happen");
+}
