@@ -97,7 +97,13 @@ impl Server {
         let memory = MemoryBudget::new(&limits);
         if let Some(listener) = resp_listener {
             let metrics = resp::Metrics::register(&mut server.node.metrics().lock());
+            let databases = config.resp.databases.iter();
             let context = Arc::new(resp::Context {
+                databases: databases
+                    .filter_map(|name| server.caches.get(name).cloned())
+                    .collect(),
+                node: server.node.clone(),
+                auth: credentials.clone(),
                 limits: Arc::clone(&limits),
                 connections: Arc::clone(&connections),
                 memory: Arc::clone(&memory),

@@ -48,9 +48,29 @@ impl Writer {
         &self.out
     }
 
+    /// What the buffer occupies.
+    pub(crate) fn capacity(&self) -> usize {
+        self.out.capacity()
+    }
+
+    /// Forgets what the socket took.
+    pub(crate) fn clear(&mut self) {
+        self.out.clear();
+    }
+
     /// The number of bytes written and not taken by the socket.
     pub(crate) fn len(&self) -> usize {
         self.out.len()
+    }
+
+    /// Where the next reply begins; see [`Self::take_back`].
+    pub(crate) fn mark(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Forgets what was written since `mark`.
+    pub(crate) fn take_back(&mut self, mark: usize) {
+        self.out.truncate(mark);
     }
 
     pub(crate) fn protocol(&self) -> Protocol {

@@ -1,0 +1,198 @@
+//! When entries expire: asking, setting, taking away.
+//!
+//! Times are cluster time, which is wall-clock time as the cluster counts it. Setting is decided at
+//! the key's home node; a time that is over removes the key, as Redis has it.
+
+use nearcache::{Cached, ExpireCondition, Expiry, Lookup, Modify, Raw, RawValue};
+
+use super::{
+    super::error::{CommandError, quoted},
+    Call, Outcome, Reply,
+    options::{self, TimeBase, TimeUnit},
+    wait,
+};
+
+/// Reply for a key that is not there, and for one that does not expire.
+const NO_KEY: i64 = -2;
+const NO_EXPIRY: i64 = -1;
+
+pub(super) fn ttl(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    ask(call, |remaining_ms, _| rounded_seconds(remaining_ms))
+}
+
+pub(super) fn pttl(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    ask(call, |remaining_ms, _| remaining_ms)
+}
+
+pub(super) fn expiretime(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    ask(call, |_, at_ms| rounded_seconds(at_ms))
+}
+
+pub(super) fn pexpiretime(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    ask(call, |_, at_ms| at_ms)
+}
+
+fn rounded_seconds(ms: i64) -> i64 {
+    ms.saturating_add(500) / 1_000
+}
+
+/// Replies with what `show` makes of the time remaining and the time of expiry, both in ms.
+fn ask(call: &mut Call<'_>, show: fn(i64, i64) -> i64) -> Result<Outcome, CommandError> {
+    let now_ms = call.now_ms();
+    let key = call.key(1)?;
+    let shown = move |value: Option<&Cached<RawValue, Raw>>| match value {
+        None => NO_KEY,
+        Some(value) if value.expiry().is_never() => NO_EXPIRY,
+        Some(value) => {
+            let at_ms = value.expiry().as_millis();
+            let clamped = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+            show(clamped(at_ms.saturating_sub(now_ms)), clamped(at_ms))
+        }
+    };
+    match call.database().try_get(key)? {
+        Lookup::Hit(value) => call.reply.integer(shown(Some(&value))),
+        Lookup::Miss => call.reply.integer(NO_KEY),
+        Lookup::Ask => {
+            let (database, key) = (call.database().clone(), key.to_vec());
+            return wait(async move {
+                Ok(Reply::Integer(shown(
+                    database.get(&key[..]).await?.as_ref(),
+                )))
+            });
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn expire(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    set(call, TimeUnit::Seconds, TimeBase::Now)
+}
+
+pub(super) fn pexpire(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    set(call, TimeUnit::Milliseconds, TimeBase::Now)
+}
+
+pub(super) fn expireat(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    set(call, TimeUnit::Seconds, TimeBase::UnixEpoch)
+}
+
+pub(super) fn pexpireat(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    set(call, TimeUnit::Milliseconds, TimeBase::UnixEpoch)
+}
+
+fn set(call: &mut Call<'_>, unit: TimeUnit, base: TimeBase) -> Result<Outcome, CommandError> {
+    let now_ms = call.now_ms();
+    let conditions = Conditions::read(call)?;
+    let amount = call.integer(2)?;
+    let at_ms =
+        options::absolute_ms(amount, unit, base, now_ms).ok_or(CommandError::ExpireTime {
+            command: call.command.name,
+        })?;
+    let key = call.key(1)?;
+    let change = match options::future_expiry(at_ms, now_ms) {
+        Some(expiry) if conditions.are_met_by_all() => Modify::expire_at(expiry),
+        Some(expiry) => match conditions.as_one() {
+            Some(condition) => Modify::expire_at(expiry).only_if_expiry(condition),
+            // `XX GT` and `XX LT` ask two things; the first is answered by what this node holds.
+            None if conditions.hold_for(call, key)? => {
+                Modify::expire_at(expiry).only_if_expiry(conditions.comparison())
+            }
+            None => return Ok(unchanged(call)),
+        },
+        None if conditions.hold_for(call, key)? && !conditions.greater => Modify::remove(),
+        None => return Ok(unchanged(call)),
+    };
+    let modified = call.database().modify(key, change.return_previous());
+    wait(async move {
+        let modified = modified.await?;
+        Ok(Reply::flag(modified.applied && modified.previous.is_some()))
+    })
+}
+
+fn unchanged(call: &mut Call<'_>) -> Outcome {
+    call.reply.integer(0);
+    Outcome::Done
+}
+
+pub(super) fn persist(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    let change = Modify::expire_at(Expiry::NEVER).only_if_expiry(ExpireCondition::IfSome);
+    let modified = call.database().modify(call.key(1)?, change);
+    wait(async move { Ok(Reply::flag(modified.await?.applied)) })
+}
+
+/// `NX`, `XX`, `GT`, `LT` of the commands that set an expiry.
+#[derive(Debug, Clone, Copy, Default)]
+struct Conditions {
+    none: bool,
+    some: bool,
+    greater: bool,
+    less: bool,
+}
+
+impl Conditions {
+    /// Reads them from the third argument on.
+    fn read(call: &Call<'_>) -> Result<Self, CommandError> {
+        let mut conditions = Self::default();
+        for word in call.args.from(3) {
+            let names: [(&[u8], &mut bool); 4] = [
+                (b"NX", &mut conditions.none),
+                (b"XX", &mut conditions.some),
+                (b"GT", &mut conditions.greater),
+                (b"LT", &mut conditions.less),
+            ];
+            match names
+                .into_iter()
+                .find(|(name, _)| word.eq_ignore_ascii_case(name))
+            {
+                Some((_, flag)) => *flag = true,
+                None => {
+                    return Err(CommandError::UnsupportedOption {
+                        option: quoted(word, 128),
+                    });
+                }
+            }
+        }
+        if conditions.none && (conditions.some || conditions.greater || conditions.less) {
+            return Err(CommandError::NxWithOthers);
+        }
+        if conditions.greater && conditions.less {
+            return Err(CommandError::GtWithLt);
+        }
+        Ok(conditions)
+    }
+
+    fn are_met_by_all(self) -> bool {
+        !(self.none || self.some || self.greater || self.less)
+    }
+
+    /// The one condition there is, or `None` if there are two. An entry without an expiry never
+    /// passes `GT`, so `XX GT` is one condition as well.
+    fn as_one(self) -> Option<ExpireCondition> {
+        match (self.none, self.some, self.greater, self.less) {
+            (true, ..) => Some(ExpireCondition::IfNone),
+            (_, _, true, _) => Some(ExpireCondition::IfGreater),
+            (_, false, _, true) => Some(ExpireCondition::IfLess),
+            (_, true, _, false) => Some(ExpireCondition::IfSome),
+            _ => None,
+        }
+    }
+
+    fn comparison(self) -> ExpireCondition {
+        if self.less {
+            ExpireCondition::IfLess
+        } else {
+            ExpireCondition::IfGreater
+        }
+    }
+
+    /// Whether `NX` or `XX`, if asked for, holds for what this node has under `key`.
+    fn hold_for(self, call: &Call<'_>, key: &[u8]) -> Result<bool, CommandError> {
+        if !self.none && !self.some {
+            return Ok(true);
+        }
+        Ok(call
+            .database()
+            .peek(key)
+            .is_none_or(|value| value.expiry().is_never() == self.none))
+    }
+}

@@ -1,0 +1,130 @@
+//! Accepts connections, turns away those beyond the bounds, shares out the rest.
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    Context, KEEPALIVE, Server,
+    metrics::CloseReason,
+    watchdog,
+    worker::{Accepted, Worker},
+};
+
+/// Threads when nobody says how many: a few connections share a thread's wake-ups, and the rest of
+/// the machine is the application's.
+const THREADS_MAX: usize = 4;
+/// Pause after the system refused to accept, as when the process is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves RESP connections from `listener` until `stop` is cancelled; then lets connections finish
+/// what they have received, for at most the drain timeout, and returns.
+///
+/// Spawns threads of its own for the connections; must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// When the threads cannot be started. What goes wrong with one connection ends that connection.
+pub async fn serve(
+    listener: TcpListener,
+    context: Arc<Context>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let port = listener.local_addr()?.port();
+    let server = Server::new(context, port);
+    server.time.advance();
+    let abort = CancellationToken::new();
+    // Dropping this future, instead of stopping it, ends the threads as well.
+    let _aborts_when_dropped = abort.clone().drop_guard();
+    let mut workers = (0..threads(server.context.threads))
+        .map(|index| Worker::start(index, Arc::clone(&server), abort.clone()))
+        .collect::<io::Result<Vec<_>>>()?;
+    let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::watch(Arc::clone(&server))));
+
+    stop.run_until_cancelled(accept(&listener, &server, &workers))
+        .await;
+    drop(listener);
+    drain(&server, &mut workers, &abort).await;
+    Ok(())
+}
+
+/// Accepts for ever.
+async fn accept(listener: &TcpListener, server: &Server, workers: &[Worker]) {
+    loop {
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a RESP connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        server.context.metrics.accepted.inc();
+        if let Some(accepted) = admit(server, socket, peer)
+            && let Some(worker) = workers.iter().min_by_key(|worker| worker.connections())
+        {
+            worker.serve(accepted);
+        }
+    }
+}
+
+/// Prepares the socket if there is room for it; otherwise says so and closes it.
+fn admit(server: &Server, socket: TcpStream, peer: SocketAddr) -> Option<Accepted> {
+    let address: IpAddr = peer.ip().to_canonical();
+    let permit = server.context.connections.try_acquire(address);
+    let mut socket = socket.into_std().ok()?;
+    match permit {
+        Ok(permit) => {
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+            // Neither is needed for correctness.
+            let _ = socket.set_nodelay(true);
+            let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+            Some(Accepted { socket, permit })
+        }
+        Err(refused) => {
+            server.context.metrics.count_closed(CloseReason::Refused);
+            // A fresh socket takes a line at once; if not, the client learns it by the close.
+            let _ = socket.write(format!("-ERR {refused}\r\n").as_bytes());
+            None
+        }
+    }
+}
+
+/// Lets every connection finish; whoever takes longer than the drain timeout is cut off.
+async fn drain(server: &Arc<Server>, workers: &mut Vec<Worker>, abort: &CancellationToken) {
+    for worker in workers.iter_mut() {
+        worker.close();
+    }
+    for client in server.clients.all() {
+        client.finish();
+    }
+    let ending: Vec<Worker> = workers.drain(..).collect();
+    let mut ended = tokio::task::spawn_blocking(|| ending.into_iter().for_each(Worker::join));
+    let drain_timeout = server.context.limits.drain_timeout;
+    if tokio::time::timeout(drain_timeout, &mut ended)
+        .await
+        .is_err()
+    {
+        abort.cancel();
+        // The threads were told to end at once; how they ended changes nothing any more.
+        let _ = ended.await;
+    }
+}
+
+fn threads(configured: Option<NonZeroUsize>) -> usize {
+    let chosen = || {
+        thread::available_parallelism()
+            .map_or(1, NonZeroUsize::get)
+            .min(THREADS_MAX)
+    };
+    configured.map_or_else(chosen, NonZeroUsize::get)
+}
