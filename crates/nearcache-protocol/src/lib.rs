@@ -31,6 +31,8 @@ pub mod payload;
 pub mod planted;
 pub mod progress;
 pub mod rendezvous;
+#[cfg(test)]
+mod testing;
 pub mod time;
 pub mod update;
 pub mod wire;

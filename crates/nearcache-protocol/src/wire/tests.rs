@@ -1,1 +1,436 @@
+//! Golden bytes, round trips, and bytes that nobody meant.
 
+use bytes::{Bytes, BytesMut};
+use nearcache_store::{Expiry, NodeId, Scope, Tags, Timestamp, Version};
+use proptest::prelude::*;
+
+use super::{WireError, cache_id, decode, encode};
+use crate::announce::{Agreement, Announcement, ModeKind};
+use crate::frame::{Frame, FrameLimit, Kind};
+use crate::ids::{CacheId, Epoch, RequestId, StreamId};
+use crate::message::{Batch, CacheMessage, ModifiedAt, ProgressVector, TransferCursor};
+use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
+use crate::payload::CodecTag;
+use crate::testing::{Text, entry, through_wire};
+use crate::time::Time;
+use crate::update::Update;
+
+type Message = CacheMessage<Text>;
+
+fn bytes_of(message: &Message) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    encode(
+        CacheId::from_u64(0x0102_0304_0506_0708),
+        message,
+        FrameLimit::DEFAULT,
+        &mut out,
+    )
+    .unwrap();
+    out.to_vec()
+}
+
+fn version() -> Version {
+    Version::new(
+        Timestamp::from_parts(0x0011_2233_4455, 0x6677),
+        NodeId::from_u64(0x99),
+    )
+}
+
+fn updates() -> Vec<Update<Text>> {
+    vec![
+        Update::Put {
+            key: Bytes::from_static(b"k"),
+            version: version(),
+            value: Text(
+                CodecTag {
+                    codec: 1,
+                    schema: 2,
+                },
+                b"v1".to_vec(),
+            ),
+            expiry: Expiry::at_millis(3),
+            tags: Tags::new(["t"]).unwrap(),
+        },
+        Update::Remove {
+            key: Bytes::from_static(b"gone"),
+            version: version(),
+        },
+        Update::Floor {
+            scope: Scope::Tag(b"t".as_slice().into()),
+            version: version(),
+        },
+    ]
+}
+
+#[test]
+fn golden_batch_of_updates() {
+    let message = CacheMessage::Updates(Batch {
+        epoch: Epoch::from_u64(5),
+        after: 6,
+        through: 9,
+        wants_ack: true,
+        updates: updates(),
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 142, 1, 0x40, 0, 0, 0, 0, 0, 0, 0, 9,                // frame header: length, version, kind, through
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        0, 0, 0, 0, 0, 0, 0, 5,                                       // epoch
+        0, 0, 0, 0, 0, 0, 0, 6,                                       // after
+        0, 0, 0, 0, 0, 0, 0, 9,                                       // through
+        1,                                                            // wants_ack
+        0, 0, 0, 3,                                                   // number of updates
+        0b1100, 0, 1, 0, 0, 0, 2,                                     // put, expiry, tags; key 1, value 2 bytes
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,               // version: milliseconds, counter
+        0, 0, 0, 0, 0, 0, 0, 0x99,                                    // version: origin
+        0, 1, 0, 2,                                                   // codec, schema
+        0, 0, 0, 0, 0, 0, 0, 3,                                       // expiry
+        1, 0, 1, b't',                                                // one tag
+        b'k', b'v', b'1',
+        0b01, 0, 4,                                                   // remove, key 4 bytes
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        b'g', b'o', b'n', b'e',
+        0b10_0010, 0, 1,                                              // floor of a tag, 1 byte
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        b't',
+    ];
+    assert_eq!(bytes_of(&message), expected);
+}
+
+#[test]
+fn golden_heartbeat() {
+    let stream = StreamId {
+        origin: NodeId::from_u64(1),
+        epoch: Epoch::from_u64(2),
+    };
+    let message = Message::Heartbeat {
+        asked: Time::from_nanos(3),
+        epoch: Epoch::from_u64(2),
+        latest: 4,
+        ready: true,
+        progress: ProgressVector(vec![(stream, 4)]),
+    };
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 69, 1, 0x45, 0, 0, 0, 0, 0, 0, 0, 0,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0, 0, 0, 0, 0, 0, 0, 3,
+        0, 0, 0, 0, 0, 0, 0, 2,
+        0, 0, 0, 0, 0, 0, 0, 4,
+        1,
+        0, 1,
+        0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4,
+    ];
+    assert_eq!(bytes_of(&message), expected);
+}
+
+/// One message of every kind and shape.
+fn messages() -> Vec<Message> {
+    let (epoch, request) = (Epoch::from_u64(1), RequestId(2));
+    let key = Bytes::from_static(b"key");
+    let agreement = Agreement {
+        mode: ModeKind::Replicated,
+        codec: 1,
+        time_to_live_ms: 2,
+        tombstone_ttl_ms: 3,
+    };
+    let stream = StreamId {
+        origin: NodeId::from_u64(1),
+        epoch,
+    };
+    let put = || Some(Update::Entry(entry("key", 1, "value")));
+    let mut messages = vec![
+        Message::Announce(Announcement {
+            agreement,
+            epoch,
+            latest: 4,
+            ready: true,
+            physical_ms: 5,
+        }),
+        Message::Echo {
+            asked: Time::from_nanos(1),
+            epoch,
+            latest: 2,
+            physical_ms: 3,
+        },
+        Message::Leave { epoch, latest: 9 },
+        Message::Subscribe { epoch, after: None },
+        Message::Subscribe {
+            epoch,
+            after: Some(7),
+        },
+        Message::Subscribed { epoch, after: 7 },
+        Message::Updates(Batch {
+            epoch,
+            after: 7,
+            through: 7,
+            wants_ack: false,
+            updates: vec![],
+        }),
+        Message::Ack {
+            epoch,
+            after: 1,
+            applied: 2,
+        },
+        Message::Find {
+            request,
+            key: key.clone(),
+        },
+        Message::Found {
+            request,
+            update: None,
+        },
+        Message::Found {
+            request,
+            update: put(),
+        },
+        Message::TransferRequest {
+            request,
+            cursor: Some(TransferCursor(3)),
+            credit_bytes: 4,
+        },
+        Message::TransferStart {
+            request,
+            ready: false,
+            progress: ProgressVector(vec![(stream, 4)]),
+            floors: [
+                Scope::All,
+                Scope::Prefix(b"p".as_slice().into()),
+                Scope::TagPrefix(b"t".as_slice().into()),
+            ]
+            .into_iter()
+            .map(|scope| Update::Floor {
+                scope,
+                version: version(),
+            })
+            .collect(),
+        },
+        Message::TransferChunk {
+            request,
+            index: 1,
+            updates: updates(),
+            next: None,
+        },
+        Message::TransferCredit { request, bytes: 5 },
+        Message::TransferRefused { request },
+        Message::Modified {
+            request,
+            result: Err(ModifyError::Overflow),
+        },
+        Message::Modified {
+            request,
+            result: Ok(ModifiedAt {
+                applied: true,
+                previous: put(),
+                current: None,
+            }),
+        },
+        Message::Modified {
+            request,
+            result: Ok(ModifiedAt {
+                applied: false,
+                previous: None,
+                current: put(),
+            }),
+        },
+    ];
+    let conditions = [
+        Condition::Always,
+        Condition::IfAbsent,
+        Condition::IfPresent,
+        Condition::IfVersion(version()),
+    ];
+    let sets = conditions.map(|condition| ModifyOp::Set {
+        condition,
+        value: Text::new("value"),
+        expiry: NewExpiry::At(9),
+        tags: Tags::new(["a", "b"]).unwrap(),
+        return_previous: true,
+    });
+    let removes = conditions.map(|condition| ModifyOp::Remove {
+        condition,
+        return_previous: false,
+    });
+    let expires = [
+        ExpireCondition::Always,
+        ExpireCondition::IfNone,
+        ExpireCondition::IfSome,
+        ExpireCondition::IfGreater,
+        ExpireCondition::IfLess,
+    ]
+    .map(|condition| ModifyOp::Expire {
+        expiry: NewExpiry::Never,
+        condition,
+        return_previous: false,
+    });
+    let add = ModifyOp::Add { delta: i64::MIN };
+    for op in sets.into_iter().chain(removes).chain(expires).chain([add]) {
+        messages.push(Message::Modify {
+            request,
+            wait_ms: 6,
+            known: version(),
+            key: key.clone(),
+            op,
+        });
+    }
+    messages
+}
+
+fn frame_of(bytes: &[u8]) -> Frame {
+    let number = u64::from_be_bytes(*bytes[6..].first_chunk().unwrap());
+    Frame {
+        kind: Kind(bytes[5]),
+        number,
+        body: Bytes::copy_from_slice(&bytes[14..]),
+    }
+}
+
+#[test]
+fn every_message_means_the_same_after_the_wire() {
+    for message in messages() {
+        let again = through_wire(&message);
+        assert_eq!(again.name(), message.name());
+        assert_eq!(bytes_of(&again), bytes_of(&message), "{message:?}");
+    }
+}
+
+#[test]
+fn a_message_that_is_cut_or_continued_anywhere_is_refused() {
+    for message in messages() {
+        let whole = frame_of(&bytes_of(&message));
+        for len in 0..whole.body.len() {
+            let cut = Frame {
+                body: whole.body.slice(..len),
+                ..whole.clone()
+            };
+            assert!(
+                decode::<Text>(&cut).is_err(),
+                "{message:?} cut to {len} bytes"
+            );
+        }
+        let mut longer = whole.body.to_vec();
+        longer.push(0);
+        let longer = Frame {
+            body: longer.into(),
+            ..whole
+        };
+        let refused = decode::<Text>(&longer).unwrap_err();
+        assert_eq!(
+            refused,
+            WireError::TrailingBytes { extra_bytes: 1 },
+            "{message:?}"
+        );
+    }
+}
+
+#[test]
+fn a_count_that_the_body_cannot_hold_is_refused_before_anything_is_allocated() {
+    let batch = Message::Updates(Batch {
+        epoch: Epoch::from_u64(1),
+        after: 0,
+        through: u64::MAX,
+        wants_ack: false,
+        updates: vec![],
+    });
+    let mut bytes = bytes_of(&batch);
+    let len = bytes.len();
+    bytes[len - 4..].copy_from_slice(&u32::MAX.to_be_bytes());
+    assert_eq!(
+        decode::<Text>(&frame_of(&bytes)).unwrap_err(),
+        WireError::Truncated
+    );
+}
+
+#[test]
+fn a_batch_with_more_updates_than_numbers_is_refused() {
+    let batch = Message::Updates(Batch {
+        epoch: Epoch::from_u64(1),
+        after: 4,
+        through: 5,
+        wants_ack: false,
+        updates: updates(),
+    });
+    let refused = decode::<Text>(&frame_of(&bytes_of(&batch))).unwrap_err();
+    assert_eq!(
+        refused,
+        WireError::Invalid {
+            field: "numbers of a batch"
+        }
+    );
+}
+
+fn arbitrary_update() -> impl Strategy<Value = Update<Text>> {
+    let blob = proptest::collection::vec(any::<u8>(), 0..40);
+    let tags = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..8), 0..4);
+    (
+        0_u8..6,
+        blob.clone(),
+        blob,
+        any::<[u8; 16]>(),
+        any::<(u16, u16, u64)>(),
+        tags,
+    )
+        .prop_map(
+            |(what, key, value, version, (codec, schema, expiry), tags)| {
+                let version = Version::from_bytes(version);
+                let boxed: Box<[u8]> = key.as_slice().into();
+                let key = Bytes::from(key);
+                match what {
+                    0 | 1 => Update::Put {
+                        key,
+                        version,
+                        value: Text(CodecTag { codec, schema }, value),
+                        expiry: if what == 0 {
+                            Expiry::NEVER
+                        } else {
+                            Expiry::at_millis(expiry)
+                        },
+                        tags: Tags::new(tags).unwrap(),
+                    },
+                    2 => Update::Remove { key, version },
+                    3 => Update::Floor {
+                        scope: Scope::All,
+                        version,
+                    },
+                    4 => Update::Floor {
+                        scope: Scope::Prefix(boxed),
+                        version,
+                    },
+                    _ => Update::Floor {
+                        scope: Scope::Tag(boxed),
+                        version,
+                    },
+                }
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn batches_mean_the_same_after_the_wire(
+        updates in proptest::collection::vec(arbitrary_update(), 0..20),
+        after in 0..1_u64 << 40,
+        wants_ack: bool,
+    ) {
+        let through = after + updates.len() as u64;
+        let message = Message::Updates(Batch { epoch: Epoch::from_u64(3), after, through, wants_ack, updates });
+        prop_assert_eq!(bytes_of(&through_wire(&message)), bytes_of(&message));
+    }
+
+    #[test]
+    fn bytes_that_nobody_meant_never_panic(kind in 0x40_u8..0x54, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let frame = Frame { kind: Kind(kind), number: 0, body: body.into() };
+        let _ = cache_id(&frame);
+        let _ = decode::<Text>(&frame);
+    }
+
+    #[test]
+    fn a_message_with_one_byte_changed_never_panics(at: prop::sample::Index, which: prop::sample::Index, byte: u8) {
+        let messages = messages();
+        let frame = frame_of(&bytes_of(&messages[which.index(messages.len())]));
+        let mut body = frame.body.to_vec();
+        let at = at.index(body.len());
+        body[at] = byte;
+        let _ = decode::<Text>(&Frame { body: body.into(), ..frame });
+    }
+}

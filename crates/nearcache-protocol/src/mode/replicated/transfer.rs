@@ -19,6 +19,9 @@ use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;
 
+/// Without a chunk that fits, we ask to go on so many times before we wait for the stall to be noticed (guess).
+const RESUMES_MAX: u32 = 4;
+
 /// The transfer that this node gets.
 #[derive(Debug)]
 pub(super) struct Fetch {
@@ -32,6 +35,8 @@ pub(super) struct Fetch {
     progress: Option<ProgressVector>,
     ready: bool,
     expected: u32,
+    /// How often we have asked to go on since a chunk last fitted.
+    resumed: u32,
     cursor: Option<TransferCursor>,
     updates: u64,
     /// Something was refused by the drift bound: the end must not be claimed.
@@ -60,6 +65,7 @@ impl<V: Payload> Replicated<V> {
             progress: None,
             ready: false,
             expected: 0,
+            resumed: 0,
             cursor: None,
             updates: 0,
             refused: false,
@@ -89,8 +95,12 @@ impl<V: Payload> Replicated<V> {
     /// Asks the same peer to go on where the last good chunk ended.
     fn resume_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         let request = self.next_request();
-        let Some(fetch) = &mut self.fetch else { return };
+        let resumable = |fetch: &&mut Fetch| fetch.resumed < RESUMES_MAX;
+        let Some(fetch) = self.fetch.as_mut().filter(resumable) else {
+            return;
+        };
         fetch.request = request;
+        fetch.resumed += 1;
         fetch.moved = now;
         fetch.expected = 0;
         // Without the start message nothing could be claimed at the end.
@@ -151,6 +161,7 @@ impl<V: Payload> Replicated<V> {
         let Some(fetch) = &mut self.fetch else { return };
         fetch.moved = now;
         fetch.expected += 1;
+        fetch.resumed = 0;
         fetch.updates += count;
         fetch.refused |= refused;
         fetch.cursor = next;

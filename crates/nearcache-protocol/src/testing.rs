@@ -1,0 +1,386 @@
+//! For tests: a value that is plain bytes, and small clusters in memory whose messages pass through the wire format.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use nearcache_store::{
+    Change, CoarseClock, Expiry, Handle, Merged, NodeId, Scope, Store, StoreConfig, Tags, Weigh,
+};
+
+use crate::clock::Hlc;
+use crate::config::ReplicationConfig;
+use crate::core::CacheCore;
+use crate::frame::{FrameDecoder, FrameLimit};
+use crate::ids::{CacheId, Epoch, WaiterId};
+use crate::lane::Lane;
+use crate::machine::Machine as _;
+use crate::message::CacheMessage;
+use crate::mode::{Ack, Event, Outcome, Output, Published, Waiter};
+use crate::modify::ModifyOp;
+use crate::payload::{CodecTag, Payload};
+use crate::rendezvous::PlacementKey;
+use crate::time::Time;
+use crate::wire;
+
+pub(crate) const WALL_MS: u64 = 1_700_000_000_000;
+
+/// A value that is plain bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Text(pub(crate) CodecTag, pub(crate) Vec<u8>);
+
+impl Text {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(CodecTag::default(), text.as_bytes().to_vec())
+    }
+}
+
+impl Weigh for Text {
+    fn weight(&self) -> usize {
+        self.1.len()
+    }
+}
+
+impl Payload for Text {
+    fn bytes(&self) -> &[u8] {
+        &self.1
+    }
+
+    fn codec(&self) -> CodecTag {
+        self.0
+    }
+
+    fn from_wire(codec: CodecTag, bytes: &[u8]) -> Self {
+        Self(codec, bytes.to_vec())
+    }
+}
+
+pub(crate) fn store() -> Arc<Store<Text>> {
+    let mut config = StoreConfig::new(64 << 20);
+    config.shards = std::num::NonZeroUsize::new(1);
+    Arc::new(Store::new(config, CoarseClock::new(WALL_MS)).unwrap())
+}
+
+/// An entry that is in no store.
+pub(crate) fn entry(key: &str, ms: u64, text: &str) -> Handle<Text> {
+    let version = nearcache_store::Version::new(
+        nearcache_store::Timestamp::from_parts(WALL_MS + ms, 0),
+        NodeId::from_u64(1),
+    );
+    Handle::detached(
+        key.as_bytes(),
+        version,
+        Expiry::NEVER,
+        Tags::NONE,
+        Text::new(text),
+    )
+}
+
+/// A message as the peer gets it.
+pub(crate) fn through_wire(message: &CacheMessage<Text>) -> CacheMessage<Text> {
+    let mut buffer = BytesMut::new();
+    wire::encode(
+        CacheId::from_u64(7),
+        message,
+        FrameLimit::DEFAULT,
+        &mut buffer,
+    )
+    .unwrap();
+    let mut decoder = FrameDecoder::new(FrameLimit::DEFAULT);
+    decoder.extend(&buffer);
+    let frame = decoder.next_frame().unwrap().unwrap();
+    assert_eq!(wire::cache_id(&frame), Ok(CacheId::from_u64(7)));
+    wire::decode(&frame).unwrap()
+}
+
+pub(crate) struct TestNode {
+    pub(crate) core: CacheCore<Text>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) results: BTreeMap<u64, Outcome<Text>>,
+    pub(crate) became_ready: usize,
+    epoch: Epoch,
+}
+
+/// Nodes `1..=n` with connections that keep order and lose nothing, unless cut.
+pub(crate) struct Cluster {
+    pub(crate) now: Time,
+    pub(crate) nodes: BTreeMap<u64, TestNode>,
+    links: BTreeSet<(u64, u64)>,
+    queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
+    /// Messages with these names are dropped on their way to this node.
+    pub(crate) drops: BTreeSet<(u64, &'static str)>,
+    config: ReplicationConfig,
+    next_waiter: u64,
+    next_epoch: u64,
+}
+
+impl Cluster {
+    pub(crate) fn new(config: ReplicationConfig) -> Self {
+        Self {
+            now: Time::ZERO,
+            nodes: BTreeMap::new(),
+            links: BTreeSet::new(),
+            queue: VecDeque::new(),
+            drops: BTreeSet::new(),
+            config,
+            next_waiter: 0,
+            next_epoch: 0,
+        }
+    }
+
+    /// `n` nodes, connected and ready.
+    pub(crate) fn ready(n: u64, config: ReplicationConfig) -> Self {
+        let mut cluster = Self::new(config);
+        for id in 1..=n {
+            cluster.start(id);
+            cluster.connect_all(id);
+        }
+        cluster.run(Duration::from_secs(5));
+        assert!(cluster.nodes.values().all(|node| node.core.is_ready()));
+        cluster
+    }
+
+    pub(crate) fn start(&mut self, id: u64) {
+        let config = self.config.clone();
+        self.start_with(id, config);
+    }
+
+    pub(crate) fn start_with(&mut self, id: u64, config: ReplicationConfig) {
+        self.next_epoch += 1;
+        let epoch = Epoch::from_u64(self.next_epoch);
+        let clock = Arc::new(Hlc::new(
+            NodeId::from_u64(id),
+            WALL_MS,
+            Hlc::DEFAULT_MAX_DRIFT,
+        ));
+        let placement = PlacementKey::of_cluster("test");
+        let core = CacheCore::new(self.now, store(), clock, epoch, placement, config);
+        let node = TestNode {
+            core,
+            events: Vec::new(),
+            results: BTreeMap::new(),
+            became_ready: 0,
+            epoch,
+        };
+        self.nodes.insert(id, node);
+    }
+
+    pub(crate) fn connect_all(&mut self, id: u64) {
+        let others: Vec<u64> = self
+            .nodes
+            .keys()
+            .copied()
+            .filter(|other| *other != id)
+            .collect();
+        for other in others {
+            self.connect(id, other);
+        }
+    }
+
+    pub(crate) fn connect(&mut self, a: u64, b: u64) {
+        for (from, to) in [(a, b), (b, a)] {
+            if self.links.insert((from, to)) {
+                let epoch = self.nodes[&to].epoch;
+                self.act(from, |node, now, out| {
+                    node.core.peer_up(now, NodeId::from_u64(to), epoch, out);
+                });
+            }
+        }
+    }
+
+    pub(crate) fn cut(&mut self, a: u64, b: u64) {
+        self.queue.retain(
+            |(from, to, _)| !matches!((*from, *to), pair if pair == (a, b) || pair == (b, a)),
+        );
+        for (from, to) in [(a, b), (b, a)] {
+            if self.links.remove(&(from, to)) && self.nodes.contains_key(&from) {
+                self.act(from, |node, now, out| {
+                    node.core.peer_down(now, NodeId::from_u64(to), out);
+                });
+            }
+        }
+    }
+
+    /// The node is gone, with all it held.
+    pub(crate) fn crash(&mut self, id: u64) {
+        self.nodes.remove(&id);
+        let others: Vec<u64> = self.nodes.keys().copied().collect();
+        for other in others {
+            self.cut(other, id);
+        }
+    }
+
+    /// Runs `act` on a node and carries out what it asks for.
+    pub(crate) fn act<R>(
+        &mut self,
+        id: u64,
+        act: impl FnOnce(&mut TestNode, Time, &mut Vec<Output<Text>>) -> R,
+    ) -> R {
+        let mut out = Vec::new();
+        let node = self.nodes.get_mut(&id).unwrap();
+        let result = act(node, self.now, &mut out);
+        for output in out {
+            match output {
+                Output::Send { to, message } => self.queue.push_back((id, to.as_u64(), message)),
+                Output::Transmit { peer, lane } => self.pull(id, peer.as_u64(), lane),
+                Output::Done { waiter, result } => {
+                    let node = self.nodes.get_mut(&id).unwrap();
+                    assert!(
+                        node.results.insert(waiter.0, result).is_none(),
+                        "told twice"
+                    );
+                }
+                Output::Ready => self.nodes.get_mut(&id).unwrap().became_ready += 1,
+                Output::Event(event) => self.nodes.get_mut(&id).unwrap().events.push(event),
+            }
+        }
+        result
+    }
+
+    fn pull(&mut self, id: u64, to: u64, lane: Lane) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut out = Vec::new();
+        let peer = NodeId::from_u64(to);
+        while let Some(message) = node
+            .core
+            .poll_transmit(self.now, peer, lane, 16 << 10, &mut out)
+        {
+            assert_eq!(message.lane(), lane);
+            self.queue.push_back((id, to, message));
+        }
+        assert!(out.is_empty());
+    }
+
+    /// Delivers everything that is on its way, and what comes of it.
+    pub(crate) fn deliver(&mut self) {
+        let mut delivered = 0;
+        while let Some((from, to, message)) = self.queue.pop_front() {
+            delivered += 1;
+            assert!(delivered < 1_000_000, "messages never end");
+            if !self.links.contains(&(from, to)) || self.drops.contains(&(to, message.name())) {
+                continue;
+            }
+            let message = through_wire(&message);
+            self.act(to, |node, now, out| {
+                node.core.handle(now, NodeId::from_u64(from), message, out);
+            });
+        }
+    }
+
+    /// Lets time pass in steps of 10 ms.
+    pub(crate) fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            self.deliver();
+            let ids: Vec<u64> = self.nodes.keys().copied().collect();
+            for id in ids {
+                self.act(id, |node, now, out| {
+                    node.core
+                        .store()
+                        .clock()
+                        .set(node.core.clock().physical_ms(now));
+                    if now >= node.core.next_tick() {
+                        node.core.tick(now, out);
+                    }
+                });
+            }
+            self.deliver();
+            if self.now >= end {
+                return;
+            }
+            self.now += Duration::from_millis(10);
+        }
+    }
+
+    pub(crate) fn put(&mut self, id: u64, key: &str, text: &str) -> u64 {
+        self.put_acked(id, key, text, Ack::Local)
+    }
+
+    /// Puts, and returns the waiter's number.
+    pub(crate) fn put_acked(&mut self, id: u64, key: &str, text: &str, ack: Ack) -> u64 {
+        let (key, value) = (key.to_owned(), Text::new(text));
+        let waiter = self.waiter(Duration::from_secs(2));
+        self.act(id, |node, now, out| {
+            let version = node.core.clock().stamp(now).unwrap();
+            let change = Change::Put {
+                value,
+                expiry: Expiry::NEVER,
+                tags: Tags::NONE,
+            };
+            let Merged::Applied {
+                entry: Some(entry), ..
+            } = node
+                .core
+                .store()
+                .merge(key.as_bytes(), version, change)
+                .unwrap()
+            else {
+                panic!("own write was not applied");
+            };
+            node.core
+                .publish(now, Published::Entry(entry), ack, Some(waiter), out);
+        });
+        waiter.id.0
+    }
+
+    pub(crate) fn remove(&mut self, id: u64, key: &str) {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        self.act(id, |node, now, out| {
+            let version = node.core.clock().stamp(now).unwrap();
+            let _ = node
+                .core
+                .store()
+                .merge(&key, version, Change::Remove)
+                .unwrap();
+            node.core.publish(
+                now,
+                Published::Removal { key, version },
+                Ack::Local,
+                None,
+                out,
+            );
+        });
+    }
+
+    pub(crate) fn invalidate(&mut self, id: u64, scope: Scope) {
+        self.act(id, |node, now, out| {
+            let version = node.core.clock().stamp(now).unwrap();
+            node.core.store().invalidate(scope.clone(), version);
+            node.core.publish(
+                now,
+                Published::Floor { scope, version },
+                Ack::Local,
+                None,
+                out,
+            );
+        });
+    }
+
+    pub(crate) fn modify(&mut self, id: u64, key: &str, op: ModifyOp<Text>) -> u64 {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let waiter = self.waiter(Duration::from_secs(2));
+        self.act(id, |node, now, out| {
+            node.core.modify(now, key, op, waiter, out)
+        });
+        waiter.id.0
+    }
+
+    pub(crate) fn waiter(&mut self, wait: Duration) -> Waiter {
+        self.next_waiter += 1;
+        Waiter {
+            id: WaiterId(self.next_waiter),
+            deadline: self.now + wait,
+        }
+    }
+
+    pub(crate) fn read(&self, id: u64, key: &str) -> Option<String> {
+        let entry = self.nodes[&id].core.store().peek(key.as_bytes())?;
+        Some(String::from_utf8(entry.value().1.clone()).unwrap())
+    }
+
+    /// What every node holds under the key.
+    pub(crate) fn read_all(&self, key: &str) -> Vec<Option<String>> {
+        self.nodes.keys().map(|id| self.read(*id, key)).collect()
+    }
+}
