@@ -94,6 +94,11 @@ impl<V: Payload> CacheCore<V> {
         self.mode.peer_down(now, peer, out);
     }
 
+    /// Membership knows a live node, whether this one is connected to it or not: a write with [`Ack::All`] waits for it too.
+    pub fn member_up(&mut self, now: Time, peer: NodeId) {
+        self.mode.member_up(now, peer);
+    }
+
     /// The node has left the cluster on purpose: nobody waits for it any more.
     pub fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         self.mode.peer_left(now, peer, out);

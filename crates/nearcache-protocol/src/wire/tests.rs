@@ -73,7 +73,7 @@ fn golden_batch_of_updates() {
     });
     #[rustfmt::skip]
     let expected: &[u8] = &[
-        0, 0, 0, 142, 1, 0x40, 0, 0, 0, 0, 0, 0, 0, 9,                // frame header: length, version, kind, through
+        0, 0, 0, 132, 1, 0x40, 0, 0, 0, 0, 0, 0, 0, 9,                // frame header: length, version, kind, through
         1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
         0, 0, 0, 0, 0, 0, 0, 5,                                       // epoch
         0, 0, 0, 0, 0, 0, 0, 6,                                       // after

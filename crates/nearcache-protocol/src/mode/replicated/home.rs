@@ -207,7 +207,7 @@ impl<V: Payload> Replicated<V> {
         let decided = decide(now, &self.store, &self.clock, &key, &op);
         let result = decided.map(|(modified, published)| {
             if let Some(published) = published {
-                self.append(published, Ack::Local, None, out);
+                self.append(now, published, Ack::Local, None, out);
             }
             modified
         });

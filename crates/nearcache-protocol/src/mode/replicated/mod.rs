@@ -68,7 +68,7 @@ pub struct Replicated<V: Payload> {
     log: Log<V>,
     progress: Progress,
     peers: BTreeMap<NodeId, Peer>,
-    /// Members that were connected and are not.
+    /// Live members that are not connected, and dead ones that were.
     lost: BTreeMap<NodeId, Lost>,
     acks: Acks,
     join: Join,
@@ -86,7 +86,7 @@ pub struct Replicated<V: Payload> {
     stats: ModeStats,
 }
 
-/// A member that was connected and is not.
+/// A member that is not connected.
 #[derive(Debug)]
 struct Lost {
     fresh_at: Option<Time>,
@@ -167,13 +167,13 @@ impl<V: Payload> Replicated<V> {
 impl<V: Payload> Mode<V> for Replicated<V> {
     fn publish(
         &mut self,
-        _: Time,
+        now: Time,
         published: Published<V>,
         ack: Ack,
         waiter: Option<Waiter>,
         out: &mut Vec<Output<V>>,
     ) -> u64 {
-        self.append(published, ack, waiter, out)
+        self.append(now, published, ack, waiter, out)
     }
 
     fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
@@ -190,7 +190,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         if let Some(dropped) = self.drop_peer(now, peer, out)
-            && dropped.agrees()
+            && dropped.may_hold_copies(now)
         {
             self.lost.insert(
                 peer,
@@ -202,6 +202,16 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         }
         if !self.join.is_ready() {
             self.check_joined(now, out);
+        }
+    }
+
+    fn member_up(&mut self, _: Time, peer: NodeId) {
+        if peer != self.me() && !self.peers.contains_key(&peer) {
+            let lost = self.lost.entry(peer).or_insert(Lost {
+                fresh_at: None,
+                dead: false,
+            });
+            lost.dead = false;
         }
     }
 

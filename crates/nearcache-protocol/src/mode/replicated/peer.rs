@@ -12,9 +12,13 @@ use crate::time::Time;
 /// Echoes that wait for updates still on their way (guess: a few heartbeats).
 const ECHOES_MAX: usize = 8;
 
+/// A peer that has not announced the cache this long after it was connected does not run it (guess: four heartbeats).
+const ANNOUNCES_WITHIN: Duration = Duration::from_secs(2);
+
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
+    since: Time,
     pub(super) epoch: Epoch,
     /// Whether both run the cache alike; unknown before its announcement.
     pub(super) agreement: Agreed,
@@ -81,8 +85,9 @@ pub(super) struct Echoes {
 }
 
 impl Peer {
-    pub(super) fn new(epoch: Epoch, patience: Duration) -> Self {
+    pub(super) fn new(now: Time, epoch: Epoch, patience: Duration) -> Self {
         Self {
+            since: now,
             epoch,
             agreement: Agreed::Unknown,
             ready: false,
@@ -98,6 +103,16 @@ impl Peer {
             echoes: Echoes::default(),
             serving: None,
             join_target: 0,
+        }
+    }
+
+    /// Whether it may serve entries of this cache that we should keep up to date: it runs the cache alike, or it has not
+    /// had the time to say so.
+    pub(super) fn may_hold_copies(&self, now: Time) -> bool {
+        match self.agreement {
+            Agreed::Yes => true,
+            Agreed::Unknown => now - self.since <= ANNOUNCES_WITHIN,
+            Agreed::No(_) => false,
         }
     }
 

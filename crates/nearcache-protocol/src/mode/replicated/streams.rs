@@ -13,7 +13,7 @@
 use nearcache_store::NodeId;
 
 use super::Replicated;
-use super::peer::{Agreed, Peer};
+use super::peer::Peer;
 use crate::ids::{Epoch, StreamId};
 use crate::lane::Lane;
 use crate::message::{Batch, CacheMessage};
@@ -29,6 +29,7 @@ const PATIENCE_GROWS_MAX: u32 = 16;
 impl<V: Payload> Replicated<V> {
     pub(super) fn append(
         &mut self,
+        now: Time,
         published: Published<V>,
         ack: Ack,
         waiter: Option<Waiter>,
@@ -42,11 +43,11 @@ impl<V: Payload> Replicated<V> {
                 .iter()
                 .filter(|(_, lost)| !lost.dead)
                 .map(|(id, _)| *id);
-            let agreeing = self
+            let connected = self
                 .peers
                 .iter()
-                .filter(|(_, peer)| !matches!(peer.agreement, Agreed::No(_)));
-            let members = agreeing.map(|(id, _)| *id).chain(lost);
+                .filter(|(_, peer)| peer.may_hold_copies(now));
+            let members = connected.map(|(id, _)| *id).chain(lost);
             let waiters_max = self.config.waiters_max;
             self.acks
                 .wait(number, ack, waiter, members, waiters_max, out);
