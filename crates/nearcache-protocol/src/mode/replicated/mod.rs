@@ -183,7 +183,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.drop_peer(now, peer, out);
         self.lost.remove(&peer);
         self.peers
-            .insert(peer, Peer::new(epoch, self.config.replay_retry_after));
+            .insert(peer, Peer::new(now, epoch, self.config.replay_retry_after));
         self.announce(now, peer, out);
         self.modify_peer_up(now, peer, epoch, out);
     }
