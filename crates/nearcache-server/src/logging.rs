@@ -56,7 +56,7 @@ where
     fn format_event(
         &self,
         _context: &FmtContext<'_, S, N>,
-        mut writer: format::Writer<'_>,
+        mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
         let mut time = String::new();

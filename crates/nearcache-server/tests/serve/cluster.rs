@@ -1,0 +1,130 @@
+//! Three processes, three protocols, one cache.
+
+use crate::process::{Serve, has_tool, run, tool, until};
+
+/// Starts nodes that know the first one.
+fn cluster(nodes: usize) -> Vec<Serve> {
+    let mut cluster = vec![Serve::start(&["--name", "node-1"])];
+    let first = cluster[0].peers.to_string();
+    for number in 2..=nodes {
+        cluster.push(Serve::start(&[
+            "--name",
+            &format!("node-{number}"),
+            "--join",
+            &first,
+        ]));
+    }
+    for node in &cluster {
+        until(|| {
+            let members = node.get("/v1/members").json();
+            let met = members
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|m| m["state"] != "unconnected")
+                .count();
+            (met == nodes && node.get("/readyz").status == 200).then_some(())
+        });
+    }
+    cluster
+}
+
+#[test]
+fn a_value_of_one_protocol_is_read_by_the_others_on_other_nodes_and_removed_everywhere() {
+    const TEST: &str =
+        "a_value_of_one_protocol_is_read_by_the_others_on_other_nodes_and_removed_everywhere";
+    if !(has_tool("redis-cli", TEST) && has_tool("curl", TEST)) {
+        return;
+    }
+    let nodes = cluster(3);
+    let redis = |node: usize, args: &[&str]| {
+        let port = nodes[node].resp.port().to_string();
+        tool("redis-cli", &[&["-p", &port], args].concat())
+            .trim()
+            .to_owned()
+    };
+    let entry = |node: usize| format!("{}/v1/caches/default/entries/greeting", nodes[node].url());
+    let get = |node: usize| run(&["get", "greeting", "--url", &nodes[node].url()]);
+    assert_eq!(redis(0, &["set", "greeting", "hello", "ex", "60"]), "OK");
+    until(|| (get(2).code == Some(0)).then_some(()));
+    let curl = until(|| {
+        let answer = tool("curl", &["-sSi", "--max-time", "20", &entry(1)]);
+        answer.starts_with("HTTP/1.1 200").then_some(answer)
+    });
+    assert!(curl.ends_with("\r\n\r\nhello"), "{curl}");
+    assert!(curl.contains("cache-control: max-age=60"), "{curl}");
+    let remaining = curl
+        .split("nearcache-ttl-ms: ")
+        .nth(1)
+        .unwrap()
+        .split('\r')
+        .next()
+        .unwrap();
+    assert!(
+        (30_000..=60_000).contains(&remaining.parse::<u64>().unwrap()),
+        "{curl}"
+    );
+    let got = get(2);
+    assert_eq!(got.stdout, "hello");
+    let expires: f64 = got.stderr.split(' ').nth(2).unwrap().parse().unwrap();
+    assert!(expires > 30.0 && expires <= 60.0, "{got:?}");
+    assert_eq!(
+        run(&["del", "greeting", "--url", &nodes[2].url()]).code,
+        Some(0)
+    );
+    until(|| redis(0, &["get", "greeting"]).is_empty().then_some(()));
+    let status = ["-sS", "-o", "/dev/null", "-w", "%{http_code}"];
+    until(|| (tool("curl", &[&status[..], &[&entry(1)]].concat()) == "404").then_some(()));
+}
+
+#[test]
+fn a_value_survives_the_restart_of_the_node_it_was_written_on() {
+    let mut nodes = cluster(2);
+    let url = |nodes: &[Serve], node: usize| nodes[node].url();
+    assert_eq!(
+        run(&[
+            "put",
+            "key",
+            "value",
+            "--ttl",
+            "1h",
+            "--url",
+            &url(&nodes, 0)
+        ])
+        .code,
+        Some(0)
+    );
+    until(|| (run(&["get", "key", "--url", &url(&nodes, 1)]).stdout == "value").then_some(()));
+    nodes[0].signal("TERM");
+    assert_eq!(nodes[0].ended(), Some(0), "{}", nodes[0].log());
+    let seed = nodes[1].peers.to_string();
+    nodes[0] = Serve::start(&["--name", "node-1", "--join", &seed]);
+    let got = run(&["get", "key", "--url", &url(&nodes, 0)]);
+    assert_eq!(
+        got.stdout, "value",
+        "read at once, before the node is filled: {got:?}"
+    );
+}
+
+#[test]
+fn preconditions_are_decided_at_one_place_for_all_nodes() {
+    let nodes = cluster(3);
+    let entry = "/v1/caches/default/entries/job";
+    let claimed: usize = std::thread::scope(|scope| {
+        let claims: Vec<_> = (0..30)
+            .map(|number: usize| {
+                let node = &nodes[number % 3];
+                scope.spawn(move || {
+                    node.put(entry, "If-None-Match: *\r\n", number.to_string().as_bytes())
+                        .status
+                })
+            })
+            .collect();
+        claims
+            .into_iter()
+            .map(|claim| claim.join().unwrap())
+            .filter(|status| *status == 204)
+            .count()
+    });
+    assert_eq!(claimed, 1);
+}
