@@ -9,9 +9,9 @@ use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, format};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -19,7 +19,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::{LogConfig, LogFormat};
 
 /// Starts logging for the whole process; a second call changes nothing.
-pub fn start(config: &LogConfig) {
+pub(crate) fn start(config: &LogConfig) {
     let filter: Targets = config.level.parse().unwrap_or_default();
     // hyper warns of every client that is slow to send; that is counted, not logged.
     let filter = filter.with_target("hyper", tracing::Level::ERROR);

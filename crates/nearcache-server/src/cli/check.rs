@@ -8,7 +8,7 @@ use crate::failure::{EXIT_MISUSE, Failure};
 
 /// A configuration that was read, or what is wrong with it and the text it is wrong in.
 pub(super) enum Reading {
-    Valid(Loaded),
+    Valid(Box<Loaded>),
     Wrong {
         problems: Vec<Problem>,
         source: String,
@@ -47,7 +47,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
 /// The configuration `serve` starts with.
 pub(super) fn load(args: &ConfigArgs) -> Result<Loaded, Failure> {
     match read(args)? {
-        Reading::Valid(loaded) => Ok(loaded),
+        Reading::Valid(loaded) => Ok(*loaded),
         Reading::Wrong { problems, .. } => Err(failure(&problems)),
     }
 }
@@ -71,7 +71,7 @@ fn read(args: &ConfigArgs) -> Result<Reading, Failure> {
         flags: flags(args)?,
     };
     Ok(match config::load(&sources) {
-        Ok(loaded) => Reading::Valid(loaded),
+        Ok(loaded) => Reading::Valid(Box::new(loaded)),
         Err(problems) => Reading::Wrong { problems, source },
     })
 }

@@ -146,7 +146,7 @@ fn show(value: u128, units: &[(&str, u64)], zero: &str) -> String {
     units
         .iter()
         .rev()
-        .find(|(_, scale)| value >= u128::from(*scale) && value % u128::from(*scale) == 0)
+        .find(|(_, scale)| value >= u128::from(*scale) && value.is_multiple_of(u128::from(*scale)))
         .map_or_else(
             || zero.to_owned(),
             |(name, scale)| format!("{}{name}", value / u128::from(*scale)),

@@ -30,7 +30,7 @@ impl Cluster {
     /// # Errors
     /// When a port is taken or the nodes do not find each other.
     pub(super) async fn start(args: &DevArgs, terminal: &Terminal) -> Result<Self, Failure> {
-        let starting = terminal.progress(&format!("Starting {} nodes", args.nodes));
+        let starting = terminal.progress(&format!("Starting {}", count(args.nodes.into())));
         let mut cluster = Self {
             servers: Vec::new(),
             configs: Vec::new(),
@@ -77,9 +77,9 @@ impl Cluster {
                     .map_or(CacheMode::Replicated, |cache| cache.mode)
             });
         terminal.heading(&format!(
-            "Nearcache {}: {} nodes in this process, cache `{DEFAULT_CACHE}`, mode {}",
+            "Nearcache {}: {} in this process, cache `{DEFAULT_CACHE}`, mode {}",
             env!("CARGO_PKG_VERSION"),
-            self.servers.len(),
+            count(self.servers.len()),
             mode.as_str(),
         ));
         let mut ports = Vec::new();
@@ -192,6 +192,14 @@ impl Cluster {
         running
             .map(|server| server.addresses().peers.to_string())
             .collect()
+    }
+}
+
+fn count(nodes: usize) -> String {
+    if nodes == 1 {
+        "1 node".to_owned()
+    } else {
+        format!("{nodes} nodes")
     }
 }
 

@@ -81,10 +81,12 @@ pub(super) fn announce(
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         return;
     };
-    let lifetime_secs = expires_ms.saturating_sub(written_ms) / 1_000;
-    // Rounded up, so that `max-age` less `Age` is never more than what is left.
-    let age_secs = age_ms.div_ceil(1_000);
     let remaining_ms = expires_ms.saturating_sub(now_ms);
+    // To the nearest second: the clock that stamps versions and the one that counts expiry may be a
+    // millisecond apart, and a minute asked for should read as a minute.
+    let lifetime_secs = (expires_ms.saturating_sub(written_ms) + 500) / 1_000;
+    // Counted from the end, so that `max-age` less `Age` is never more than what is left.
+    let age_secs = lifetime_secs.saturating_sub(remaining_ms / 1_000);
     headers.insert(header::AGE, HeaderValue::from(age_secs));
     headers.insert(REMAINING, HeaderValue::from(remaining_ms));
     if let Ok(value) = HeaderValue::try_from(format!("max-age={lifetime_secs}")) {
@@ -140,13 +142,21 @@ mod tests {
 
     #[test]
     fn max_age_less_age_is_never_more_than_what_is_left() {
-        for now_ms in [1_000, 1_001, 1_999, 2_000, 30_500, 60_999] {
-            let mut headers = HeaderMap::new();
-            announce(&mut headers, 1_000, Some(61_000), now_ms);
-            assert_eq!(headers[header::CACHE_CONTROL], "max-age=60");
-            let age: u64 = headers[header::AGE].to_str().unwrap().parse().unwrap();
-            assert!((60 - age) * 1_000 <= 61_000 - now_ms, "{now_ms}");
-            assert_eq!(headers[REMAINING], (61_000 - now_ms).to_string().as_str());
+        for expires_ms in [60_999, 61_000, 61_001] {
+            for now_ms in [1_000, 1_001, 1_999, 2_000, 30_500, 60_999] {
+                let mut headers = HeaderMap::new();
+                announce(&mut headers, 1_000, Some(expires_ms), now_ms);
+                assert_eq!(headers[header::CACHE_CONTROL], "max-age=60");
+                let age: u64 = headers[header::AGE].to_str().unwrap().parse().unwrap();
+                assert!(
+                    (60 - age) * 1_000 <= expires_ms - now_ms,
+                    "{expires_ms} {now_ms}"
+                );
+                assert_eq!(
+                    headers[REMAINING],
+                    (expires_ms - now_ms).to_string().as_str()
+                );
+            }
         }
     }
 }

@@ -55,7 +55,7 @@ fn without_a_command_it_is_dev_and_one_local_node_will_do() {
     let ended = run(&args);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
-        ended.stdout.contains("1 nodes") && ended.stdout.contains("ns each"),
+        ended.stdout.contains("1 node in this process") && ended.stdout.contains("ns each"),
         "{ended:?}"
     );
 }

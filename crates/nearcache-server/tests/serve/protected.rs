@@ -129,7 +129,8 @@ fn other_addresses_with_auth_are_refused_unless_plaintext_is_allowed() {
         );
     }
     let serve = Serve::start(&[
-        "--http-listen=0.0.0.0:0",
+        "--set",
+        "http.listen=0.0.0.0:0",
         "--set",
         &token,
         "--set",
@@ -151,7 +152,8 @@ fn peers_on_other_addresses_are_refused_unless_allowed() {
         ],
     );
     let serve = Serve::start(&[
-        "--peer-listen=0.0.0.0:0",
+        "--set",
+        "peers.listen=0.0.0.0:0",
         "--set",
         "peers.allow_insecure_network=true",
     ]);
