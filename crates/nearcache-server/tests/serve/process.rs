@@ -7,10 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// No single step of a test may take longer.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The binary under test, without the settings of whoever runs the tests.
-pub fn nearcache() -> Command {
+pub(crate) fn nearcache() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nearcache"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NEARCACHE_") {
@@ -23,19 +23,19 @@ pub fn nearcache() -> Command {
 
 /// What a command that ended said.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Runs the binary to its end.
-pub fn run(args: &[&str]) -> Ended {
+pub(crate) fn run(args: &[&str]) -> Ended {
     run_command(nearcache().args(args))
 }
 
 /// Runs a command to its end; one that does not end fails the test.
-pub fn run_command(command: &mut Command) -> Ended {
+pub(crate) fn run_command(command: &mut Command) -> Ended {
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -54,7 +54,7 @@ pub fn run_command(command: &mut Command) -> Ended {
 
 /// Asserts the shape of every mistake: nothing on standard output, one line on standard error that
 /// says all of `parts`, exit code 2.
-pub fn assert_one_line(ended: &Ended, parts: &[&str]) {
+pub(crate) fn assert_one_line(ended: &Ended, parts: &[&str]) {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert_eq!(ended.stdout, "", "{ended:?}");
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
@@ -66,17 +66,17 @@ pub fn assert_one_line(ended: &Ended, parts: &[&str]) {
 
 /// A running `nearcache serve`.
 #[derive(Debug)]
-pub struct Serve {
+pub(crate) struct Serve {
     child: Child,
-    pub resp: SocketAddr,
-    pub http: SocketAddr,
-    pub peers: SocketAddr,
+    pub(crate) resp: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) peers: SocketAddr,
     directory: tempfile::TempDir,
 }
 
 impl Serve {
     /// Starts a node on ports the system chooses and waits until clients can connect.
-    pub fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("addresses");
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
@@ -121,24 +121,24 @@ impl Serve {
         serve
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.http)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.pid());
         assert!(
             Command::new("sh")
@@ -150,12 +150,12 @@ impl Serve {
     }
 
     /// Waits for the process to end by itself.
-    pub fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         wait(&mut self.child, PATIENCE).code()
     }
 
     /// Sends `request` as it is over a connection of its own and reads until it is closed.
-    pub fn raw(&self, request: &[u8]) -> String {
+    pub(crate) fn raw(&self, request: &[u8]) -> String {
         let mut socket = connect(self.http);
         // A server that refuses early may have closed its side already.
         let _ = socket.write_all(request);
@@ -163,7 +163,7 @@ impl Serve {
     }
 
     /// A request with `Host` and `Connection: close`, and whatever else is in `headers`.
-    pub fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
         if !body.is_empty() || method == "PUT" || method == "POST" {
@@ -176,11 +176,11 @@ impl Serve {
         Answer::parse(&self.raw(&bytes))
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         self.request("GET", path, "", b"")
     }
 
-    pub fn put(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
+    pub(crate) fn put(&self, path: &str, headers: &str, body: &[u8]) -> Answer {
         self.request("PUT", path, headers, body)
     }
 }
@@ -197,14 +197,14 @@ impl Drop for Serve {
 
 /// An HTTP answer whose body is text.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
         let status = head
             .split(' ')
@@ -218,19 +218,19 @@ impl Answer {
     }
 
     /// A header by its name in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (found, value) = line.split_once(": ")?;
             found.eq_ignore_ascii_case(name).then_some(value)
         })
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 
     /// Asserts that it is a problem of this status and kind.
-    pub fn assert_problem(&self, status: u16, kind: &str) {
+    pub(crate) fn assert_problem(&self, status: u16, kind: &str) {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(
             self.header("content-type"),
@@ -243,7 +243,7 @@ impl Answer {
 }
 
 /// A socket that never waits longer than a test may.
-pub fn connect(address: SocketAddr) -> TcpStream {
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -251,7 +251,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Everything until the end of the stream, or until the connection breaks.
-pub fn read_all(stream: &mut impl Read) -> String {
+pub(crate) fn read_all(stream: &mut impl Read) -> String {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -263,7 +263,7 @@ pub fn read_all(stream: &mut impl Read) -> String {
 }
 
 /// Asks again and again until there is an answer.
-pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -275,7 +275,7 @@ pub fn until<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A file with `text` in a directory that goes when the test ends.
-pub fn file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
@@ -285,7 +285,7 @@ pub fn file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
 }
 
 /// Whether a tool of the machine can be used; where the harness says that all are there, it must be.
-pub fn has_tool(tool: &str, test: &str) -> bool {
+pub(crate) fn has_tool(tool: &str, test: &str) -> bool {
     let found = Command::new(tool).arg("--version").output().is_ok();
     if !found {
         assert_ne!(
@@ -299,7 +299,7 @@ pub fn has_tool(tool: &str, test: &str) -> bool {
 }
 
 /// Runs a tool that must succeed and gives what it wrote.
-pub fn tool(tool: &str, args: &[&str]) -> String {
+pub(crate) fn tool(tool: &str, args: &[&str]) -> String {
     let Output {
         status,
         stdout,
