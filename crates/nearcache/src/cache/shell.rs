@@ -50,6 +50,10 @@ pub(crate) use watchers::CellChange;
 /// How long a read of a joining node waits for a peer's answer.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How often a read of a node that has not met a peer yet looks whether it has (a guess; only
+/// while starting).
+const FIND_PAUSE: Duration = Duration::from_millis(2);
+
 /// How a cache was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -361,11 +365,15 @@ impl<V: Payload> Shell<V> {
 
     /// Asks peers for a key that is missing while this node is being filled.
     pub(crate) async fn find(&self, key: &[u8]) -> Option<Handle<V>> {
+        let deadline = self.node.now() + FIND_TIMEOUT;
+        while self.has_nobody_to_ask() && self.node.now() < deadline {
+            tokio::time::sleep(FIND_PAUSE).await;
+        }
         let now = self.node.now();
         let waiting = self.waiters.enter();
         let waiter = Waiter {
             id: waiting.id(),
-            deadline: now + FIND_TIMEOUT,
+            deadline,
         };
         {
             let mut machine = self.machine.lock();
@@ -378,6 +386,11 @@ impl<V: Payload> Shell<V> {
             Some(Outcome::Found(true)) => self.store.peek(key),
             Some(_) | None => None,
         }
+    }
+
+    /// Whether this node is still looking for the peers that will fill it.
+    fn has_nobody_to_ask(&self) -> bool {
+        !self.is_ready() && !self.node.is_stopped() && self.freshness().per_peer.is_empty()
     }
 
     fn check_open(&self) -> Result<(), WriteError> {

@@ -9,6 +9,7 @@
 //! Locks are taken in this order: changes of sessions, membership, machine of a cache, outbox.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use super::errors::StartError;
 use super::events::NodeEvent;
 use super::members::{Member, MemberState};
 use super::shared::{NodeConfig, NodeShared};
+use crate::cache::CachePort;
 use crate::transport;
 
 /// How long a peer that sent a bad frame is not talked to (reliability specification, 3.1).
@@ -52,6 +54,8 @@ struct State {
     quarantined: HashMap<NodeId, Time>,
     /// Being dialled now.
     dialing: HashSet<NodeId>,
+    /// Our own ends of connections that our own listener was reached by.
+    own_ends: HashSet<SocketAddr>,
 }
 
 impl ClusterState {
@@ -73,6 +77,7 @@ impl ClusterState {
                 banned: HashSet::new(),
                 quarantined: HashMap::new(),
                 dialing: HashSet::new(),
+                own_ends: HashSet::new(),
             }),
         })
     }
@@ -160,6 +165,23 @@ impl ClusterState {
         state.step(shared, |membership, now, out| membership.leave(now, out));
     }
 
+    /// Tells a cache that was just opened of the members that are there already.
+    pub(crate) fn introduce(&self, cache: &dyn CachePort) {
+        for member in self.state.lock().membership.members() {
+            cache.member_up(member.identity.node);
+        }
+    }
+
+    /// Our listener was reached by ourselves, from `end`.
+    pub(crate) fn reached_by_myself(&self, end: SocketAddr) {
+        self.state.lock().own_ends.insert(end);
+    }
+
+    /// Whether the connection whose near end is `end` led back to us. Asked once of each.
+    pub(crate) fn led_to_myself(&self, end: SocketAddr) -> bool {
+        self.state.lock().own_ends.remove(&end)
+    }
+
     /// A dial ended, however.
     pub(crate) fn dialled(&self, peer: NodeId) {
         self.state.lock().dialing.remove(&peer);
@@ -205,6 +227,9 @@ impl State {
             MembershipOutput::Dial(identity) => self.dial(shared, &identity),
             MembershipOutput::MemberUp(identity) => {
                 tracing::info!(member = ?identity, "member up");
+                for cache in shared.caches().values() {
+                    cache.member_up(identity.node);
+                }
                 shared
                     .events()
                     .send(&NodeEvent::MemberUp(self.member(&identity)));
@@ -212,14 +237,24 @@ impl State {
             MembershipOutput::MemberDown { identity, reason } => {
                 tracing::info!(member = ?identity, ?reason, "member down");
                 let member = self.member(&identity);
-                if reason == DownReason::Left {
-                    for cache in shared.caches().values() {
-                        cache.peer_left(identity.node);
+                let event = match reason {
+                    DownReason::Left => {
+                        for cache in shared.caches().values() {
+                            cache.peer_left(identity.node);
+                        }
+                        NodeEvent::MemberLeft(member)
                     }
-                    shared.events().send(&NodeEvent::MemberLeft(member));
-                } else {
-                    shared.events().send(&NodeEvent::MemberDown(member));
-                }
+                    DownReason::Failed => {
+                        // A session that looks alive is not to be believed: a new one will show.
+                        shared.links().close(identity.node);
+                        for cache in shared.caches().values() {
+                            cache.peer_dead(identity.node);
+                        }
+                        NodeEvent::MemberDown(member)
+                    }
+                    DownReason::Replaced => NodeEvent::MemberDown(member),
+                };
+                shared.events().send(&event);
             }
             MembershipOutput::Renewed(identity) => {
                 tracing::warn!(member = ?identity, "was held for dead and came back");

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nearcache_protocol::clock::Hlc;
+use nearcache_protocol::frame::FrameLimit;
 use nearcache_protocol::ids::{CacheId, Epoch};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::rendezvous::PlacementKey;
@@ -29,6 +30,9 @@ use crate::transport::{self, Links};
 
 /// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
 pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
+
+/// What a frame holds besides its largest value and key: tags, header and batch, about.
+const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// What the builder settled.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(crate) struct NodeShared {
     metrics: Arc<NodeMetrics>,
     events: Hub<NodeEvent>,
     cache_ready: watch::Sender<()>,
+    /// The largest frame that peers may send: room for the largest value of any cache open here.
+    frame_limit_bytes: AtomicU32,
     stopped: CancellationToken,
     is_stopped: AtomicBool,
 }
@@ -90,6 +96,7 @@ impl NodeShared {
             metrics,
             events: Hub::default(),
             cache_ready: watch::Sender::new(()),
+            frame_limit_bytes: AtomicU32::new(FrameLimit::DEFAULT.bytes()),
             stopped: CancellationToken::new(),
             is_stopped: AtomicBool::new(false),
             config,
@@ -201,13 +208,22 @@ impl NodeShared {
         if caches.len() >= CACHES_MAX {
             return Err(OpenError::TooManyCaches { limit: CACHES_MAX });
         }
+        let largest = made.settings().max_value_bytes + made.settings().max_key_bytes;
+        let limit = u32::try_from(largest + FRAME_OVERHEAD_BYTES).unwrap_or(u32::MAX);
+        self.frame_limit_bytes.fetch_max(limit, Ordering::Relaxed);
         let shell = Arc::new(made);
         let port: Arc<dyn CachePort> = Arc::clone(&shell) as Arc<dyn CachePort>;
         let mut more = Caches::clone(&caches);
         more.insert(id, Arc::clone(&port));
         self.caches.store(Arc::new(more));
+        self.cluster_state.introduce(&*port);
         self.links.introduce(&port);
         Ok(shell)
+    }
+
+    /// The largest frame that peers may send now.
+    pub(crate) fn frame_limit(&self) -> FrameLimit {
+        FrameLimit::new(self.frame_limit_bytes.load(Ordering::Relaxed))
     }
 
     pub(crate) fn cache_became_ready(&self) {

@@ -49,17 +49,19 @@ async fn dial_lane(
         .map_err(|source| ConnectError::Unreachable { address, source })?;
     let mut stream = LaneStream::new(stream);
     let greeted = in_time(greet(shared, &mut stream, token, lane)).await;
+    let near_end = stream.stream.local_addr().ok();
     match greeted {
         Ok(peer) => Ok((peer, stream)),
         Err(HandshakeError::Io(source)) => Err(ConnectError::Unreachable { address, source }),
         Err(HandshakeError::TimedOut) => Err(ConnectError::Silent { address }),
         Err(HandshakeError::Refused(Refusal::RefusedByPeer)) => {
+            // It may have been our own listener; that knows from where it was reached.
+            if near_end.is_some_and(|end| shared.cluster_state().led_to_myself(end)) {
+                let id = shared.id();
+                return Err(ConnectError::Myself { address, id });
+            }
             Err(ConnectError::Refused { address })
         }
-        Err(HandshakeError::Refused(Refusal::SelfConnection)) => Err(ConnectError::Myself {
-            address,
-            id: shared.id(),
-        }),
         Err(HandshakeError::Refused(refusal)) => Err(ConnectError::NotAPeer {
             address,
             reason: refusal.to_string(),

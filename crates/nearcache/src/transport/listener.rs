@@ -82,6 +82,11 @@ async fn greet(
             Ok((accepted.peer, lane))
         }
         Err(refusal) => {
+            if refusal == Refusal::SelfConnection {
+                shared
+                    .cluster_state()
+                    .reached_by_myself(lane.stream.peer_addr()?);
+            }
             // Told as a courtesy; who closes first does not matter.
             let _ = lane.write(&refusal.frame()).await;
             Err(refusal.into())

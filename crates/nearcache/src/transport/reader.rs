@@ -45,6 +45,7 @@ pub(super) async fn run(
     let closed = link.closed.clone();
     let reading = async {
         loop {
+            decoder.set_limit(shared.frame_limit());
             if let Err(error) = take_frames(&shared, &link, &mut decoder) {
                 shared.metrics().frames_refused.inc();
                 tracing::warn!(peer = %link.peer, ?lane, %error, "bad frame: closing the session");

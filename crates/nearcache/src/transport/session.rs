@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use nearcache_protocol::frame::FrameLimit;
 use nearcache_protocol::handshake::{Peer, SessionToken, stays_when_crossed};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
@@ -75,7 +74,6 @@ pub(super) fn begin(shared: &Arc<NodeShared>, lanes: Lanes, dialer: NodeId) {
         else {
             continue;
         };
-        decoder.set_limit(FrameLimit::DEFAULT);
         let (read, write) = stream.into_split();
         tokio::spawn(reader::run(
             Arc::clone(shared),

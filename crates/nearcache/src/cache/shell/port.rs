@@ -28,8 +28,12 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn peer_up(&self, peer: NodeId, epoch: Epoch);
     /// A lane to a peer broke.
     fn peer_down(&self, peer: NodeId);
+    /// A node is a live member, connected or not.
+    fn member_up(&self, peer: NodeId);
     /// A peer has left for good.
     fn peer_left(&self, peer: NodeId);
+    /// A peer does not answer anybody any more.
+    fn peer_dead(&self, peer: NodeId);
     /// A frame of this cache arrived. On an error the connection closes; nothing was merged of
     /// the frame.
     fn on_frame(&self, from: NodeId, frame: &Frame) -> Result<(), WireError>;
@@ -79,6 +83,17 @@ impl<V: Payload> CachePort for Shell<V> {
         let mut machine = self.machine.lock();
         let Machine { core, out } = &mut *machine;
         core.peer_left(self.node.now(), peer, out);
+        self.carry_out(&mut machine);
+    }
+
+    fn member_up(&self, peer: NodeId) {
+        self.machine.lock().core.member_up(self.node.now(), peer);
+    }
+
+    fn peer_dead(&self, peer: NodeId) {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        core.peer_dead(self.node.now(), peer, out);
         self.carry_out(&mut machine);
     }
 
