@@ -26,7 +26,7 @@ use crate::clock::NodeClock;
 use crate::limits::CACHES_MAX;
 use crate::metrics::NodeMetrics;
 use crate::subscription::Hub;
-use crate::transport::{self, Links};
+use crate::transport::{Links, drain};
 
 /// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
 pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
@@ -247,11 +247,12 @@ impl NodeShared {
         if self.is_stopped() {
             return;
         }
+        drain::acknowledged(self).await;
         for cache in self.caches().values() {
             cache.leave();
         }
         self.cluster_state.leave(self);
-        transport::drain(&self.links).await;
+        drain::close(self).await;
         self.stop();
     }
 

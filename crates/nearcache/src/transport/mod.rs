@@ -11,7 +11,7 @@
 //! is applied by the task that read it. When any of the three breaks, the session ends.
 
 mod dialer;
-mod drain;
+pub(crate) mod drain;
 mod lane_stream;
 mod links;
 mod listener;
@@ -32,7 +32,6 @@ use crate::discovery::Discovery;
 use crate::node::{ConnectError, NodeShared};
 
 pub(crate) use dialer::dial;
-pub(crate) use drain::drain;
 pub(crate) use links::Links;
 
 /// Starts to accept and to look for peers; all of it ends when the node stops.

@@ -67,11 +67,7 @@ pub(super) fn begin(shared: &Arc<NodeShared>, lanes: Lanes, dialer: NodeId) {
     }
     links.insert(&link);
     for (lane, stream) in Lane::ALL.into_iter().zip(lanes.lanes) {
-        let Some(LaneStream {
-            stream,
-            mut decoder,
-        }) = stream
-        else {
+        let Some(LaneStream { stream, decoder }) = stream else {
             continue;
         };
         let (read, write) = stream.into_split();

@@ -42,6 +42,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn fill(&self, peer: NodeId, lane: Lane, budget_bytes: usize, buffer: &mut BytesMut) -> bool;
     /// Lets time pass for the store and the machine.
     fn tick(&self);
+    /// Whether all connected peers have applied all that was written here.
+    fn is_drained(&self) -> bool;
     /// Tells the peers that this node leaves.
     fn leave(&self);
     /// The node stops: nobody is answered any more.
@@ -134,6 +136,13 @@ impl<V: Payload> CachePort for Shell<V> {
             core.tick(now, out);
             self.carry_out(&mut machine);
         }
+    }
+
+    fn is_drained(&self) -> bool {
+        let peers = self.freshness().per_peer;
+        peers
+            .iter()
+            .all(|peer| peer.unacknowledged == 0 || !self.node.links().is_connected(peer.peer))
     }
 
     fn leave(&self) {
