@@ -11,6 +11,7 @@
 pub mod local;
 pub mod replicated;
 
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -224,7 +225,7 @@ pub struct ModeStats {
 }
 
 /// A strategy for one cache. The words are those of [`CacheCore`](crate::core::CacheCore), which passes every call on.
-pub trait Mode<V: Payload>: Send {
+pub trait Mode<V: Payload>: Send + fmt::Debug {
     /// Tells the peers of a local write that the store has accepted. Returns its number in the own stream.
     fn publish(
         &mut self,

@@ -24,7 +24,7 @@ use crate::time::Time;
 use crate::update::{Applied, Update};
 
 /// The patience with a silent origin grows up to so many times its first value (see `replay_retry_after`).
-const PATIENCE_GROWS_MAX: u32 = 16;
+const PATIENCE_GROWS_MAX: u32 = 4;
 
 impl<V: Payload> Replicated<V> {
     pub(super) fn append(
