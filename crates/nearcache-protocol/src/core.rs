@@ -206,6 +206,8 @@ impl<V: Payload> Machine for CacheCore<V> {
 
 impl<V: Payload> fmt::Debug for CacheCore<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheCore").field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("CacheCore")
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }

@@ -429,6 +429,8 @@ impl<V: Payload> fmt::Debug for Replicated<V> {
             .field("peers", &self.peers)
             .field("join", &self.join)
             .field("fetch", &self.fetch)
+            .field("repair", &self.repair)
+            .field("next_heartbeat", &self.next_heartbeat)
             .finish_non_exhaustive()
     }
 }

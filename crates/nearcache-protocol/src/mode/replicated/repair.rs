@@ -17,14 +17,16 @@ use crate::mode::Output;
 use crate::payload::Payload;
 use crate::time::Time;
 
-/// A repair rests at least so many times as long as the last transfer took, so that a stream which stays stranded (its origin
-/// is alive and out of our reach) costs a tenth of the time at most (guess).
+/// A stream whose origin is alive and out of our reach stays stranded. The repair of such streams rests at least so many times
+/// as long as the last transfer took, and so costs a tenth of the time at most (guess).
 const REST_PER_TRANSFER: u32 = 9;
 
 /// When to repair next, and what waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Repair {
     not_before: Time,
+    /// The same for streams whose origin is alive.
+    not_before_alive: Time,
     /// Since when a stream is known to be ahead elsewhere.
     stranded: BTreeMap<StreamId, Time>,
     avoid: Option<(NodeId, Time)>,
@@ -33,10 +35,8 @@ pub(super) struct Repair {
 impl Repair {
     /// A transfer has ended.
     pub(super) fn rest(&mut self, now: Time, took: Duration, config: &ReplicationConfig) {
-        self.not_before = now
-            + config
-                .repair_every
-                .max(took.saturating_mul(REST_PER_TRANSFER));
+        self.not_before = now + config.repair_every;
+        self.not_before_alive = self.not_before + took.saturating_mul(REST_PER_TRANSFER);
     }
 
     /// A transfer from this peer was cut.
@@ -89,7 +89,8 @@ impl<V: Payload> Replicated<V> {
                 } else if !self.flows(stream) && !self.planted.keeps_dead_origins() {
                     let since = *self.repair.stranded.get(&stream).unwrap_or(&now);
                     seen.insert(stream, since);
-                    mends += usize::from(now >= since + patience);
+                    let rests = now < self.repair.not_before_alive && self.is_alive(stream.origin);
+                    mends += usize::from(now >= since + patience && !rests);
                 }
             }
             let rank = (!self.repair.avoids(now, *id), mends, peer.ready);
@@ -106,6 +107,11 @@ impl<V: Payload> Replicated<V> {
         self.peers
             .get(&stream.origin)
             .is_some_and(|peer| peer.epoch == stream.epoch && peer.agrees())
+    }
+
+    /// Whether membership takes a node that we are not connected to for alive.
+    fn is_alive(&self, node: NodeId) -> bool {
+        self.lost.get(&node).is_some_and(|lost| !lost.dead)
     }
 
     /// Whether nothing that is known of is missing, apart from what is on its way.
