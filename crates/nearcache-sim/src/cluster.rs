@@ -238,7 +238,7 @@ impl Cluster {
         if node.core.next_tick() <= own {
             node.core.tick(own, &mut cache);
         }
-        self.carry_membership(host, membership);
+        self.carry_membership(host, membership)?;
         self.carry_cache(host, cache)?;
         self.settle(host)
     }

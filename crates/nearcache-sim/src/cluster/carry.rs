@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearcache_protocol::frame::{self, Frame, FrameLimit, Kind};
+use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{DownReason, MembershipMessage, MembershipOutput};
@@ -35,7 +36,11 @@ impl Cluster {
     }
 
     /// Carries out what a membership asks for.
-    pub(super) fn carry_membership(&mut self, host: usize, out: Vec<MembershipOutput>) {
+    pub(super) fn carry_membership(
+        &mut self,
+        host: usize,
+        out: Vec<MembershipOutput>,
+    ) -> Result<(), Violation> {
         for output in out {
             match output {
                 MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
@@ -47,14 +52,7 @@ impl Cluster {
                         });
                 }
                 MembershipOutput::MemberDown { identity, reason } => {
-                    self.sometimes.reach(match reason {
-                        DownReason::Failed | DownReason::Left => Place::MemberFailed,
-                        DownReason::Replaced => Place::MemberReplaced,
-                    });
-                    self.trace
-                        .step(self.now, &[6, host as u64, identity.node.as_u64()], || {
-                            format!("n{host} sees member {identity:?} gone: {reason:?}")
-                        });
+                    self.member_down(host, &identity, reason)?;
                 }
                 MembershipOutput::Renewed(identity) => {
                     self.sometimes.reach(Place::MemberRenewed);
@@ -65,6 +63,38 @@ impl Cluster {
                 _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// A member is gone: its session, should it still stand, is closed, and the cache waits no more for it.
+    fn member_down(
+        &mut self,
+        host: usize,
+        identity: &Identity,
+        reason: DownReason,
+    ) -> Result<(), Violation> {
+        let (now, peer) = (self.now, identity.node);
+        self.trace.step(now, &[6, host as u64, peer.as_u64()], || {
+            format!("n{host} sees member {identity:?} gone: {reason:?}")
+        });
+        if reason == DownReason::Replaced {
+            self.sometimes.reach(Place::MemberReplaced);
+            return Ok(());
+        }
+        self.sometimes.reach(Place::MemberFailed);
+        if let Some((session, end)) = self.session_with(host, peer) {
+            self.close(session, end, true)?;
+        }
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let (own, mut out) = (node.time(now), Vec::new());
+        if reason == DownReason::Left {
+            node.core.peer_left(own, peer, &mut out);
+        } else {
+            node.core.peer_dead(own, peer, &mut out);
+        }
+        self.carry_cache(host, out)
     }
 
     fn send_membership(&mut self, host: usize, to: NodeId, message: &MembershipMessage) {
@@ -180,7 +210,7 @@ impl Cluster {
             let (from, to) = self.hosts_of(session, end);
             self.trace
                 .step(self.now, &[10, from as u64, to as u64], || {
-                    format!("n{from} → n{to} {}", message.name())
+                    format!("n{from} → n{to} {}", story(message))
                 });
             self.send(session, end, lane, bytes.freeze(), true);
         }
@@ -398,7 +428,7 @@ impl Cluster {
         if !understood {
             return Err(self.violation("wire", format!("n{host} cannot read frame {frame:?}")));
         }
-        self.carry_membership(host, membership);
+        self.carry_membership(host, membership)?;
         self.carry_cache(host, cache)?;
         self.settle(host)
     }
@@ -406,5 +436,48 @@ impl Cluster {
     pub(super) fn violation(&self, rule: &'static str, what: String) -> Violation {
         let at: Time = self.now;
         Violation { rule, at, what }
+    }
+}
+
+/// A message of a cache, with the numbers that tell what it is about.
+fn story(message: &CacheMessage<Value>) -> String {
+    let name = message.name();
+    match message {
+        CacheMessage::Updates(batch) => format!("{name} {batch:?}"),
+        CacheMessage::Subscribe { epoch, after } => format!("{name} {epoch:?} after {after:?}"),
+        CacheMessage::Subscribed { epoch, after } => format!("{name} {epoch:?} after {after}"),
+        CacheMessage::Ack {
+            epoch,
+            after,
+            applied,
+        } => {
+            format!("{name} {epoch:?} ({after}, {applied}]")
+        }
+        CacheMessage::Heartbeat {
+            latest,
+            ready,
+            progress,
+            ..
+        } => {
+            format!("{name} latest {latest} ready {ready} {progress:?}")
+        }
+        CacheMessage::Announce(announcement) => format!("{name} {announcement:?}"),
+        CacheMessage::TransferStart {
+            ready,
+            progress,
+            floors,
+            ..
+        } => {
+            format!("{name} ready {ready} {progress:?} {} floors", floors.len())
+        }
+        CacheMessage::TransferChunk {
+            index,
+            updates,
+            next,
+            ..
+        } => {
+            format!("{name} {index}: {} updates, next {next:?}", updates.len())
+        }
+        _ => name.to_owned(),
     }
 }

@@ -267,7 +267,7 @@ impl Cluster {
         self.trace.step(now, &[3, host as u64, to as u64], || {
             format!("n{host} has session {session} with n{to}")
         });
-        self.carry_membership(host, membership);
+        self.carry_membership(host, membership)?;
         self.carry_cache(host, cache)?;
         for (lane, frame) in early {
             self.take_frame(session, end, lane, frame)?;
@@ -326,7 +326,7 @@ impl Cluster {
         self.trace.step(now, &[4, from as u64, to as u64], || {
             format!("n{from} loses session {session} with n{to}")
         });
-        self.carry_membership(from, membership);
+        self.carry_membership(from, membership)?;
         self.carry_cache(from, cache)?;
         self.settle(from)
     }
