@@ -34,6 +34,25 @@ const STORE_BYTES: u64 = 1 << 20;
 /// The cluster's name.
 pub(crate) const CLUSTER: &str = "simulated";
 
+/// The settings of the cache.
+fn replication(plan: &Plan) -> ReplicationConfig {
+    let shipped = ReplicationConfig {
+        replay_updates_max: plan.replay_updates_max,
+        transfer_chunk_bytes: plan.transfer_chunk_bytes,
+        ..ReplicationConfig::default()
+    };
+    // Where single messages go astray, which on real connections they do not, retries must be quick for
+    // the bound on convergence to mean anything.
+    match plan.weather.chaos {
+        None => shipped,
+        Some(_) => ReplicationConfig {
+            replay_retry_after: Duration::from_millis(100),
+            transfer_stall_after: Duration::from_millis(600),
+            ..shipped
+        },
+    }
+}
+
 /// The id of the node on a host.
 pub(crate) fn node_id(host: usize) -> NodeId {
     // Spread, so that the order of ids is not that of the hosts.
@@ -151,11 +170,7 @@ impl Node {
         let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
         let membership =
             Membership::new(MembershipConfig::default(), identity, seed, Time::ZERO).ok()?;
-        let config = ReplicationConfig {
-            replay_updates_max: plan.replay_updates_max,
-            transfer_chunk_bytes: plan.transfer_chunk_bytes,
-            ..ReplicationConfig::default()
-        };
+        let config = replication(plan);
         let core = CacheCore::new(
             Time::ZERO,
             Arc::clone(&store),

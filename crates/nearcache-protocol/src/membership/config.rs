@@ -31,7 +31,8 @@ pub struct MembershipConfig {
     /// How long to wait at first before another attempt to connect; doubles up to
     /// `redial_max`, with full jitter. Default 50 ms.
     pub redial_min: Duration,
-    /// The longest wait between two attempts to connect to a member. Default 5 s.
+    /// The longest wait between two attempts to connect to a member. Default 2 s: after a partition the
+    /// nodes must agree again within 5 s (R1), and first they must meet.
     pub redial_max: Duration,
     /// How long a dead member is remembered, and dialled. Default 24 h: the longest partition that
     /// heals by itself where discovery does not help.
@@ -51,7 +52,7 @@ impl Default for MembershipConfig {
             gossip_period: Duration::from_millis(200),
             list_exchange_period: Duration::from_secs(10),
             redial_min: Duration::from_millis(50),
-            redial_max: Duration::from_secs(5),
+            redial_max: Duration::from_secs(2),
             forget_after: Duration::from_secs(24 * 60 * 60),
             member_limit: 64,
         }

@@ -13,6 +13,7 @@
 //! - **Loss of all connections** to a member makes it suspect at once ([`Membership::peer_lost`]).
 //! - **Whole member lists** are exchanged when two nodes connect and every 10 s with a random peer:
 //!   gossip alone leaves a slow tail of nodes that missed a piece of news.
+//! - **Obituaries of members with a session are hearsay**: see [`hearsay`].
 //! - **Members without a session are dialled**, dead ones rarely, so that partitions heal by themselves.
 //! - **A node that was paused** puts its timers off once and reads its messages first: what it missed
 //!   while it did not run proves nothing about the others.
@@ -23,6 +24,7 @@
 mod codec;
 mod config;
 mod contacts;
+mod hearsay;
 mod message;
 mod timers;
 
@@ -409,6 +411,8 @@ impl Membership {
     ) -> Result<(), MembershipError> {
         let header = foca::Codec::decode_header(&mut SwimCodec::default(), packet)?;
         check_sender(from, header.src.node)?;
+        let softened = hearsay::believed_packet(packet, |dead| self.doubts(from, dead))?;
+        let packet = softened.as_deref().unwrap_or(packet);
         Ok(self.try_swim(now, out, |swim, runtime| swim.handle_data(packet, runtime))?)
     }
 
@@ -421,10 +425,11 @@ impl Membership {
     ) -> Result<(), MembershipError> {
         let members = list.members.iter().map(read_record);
         let members = members.collect::<Result<Vec<_>, ControlError>>()?;
+        let believed = |member| hearsay::believed(member, |dead| self.doubts(from, dead));
+        let members = members.into_iter().map(believed);
         let mut room = self.room();
         let known = |node| self.contacts.get(node).is_some() || node == self.identity().node;
         let members: Vec<_> = members
-            .into_iter()
             .filter(|member| {
                 // Of nodes that we never met, the dead are of no interest and the living need room.
                 known(member.id().node) || {
@@ -459,6 +464,14 @@ impl Membership {
         Ok(self.try_swim(now, out, |swim, runtime| {
             swim.apply_many(std::iter::once(down), true, runtime)
         })?)
+    }
+
+    /// Whether the death of a node is doubted when `from` tells of it.
+    fn doubts(&self, from: NodeId, dead: &Identity) -> bool {
+        let connected = |contact: &contacts::Contact| {
+            contact.connected && contact.down_since.is_none() && !contact.left
+        };
+        dead.node != from && self.contacts.get(dead.node).is_some_and(connected)
     }
 
     /// How many more members there may be.

@@ -266,6 +266,31 @@ fn both_sides_of_a_healed_partition_come_back_by_themselves() {
     assert!(cluster.events.iter().any(renewed));
 }
 
+/// One node is cut off from three for so long that it holds all of them for dead; healed link by link,
+/// its obituaries reach members that are well connected to each other.
+#[test]
+fn m1_obituaries_of_a_node_that_was_cut_off_kill_nobody() {
+    let mut cluster = Cluster::mesh(4);
+    for other in 1..4 {
+        cluster.cut(0, other);
+    }
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(
+        (cluster.members(0), cluster.members(1)),
+        (vec![], vec![3, 4])
+    );
+    cluster.events.clear();
+    for other in 1..4 {
+        cluster.connect(0, other);
+        cluster.run(Duration::from_millis(700));
+    }
+    cluster.run(Duration::from_secs(5));
+    for node in 0..4 {
+        assert_eq!(cluster.downs(node), [], "at {node}");
+        assert_eq!(cluster.members(node).len(), 3, "at {node}");
+    }
+}
+
 #[test]
 fn m1_node_that_was_paused_does_not_declare_the_others_dead() {
     let mut cluster = Cluster::mesh(4);

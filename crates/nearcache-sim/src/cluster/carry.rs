@@ -46,10 +46,14 @@ impl Cluster {
                 MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
                 MembershipOutput::Dial(identity) => self.dial_member(host, &identity),
                 MembershipOutput::MemberUp(identity) => {
+                    let now = self.now;
                     self.trace
-                        .step(self.now, &[5, host as u64, identity.node.as_u64()], || {
+                        .step(now, &[5, host as u64, identity.node.as_u64()], || {
                             format!("n{host} sees member {identity:?}")
                         });
+                    if let Some(node) = self.hosts[host].node.as_mut() {
+                        node.core.member_up(node.time(now), identity.node);
+                    }
                 }
                 MembershipOutput::MemberDown { identity, reason } => {
                     self.member_down(host, &identity, reason)?;
