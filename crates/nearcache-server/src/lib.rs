@@ -19,6 +19,8 @@ mod client;
 pub mod config;
 pub mod dev;
 pub mod failure;
+#[doc(hidden)]
+pub use resp::fuzzing;
 pub mod http;
 pub mod limits;
 mod logging;

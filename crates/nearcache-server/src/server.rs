@@ -242,6 +242,7 @@ async fn open_caches(node: &Node, config: &Config) -> Result<Caches, Failure> {
             .mode(settings.mode.kind())
             .max_bytes(settings.max_bytes)
             .max_key_bytes(config.limits.key_bytes)
+            .allow_empty_key(true)
             .max_value_bytes(config.limits.value_bytes);
         if let Some(ttl) = settings.time_to_live {
             builder = builder.time_to_live(ttl);

@@ -21,6 +21,8 @@ mod commands;
 mod connection;
 mod conversation;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod listener;
 mod metrics;

@@ -139,6 +139,7 @@ impl Local {
         let client = server
             .clients
             .open(Some(Arc::clone(&writer)), server.time.now_ms());
+        server.context.metrics.connections.inc();
         let listed = Listed {
             server: Arc::clone(&server),
             id: client.id,
@@ -185,5 +186,6 @@ pub(super) struct Listed {
 impl Drop for Listed {
     fn drop(&mut self) {
         self.server.clients.forget(self.id);
+        self.server.context.metrics.connections.dec();
     }
 }

@@ -133,14 +133,6 @@ impl Writer {
         });
     }
 
-    /// No list.
-    pub(crate) fn null_array(&mut self) {
-        self.out.extend_from_slice(match self.protocol {
-            Protocol::Resp2 => b"*-1\r\n",
-            Protocol::Resp3 => b"_\r\n",
-        });
-    }
-
     /// A list of `len` elements.
     pub(crate) fn array(&mut self, len: usize) {
         self.header(b'*', len);
@@ -219,18 +211,17 @@ mod tests {
     fn only_the_third_revision_has_types_for_maps_sets_nulls_and_text() {
         let write = |writer: &mut Writer| {
             writer.null();
-            writer.null_array();
             writer.map(2);
             writer.set(2);
             writer.verbatim("hi");
         };
         assert_eq!(
             written(Protocol::Resp2, write),
-            "$-1\r\n*-1\r\n*4\r\n*2\r\n$2\r\nhi\r\n"
+            "$-1\r\n*4\r\n*2\r\n$2\r\nhi\r\n"
         );
         assert_eq!(
             written(Protocol::Resp3, write),
-            "_\r\n_\r\n%2\r\n~2\r\n=6\r\ntxt:hi\r\n"
+            "_\r\n%2\r\n~2\r\n=6\r\ntxt:hi\r\n"
         );
     }
 }

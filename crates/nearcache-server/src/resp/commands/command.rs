@@ -35,7 +35,7 @@ pub(super) fn info(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
     for name in call.args.from(2) {
         match named(name) {
             Some(command) => write_info(call.reply, command),
-            None => call.reply.null_array(),
+            None => call.reply.null(),
         }
     }
     Ok(Outcome::Done)

@@ -78,12 +78,8 @@ fn write(call: &Call<'_>, value_index: usize, lifetime: Lifetime) -> Result<(), 
     let (key, value) = (call.key(1)?, call.value(value_index)?);
     let mut options = PutOptions::new();
     if let Lifetime::At(at_ms) = lifetime {
-        let Some(expiry) = options::future_expiry(at_ms, call.now_ms()) else {
-            // What has expired already leaves nothing behind.
-            call.database().remove_now(key)?;
-            return Ok(());
-        };
-        options = options.expires_at(expiry);
+        // One that is over makes the write a removal.
+        options = options.expires_at(Expiry::at_millis(u64::try_from(at_ms).unwrap_or(0)));
     }
     call.database()
         .put_now(key, RawValue::from(value), &options)
@@ -121,11 +117,9 @@ fn conditional(
     change = match options.lifetime {
         Lifetime::Unsaid | Lifetime::Persist => change,
         Lifetime::Keep => change.keep_expiry(),
-        // A time that is over by now makes the entry expire as soon as it is there.
+        // One that is over makes the write a removal.
         Lifetime::At(at_ms) => {
-            let soonest_ms = call.now_ms() + 1;
-            let at_ms = u64::try_from(at_ms).unwrap_or(0).max(soonest_ms);
-            change.expires_at(Expiry::at_millis(at_ms))
+            change.expires_at(Expiry::at_millis(u64::try_from(at_ms).unwrap_or(0)))
         }
     };
     if options.return_previous {
