@@ -44,6 +44,10 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
+    fn is_unanswered(&self) -> bool {
+        self.progress.is_none() && self.resumed < RESUMES_MAX
+    }
+
     pub(super) const fn from(&self) -> NodeId {
         self.from
     }
@@ -220,17 +224,28 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    /// Cuts a transfer that stands still.
+    /// Asks again where not even the start has come, and cuts a transfer that stands still.
     pub(super) fn tick_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        if self.fetch_deadline() <= now {
-            self.cut_fetch(now, out);
+        if self.fetch_deadline() > now {
+            return;
+        }
+        match &self.fetch {
+            Some(fetch) if fetch.is_unanswered() => self.resume_fetch(now, out),
+            Some(_) | None => self.cut_fetch(now, out),
         }
     }
 
     pub(super) fn fetch_deadline(&self) -> Time {
-        self.fetch.as_ref().map_or(Time::MAX, |fetch| {
-            fetch.moved + self.config.transfer_stall_after
-        })
+        let Some(fetch) = &self.fetch else {
+            return Time::MAX;
+        };
+        // The start message is small and nothing is before it; a chunk may take its time on a slow link.
+        let patience = if fetch.is_unanswered() {
+            self.config.replay_retry_after
+        } else {
+            self.config.transfer_stall_after
+        };
+        fetch.moved + patience
     }
 
     fn is_fetch(&self, from: NodeId, request: RequestId) -> bool {
