@@ -21,6 +21,7 @@ mod memory;
 mod redis_benchmark;
 mod replication;
 mod replication_library;
+mod requests;
 mod resp;
 mod resp_client;
 mod rounds;
