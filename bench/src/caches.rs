@@ -1,7 +1,7 @@
 //! The caches that are compared in one process, behind one trait: [`Side`].
 //!
-//! Every side gets the same randomly keyed hasher (aHash), keys as bytes looked up by `&[u8]`, and values of bytes handed
-//! out by shared ownership. Capacities are in entries of one size.
+//! Every side gets the same randomly keyed hasher (aHash), keys as bytes looked up by `&[u8]`, and typed values of 100
+//! bytes handed out by shared ownership. Capacities are in entries of one size.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use nearcache_store::{
     Change, CoarseClock, Expiry, Handle, NodeId, Store, StoreConfig, Tags, Timestamp, Version,
+    Weigh,
 };
 
 /// Shards of every side that can be told: what quick_cache takes on two cores.
@@ -19,26 +20,40 @@ pub(crate) trait Side: Send + Sync {
     /// Looks `key` up as `get` of the cache does and returns the first byte of the value.
     fn read(&self, key: &[u8]) -> Option<u8>;
 
-    /// Puts a new value of `len` zero bytes.
-    fn write(&self, key: &[u8], len: usize);
+    /// Puts a new value.
+    fn write(&self, key: &[u8]);
+}
+
+/// What is cached: 100 bytes, all zero, which only we know.
+#[derive(Clone)]
+pub(crate) struct Value([u8; Self::LEN]);
+
+impl Value {
+    pub(crate) const LEN: usize = 100;
+
+    #[inline]
+    fn new() -> Self {
+        Self([std::hint::black_box(0); Self::LEN])
+    }
+}
+
+impl Weigh for Value {
+    fn weight(&self) -> usize {
+        0
+    }
 }
 
 /// The store of this workspace, with a version on every entry, and an expiry if wanted.
 pub(crate) struct Ours {
-    store: Store<Box<[u8]>>,
+    store: Store<Value>,
     version: AtomicU64,
     expiry: Expiry,
 }
 
 impl Ours {
-    /// Room for `entries` entries with keys of `key_len` and values of `value_len` bytes.
-    pub(crate) fn new(
-        entries: usize,
-        key_len: usize,
-        value_len: usize,
-        expires: bool,
-    ) -> anyhow::Result<Self> {
-        let entry_bytes = Self::entry_bytes(key_len, value_len)?;
+    /// Room for `entries` entries with keys of `key_len` bytes, which expire (some day) or not.
+    pub(crate) fn new(entries: usize, key_len: usize, expires: bool) -> anyhow::Result<Self> {
+        let entry_bytes = Self::entry_bytes(key_len)?;
         let config = StoreConfig {
             shards: std::num::NonZeroUsize::new(SHARDS),
             expected_entry_bytes: u32::try_from(entry_bytes)?,
@@ -59,18 +74,18 @@ impl Ours {
     }
 
     /// The store itself.
-    pub(crate) fn store(&self) -> &Store<Box<[u8]>> {
+    pub(crate) fn store(&self) -> &Store<Value> {
         &self.store
     }
 
-    fn entry_bytes(key_len: usize, value_len: usize) -> anyhow::Result<u64> {
+    fn entry_bytes(key_len: usize) -> anyhow::Result<u64> {
         let store = Store::new(StoreConfig::new(1 << 20), CoarseClock::new(1_000))?;
         let one = Self {
             store,
             version: AtomicU64::new(1),
             expiry: Expiry::NEVER,
         };
-        one.write(&vec![0; key_len], value_len);
+        one.write(&vec![0; key_len]);
         Ok(one
             .store
             .peek(&vec![0; key_len])
@@ -81,16 +96,15 @@ impl Ours {
 impl Side for Ours {
     #[inline]
     fn read(&self, key: &[u8]) -> Option<u8> {
-        self.store.get(key).map(|value| value[0])
+        self.store.get(key).map(|value| value.0[0])
     }
 
     #[inline]
-    fn write(&self, key: &[u8], len: usize) {
+    fn write(&self, key: &[u8]) {
         let number = self.version.fetch_add(1, Ordering::Relaxed);
         let version = Version::new(Timestamp::from_u64(number), NodeId::from_u64(1));
-        let value = vec![0; len].into_boxed_slice();
         let change = Change::Put {
-            value,
+            value: Value::new(),
             expiry: self.expiry,
             tags: Tags::NONE,
         };
@@ -98,9 +112,9 @@ impl Side for Ours {
     }
 }
 
-/// quick_cache with `Arc<[u8]>` values.
+/// quick_cache with `Arc<Value>` values.
 pub(crate) struct QuickCache(
-    quick_cache::sync::Cache<Bytes, Arc<[u8]>, quick_cache::UnitWeighter, ahash::RandomState>,
+    quick_cache::sync::Cache<Bytes, Arc<Value>, quick_cache::UnitWeighter, ahash::RandomState>,
 );
 
 impl QuickCache {
@@ -123,12 +137,13 @@ impl QuickCache {
 impl Side for QuickCache {
     #[inline]
     fn read(&self, key: &[u8]) -> Option<u8> {
-        self.0.get(key).map(|value| value[0])
+        self.0.get(key).map(|value| value.0[0])
     }
 
     #[inline]
-    fn write(&self, key: &[u8], len: usize) {
-        self.0.insert(Bytes::copy_from_slice(key), zeros(len));
+    fn write(&self, key: &[u8]) {
+        self.0
+            .insert(Bytes::copy_from_slice(key), Arc::new(Value::new()));
     }
 }
 
@@ -140,7 +155,7 @@ pub(crate) struct QuickCacheRecord(
 pub(crate) struct Record {
     _version: Version,
     expiry: Expiry,
-    value: Box<[u8]>,
+    value: Value,
 }
 
 impl QuickCacheRecord {
@@ -159,12 +174,12 @@ impl Side for QuickCacheRecord {
     #[inline]
     fn read(&self, key: &[u8]) -> Option<u8> {
         let record = self.0.get(key)?;
-        (!record.expiry.is_expired(1_000)).then(|| record.value[0])
+        (!record.expiry.is_expired(1_000)).then(|| record.value.0[0])
     }
 
     #[inline]
-    fn write(&self, key: &[u8], len: usize) {
-        let value = vec![0; len].into_boxed_slice();
+    fn write(&self, key: &[u8]) {
+        let value = Value::new();
         let record = Record {
             _version: Version::ZERO,
             expiry: Expiry::NEVER,
@@ -191,7 +206,7 @@ fn quick_options(
 }
 
 /// moka's synchronous cache.
-pub(crate) struct Moka(moka::sync::Cache<Bytes, Arc<[u8]>, ahash::RandomState>);
+pub(crate) struct Moka(moka::sync::Cache<Bytes, Arc<Value>, ahash::RandomState>);
 
 impl Moka {
     /// Room for `entries` entries.
@@ -209,17 +224,18 @@ impl Moka {
 impl Side for Moka {
     #[inline]
     fn read(&self, key: &[u8]) -> Option<u8> {
-        self.0.get(key).map(|value| value[0])
+        self.0.get(key).map(|value| value.0[0])
     }
 
     #[inline]
-    fn write(&self, key: &[u8], len: usize) {
-        self.0.insert(Bytes::copy_from_slice(key), zeros(len));
+    fn write(&self, key: &[u8]) {
+        self.0
+            .insert(Bytes::copy_from_slice(key), Arc::new(Value::new()));
     }
 }
 
 /// foyer's cache in memory with its S3-FIFO.
-pub(crate) struct Foyer(foyer_memory::Cache<Bytes, Arc<[u8]>, ahash::RandomState>);
+pub(crate) struct Foyer(foyer_memory::Cache<Bytes, Arc<Value>, ahash::RandomState>);
 
 impl Foyer {
     /// Room for `entries` entries.
@@ -242,23 +258,17 @@ impl Foyer {
 impl Side for Foyer {
     #[inline]
     fn read(&self, key: &[u8]) -> Option<u8> {
-        self.0.get(key).map(|entry| entry.value()[0])
+        self.0.get(key).map(|entry| entry.value().0[0])
     }
 
     #[inline]
-    fn write(&self, key: &[u8], len: usize) {
-        self.0.insert(Bytes::copy_from_slice(key), zeros(len));
+    fn write(&self, key: &[u8]) {
+        self.0
+            .insert(Bytes::copy_from_slice(key), Arc::new(Value::new()));
     }
 }
 
 fn hasher() -> ahash::RandomState {
     let seeds: [u64; 4] = rand::random();
     ahash::RandomState::with_seeds(seeds[0], seeds[1], seeds[2], seeds[3])
-}
-
-fn zeros(len: usize) -> Arc<[u8]> {
-    const ZEROS: [u8; 128] = [0; 128];
-    ZEROS
-        .get(..len)
-        .map_or_else(|| vec![0; len].into(), Into::into)
 }

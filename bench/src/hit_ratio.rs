@@ -229,7 +229,7 @@ fn replay(cache: &dyn Side, requests: &[u32]) -> u64 {
         if cache.read(&key).is_some() {
             hits += 1;
         } else {
-            cache.write(&key, VALUE_BYTES);
+            cache.write(&key);
         }
     }
     hits
@@ -250,7 +250,7 @@ impl Counted {
         for _ in 0..CALIBRATIONS {
             let trial = Self::with_bytes(bytes)?;
             for key in 0..entries as u64 * 3 {
-                trial.write(&key.to_le_bytes(), VALUE_BYTES);
+                trial.write(&key.to_le_bytes());
             }
             let held = trial.store.len().max(1) as u64;
             bytes = bytes * entries as u64 / held;
@@ -280,7 +280,7 @@ impl Side for Counted {
         self.store.get(key).map(|_| 0)
     }
 
-    fn write(&self, key: &[u8], _len: usize) {
+    fn write(&self, key: &[u8]) {
         let number = self.version.fetch_add(1, Ordering::Relaxed);
         let version = Version::new(Timestamp::from_u64(number), NodeId::from_u64(1));
         let change = Change::Put {

@@ -12,7 +12,6 @@ use crate::rounds::Pairs;
 use crate::table::{Bound, Row, Table};
 
 const KEY_LEN: usize = 24;
-const VALUE_LEN: usize = 100;
 
 /// Options of the measurement.
 #[derive(Debug, clap::Args)]
@@ -91,7 +90,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
             measure(load, args, &mut table)?;
         }
     }
-    table.note("CPU time of the threads per operation; keys of 24 bytes, values of 100; every side with aHash, randomly keyed");
+    table.note("CPU time of the threads per operation; keys of 24 bytes, typed values of 100; every side with aHash, randomly keyed");
     table.note("goals below the musts need an engine of our own (docs/decisions/0002-store-on-quick-cache.md)");
     Ok(table)
 }
@@ -103,7 +102,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
 )]
 fn measure(load: &Load, args: &Args, table: &mut Table) -> anyhow::Result<()> {
     let room = (f64::from(load.keys) * load.room) as usize;
-    let ours = Ours::new(room, KEY_LEN, VALUE_LEN, false)?;
+    let ours = Ours::new(room, KEY_LEN, false)?;
     let quick = QuickCache::sharded(room)?;
     let record = QuickCacheRecord::new(room)?;
     let (moka, foyer) = (Moka::new(room), Foyer::sharded(room));
@@ -164,7 +163,7 @@ trait Timed {
 
 impl<S: Side> Timed for S {
     fn fill(&self, keys: u32) {
-        (0..keys).for_each(|n| self.write(&key_of(u64::from(n)), VALUE_LEN));
+        (0..keys).for_each(|n| self.write(&key_of(u64::from(n))));
     }
 
     fn time(&self, load: &Load, window: &[u32], round: u64) -> f64 {
@@ -218,13 +217,13 @@ fn work_through<S: Side>(side: &S, load: &Load, part: &[u32], series: u64) {
             Read | ReadDependent | ReadThrough => false,
         };
         if write {
-            side.write(&key, VALUE_LEN);
+            side.write(&key);
             continue;
         }
         let value = side.read(&key);
         last ^= value.unwrap_or(0);
         if value.is_none() && load.work == ReadThrough {
-            side.write(&key, VALUE_LEN);
+            side.write(&key);
         }
     }
     std::hint::black_box(last);

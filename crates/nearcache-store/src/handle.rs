@@ -5,10 +5,10 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use triomphe::ThinArc;
 
+use crate::sync::{AtomicU32, Ordering};
 use crate::{Expiry, Tags, Version, Weigh};
 
 /// Shared ownership of an entry: key, value, version, expiry, tags, weight.
@@ -18,19 +18,23 @@ use crate::{Expiry, Tags, Version, Weigh};
 pub struct Handle<V>(ThinArc<Record<V>, u8>);
 
 /// What lies before the key's bytes in the allocation.
+///
+/// Laid out as written: with the reference count before it, what a read compares shares a cache line with the beginning of
+/// the value, and what only writers need shares one with the key.
+#[repr(C)]
 pub(crate) struct Record<V> {
     pub(crate) hash: u64,
-    version: Version,
     expiry: Expiry,
-    tags: Tags,
-    weight_bytes: u32,
     /// Number of group invalidations this entry is known to have survived, modulo 2^32.
     pub(crate) checked_generation: AtomicU32,
     /// Last read, in steps of the store's time to idle. Zero while that is off.
     pub(crate) last_access: AtomicU32,
+    value: V,
+    version: Version,
+    tags: Tags,
     /// Where the shard's directory holds this entry. Written under the shard's mutex only.
     pub(crate) slot: AtomicU32,
-    value: V,
+    weight_bytes: u32,
 }
 
 impl<V: Weigh> Handle<V> {

@@ -47,7 +47,7 @@ impl<V: Weigh> Store<V> {
         let shard = self.shard(hash);
         let writer = shard.writer.lock();
         let held = shard.engine.peek(hash, key);
-        self.standing(&writer, held, hash, key).known
+        self.standing(&writer, held.as_ref(), hash, key).known
     }
 
     /// Merges one update: the only way in. One atomic step per key, under the shard's lock.
@@ -93,7 +93,7 @@ impl<V: Weigh> Store<V> {
             // Read before the group floors: an entry made now is held against every later invalidation.
             let generation = self.generation.load(Ordering::Acquire);
             held = shard.engine.peek(hash, key);
-            let standing = self.standing(&writer, held.clone(), hash, key);
+            let standing = self.standing(&writer, held.as_ref(), hash, key);
             let Some(change) = decide(&standing.known) else {
                 return Ok(Merged::Declined);
             };
@@ -129,7 +129,7 @@ impl<V: Weigh> Store<V> {
     fn standing(
         &self,
         writer: &Writer<V>,
-        held: Option<Handle<V>>,
+        held: Option<&Handle<V>>,
         hash: u64,
         key: &[u8],
     ) -> Standing<V> {
@@ -140,10 +140,10 @@ impl<V: Weigh> Store<V> {
         };
         if let Some(entry) = held.filter(|e| e.version() > whole_key) {
             let version = entry.version();
-            if self.is_live(&entry) {
-                return Standing::exact(Known::Live(entry), version);
+            if self.is_live(entry) {
+                return Standing::exact(Known::Live(entry.clone()), version);
             }
-            if !self.is_idle(&entry) || entry.expiry().is_expired(self.clock.now_ms()) {
+            if !self.is_idle(entry) || entry.expiry().is_expired(self.clock.now_ms()) {
                 return Standing::exact(Known::Removed(version), version);
             }
             // Idle is this node's own affair, as an eviction is.
@@ -251,7 +251,9 @@ impl<V: Weigh> Store<V> {
             let stamp = idle.stamp(self.clock.now_ms());
             entry.record().last_access.store(stamp, Ordering::Relaxed);
         }
-        writer.key_floors.drop_hash(hash);
+        if held.is_none() {
+            writer.key_floors.drop_hash(hash);
+        }
         writer.put(
             &shard.engine,
             &entry,
