@@ -135,6 +135,17 @@ impl Acks {
         }
     }
 
+    /// `node` has become a member: whoever waits for all waits for it too.
+    pub(super) fn joined(&mut self, node: NodeId) {
+        for one in self.by_number.values_mut().flatten() {
+            if let Want::Nodes(nodes) = &mut one.want
+                && !nodes.contains(&node)
+            {
+                nodes.push(node);
+            }
+        }
+    }
+
     /// `node` is dead or has left: nobody waits for it any more.
     pub(super) fn gone<V>(&mut self, node: NodeId, out: &mut Vec<Output<V>>) {
         for waiting in self.by_number.values_mut() {
@@ -272,6 +283,24 @@ mod tests {
         acks.acked(node(2), 0, 5, &mut out);
         assert_eq!(results(&mut out), vec![]);
         acks.gone(node(3), &mut out);
+        assert_eq!(results(&mut out), vec![(1, Ok(()))]);
+    }
+
+    #[test]
+    fn all_includes_a_member_that_comes_up_meanwhile() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        acks.wait(
+            5,
+            Ack::All,
+            waiter(1, 100),
+            [node(2)].into_iter(),
+            10,
+            &mut out,
+        );
+        acks.joined(node(3));
+        acks.acked(node(2), 0, 5, &mut out);
+        assert_eq!(results(&mut out), vec![]);
+        acks.acked(node(3), 0, 5, &mut out);
         assert_eq!(results(&mut out), vec![(1, Ok(()))]);
     }
 

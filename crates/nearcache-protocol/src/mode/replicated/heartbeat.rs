@@ -58,6 +58,7 @@ impl<V: Payload> Replicated<V> {
                     theirs: theirs.agreement,
                 };
                 out.push(Output::Event(Event::Disagreement(disagreement)));
+                self.acks.gone(from, out);
             }
             return;
         }

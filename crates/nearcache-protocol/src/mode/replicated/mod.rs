@@ -182,6 +182,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         }
         self.drop_peer(now, peer, out);
         self.lost.remove(&peer);
+        self.acks.joined(peer);
         self.peers
             .insert(peer, Peer::new(now, epoch, self.config.replay_retry_after));
         self.announce(now, peer, out);
@@ -207,6 +208,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn member_up(&mut self, _: Time, peer: NodeId) {
         if peer != self.me() && !self.peers.contains_key(&peer) {
+            self.acks.joined(peer);
             let lost = self.lost.entry(peer).or_insert(Lost {
                 fresh_at: None,
                 dead: false,
