@@ -1,0 +1,30 @@
+//! A thousand seeds: no rule of the replicated mode is broken, and every fault and state that the runs
+//! are about is reached.
+
+use nearcache_sim::{Options, Place, Sometimes, run};
+
+const SEEDS: u64 = 1_000;
+
+#[test]
+fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
+    let (mut sometimes, mut succeeded, mut operations) = (Sometimes::default(), 0, 0);
+    for seed in 0..SEEDS {
+        let report = run(seed, Options::default());
+        if let Some(failure) = &report.failure {
+            panic!("{failure}");
+        }
+        sometimes.add(&report.sometimes);
+        succeeded += report.succeeded;
+        operations += report.operations;
+    }
+    let missing: Vec<Place> = sometimes.missing().collect();
+    assert!(
+        missing.is_empty(),
+        "never reached in {SEEDS} seeds: {missing:?}"
+    );
+    // Runs in which next to nothing was written would be clean too.
+    assert!(
+        succeeded * 10 > operations * 9,
+        "{succeeded} of {operations} operations took effect"
+    );
+}
