@@ -110,7 +110,8 @@ impl Cluster {
             second.1
         ));
         terminal.command(&format!(
-            "nearcache get greeting --url http://127.0.0.1:{}",
+            "{} get greeting --url http://127.0.0.1:{}",
+            program(),
             last.1
         ));
         terminal.line(&format!(
@@ -193,6 +194,22 @@ impl Cluster {
             .map(|server| server.addresses().peers.to_string())
             .collect()
     }
+}
+
+/// How this program is called from here: by its name where the shell finds it, by its path where not.
+fn program() -> String {
+    let Ok(path) = std::env::current_exe() else {
+        return "nearcache".to_owned();
+    };
+    let searched = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&searched).any(|folder| path.parent() == Some(folder.as_path())) {
+        return "nearcache".to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    path.strip_prefix(&here)
+        .unwrap_or(&path)
+        .display()
+        .to_string()
 }
 
 fn count(nodes: usize) -> String {

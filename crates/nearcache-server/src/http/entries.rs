@@ -34,6 +34,7 @@ pub(super) async fn get(
     key: &[u8],
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
+    check_key(cache, key)?;
     if context.memory.pressure() >= Pressure::Shed {
         return Err(body::busy());
     }
@@ -110,6 +111,7 @@ pub(super) async fn delete(
     key: &[u8],
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Problem> {
+    check_key(cache, key)?;
     let condition = match precondition(headers)? {
         Precondition::None => {
             let was_here = cache.remove(key).await.map_err(refusal::of_write)?;
@@ -160,7 +162,8 @@ fn precondition(headers: &HeaderMap) -> Result<Precondition, Problem> {
     })
 }
 
-/// Refuses a key before its value is read.
+/// Refuses a key before its value is read. RESP takes the empty key as Redis does; HTTP does not, where a
+/// missing key is more likely a slip.
 fn check_key(cache: &RawCache, key: &[u8]) -> Result<(), Problem> {
     let limit = cache.max_key_bytes();
     if key.is_empty() {

@@ -25,7 +25,7 @@ fn the_tour_of_three_nodes_shows_its_figures_and_ends() {
         "mode replicated",
         "redis-cli -p ",
         "curl -i http://127.0.0.1:",
-        "nearcache get",
+        "nearcache get greeting --url http://127.0.0.1:",
         "300 writes",
         "on node 2: p50 ",
         "on node 3: p50 ",

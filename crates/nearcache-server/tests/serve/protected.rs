@@ -1,5 +1,7 @@
 //! Protected mode: each row of the matrix, on the running binary.
 
+use std::io::Write;
+
 use crate::process::{Serve, assert_one_line, file, run};
 
 const TOKEN: &str = "canary-0123456789abcdef";
@@ -78,6 +80,16 @@ fn loopback_with_auth_starts_and_demands_the_token() {
     for probe in ["/healthz", "/readyz"] {
         assert_eq!(serve.get(probe).status, 200, "{probe}");
     }
+    let resp = |lines: &str| {
+        let mut socket = crate::process::connect(serve.resp);
+        socket
+            .write_all(format!("{lines}QUIT\r\n").as_bytes())
+            .unwrap();
+        crate::process::read_all(&mut socket)
+    };
+    assert!(resp("GET k\r\n").starts_with("-NOAUTH "));
+    assert!(resp("AUTH canary-0123456789abcdeF\r\n").starts_with("-WRONGPASS "));
+    assert!(resp(&format!("AUTH {TOKEN}\r\nGET k\r\n")).starts_with("+OK\r\n$-1\r\n"));
     let token = token.display().to_string();
     let url = serve.url();
     assert_eq!(run(&["put", "k", "v", "--url", &url]).code, Some(1));
