@@ -132,6 +132,11 @@ impl QuickCache {
     pub(crate) fn sharded(entries: usize) -> anyhow::Result<Self> {
         Self::new(entries, SHARDS, None)
     }
+
+    /// Entries held.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl Side for QuickCache {
@@ -167,6 +172,13 @@ impl QuickCacheRecord {
             hasher(),
             quick_cache::sync::DefaultLifecycle::default(),
         )))
+    }
+}
+
+impl QuickCacheRecord {
+    /// Entries held.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -219,6 +231,11 @@ impl Moka {
     pub(crate) fn settle(&self) {
         self.0.run_pending_tasks();
     }
+
+    /// Entries held.
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.0.entry_count()).unwrap_or(usize::MAX)
+    }
 }
 
 impl Side for Moka {
@@ -252,6 +269,11 @@ impl Foyer {
     /// As many shards as the others.
     pub(crate) fn sharded(entries: usize) -> Self {
         Self::new(entries, SHARDS)
+    }
+
+    /// Entries held.
+    pub(crate) fn len(&self) -> usize {
+        self.0.usage()
     }
 }
 

@@ -106,16 +106,19 @@ impl<V: Weigh> Store<V> {
             let Some(applying) = self.resolve(key, version, change, &standing.known) else {
                 return Ok(Merged::Declined);
             };
+            let has_key_floor = standing.beaten_below != Version::ZERO;
             let replaced = match standing.known {
                 Known::Live(entry) => Some(entry),
                 Known::Removed(_) | Known::Absent { .. } => None,
             };
+            let held = held.as_ref();
             let update = Update {
                 hash,
                 key,
                 version,
                 generation,
-                held: held.as_ref(),
+                held,
+                has_key_floor,
             };
             let entry = self.apply(shard, &mut writer, &update, applying, &mut displaced);
             writer.fit(&shard.engine, &mut displaced);
@@ -206,6 +209,7 @@ impl<V: Weigh> Store<V> {
             version,
             generation,
             held,
+            ..
         } = update;
         let (value, expiry, tags, weight_bytes) = match applying {
             Applying::Put {
@@ -251,7 +255,7 @@ impl<V: Weigh> Store<V> {
             let stamp = idle.stamp(self.clock.now_ms());
             entry.record().last_access.store(stamp, Ordering::Relaxed);
         }
-        if held.is_none() {
+        if update.has_key_floor {
             writer.key_floors.drop_hash(hash);
         }
         writer.put(
@@ -329,6 +333,7 @@ struct Update<'a, V> {
     version: Version,
     generation: u32,
     held: Option<&'a Handle<V>>,
+    has_key_floor: bool,
 }
 
 impl<V> Standing<V> {

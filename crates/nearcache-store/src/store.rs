@@ -258,10 +258,6 @@ impl<V: Weigh> Store<V> {
 
     /// The shard of a key: bits from the middle of its hash, because the engine's table uses both ends.
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "masked to the number of shards"
-    )]
     pub(crate) fn shard(&self, hash: u64) -> &Shard<V> {
         &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]
     }

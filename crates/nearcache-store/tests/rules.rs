@@ -457,7 +457,7 @@ fn c9_two_hundred_megabytes_into_a_hundred_keep_the_newest_and_hottest() {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
         // Sizes from 16 bytes to 128 KiB, small ones most often.
-        let size = 16_usize << (random >> 33) % 14;
+        let size = 16_usize << ((random >> 33) % 14);
         total += size as u64;
         n += 1;
         let value = vec![0; size];
@@ -467,7 +467,7 @@ fn c9_two_hundred_megabytes_into_a_hundred_keep_the_newest_and_hottest() {
                 .unwrap()
                 .is_applied()
         );
-        if n % 64 == 0 {
+        if n.is_multiple_of(64) {
             hot.iter().for_each(|key| drop(store.get(key)));
             assert!(
                 store.weight_bytes() <= MAX_BYTES,
@@ -750,7 +750,7 @@ fn c12_two_stores_with_other_seeds_and_shards_hold_the_same() {
     let (a, b) = (seeded(1, 1), seeded(2, 8));
     for n in 0_u64..2_000 {
         let change = |n: u64| {
-            if n % 5 == 0 {
+            if n.is_multiple_of(5) {
                 Change::Remove
             } else {
                 put(&n.to_be_bytes())
