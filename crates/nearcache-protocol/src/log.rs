@@ -324,3 +324,146 @@ impl KeyIndex {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{Text, entry};
+
+    fn put(key: &str, ms: u64) -> Published<Text> {
+        Published::Entry(entry(key, ms, &format!("{key}@{ms}")))
+    }
+
+    fn log(updates_max: usize) -> Log<Text> {
+        Log::new(Epoch::from_u64(1), updates_max, 1 << 20)
+    }
+
+    fn keys(batch: &Batch<Text>) -> Vec<&[u8]> {
+        batch.updates.iter().filter_map(Update::key).collect()
+    }
+
+    #[test]
+    fn numbers_start_at_one_and_batches_cover_them_without_gaps() {
+        let mut log = log(100);
+        assert!(log.batch(0, 1 << 20, 10).is_none());
+        for n in 1..=5 {
+            assert_eq!(log.append(put(&format!("k{n}"), n)), n);
+        }
+        let first = log.batch(0, 1 << 20, 2).unwrap();
+        assert_eq!((first.after, first.through), (0, 2));
+        let second = log.batch(first.through, 1, 10).unwrap();
+        assert_eq!(
+            (second.after, second.through),
+            (2, 3),
+            "at least one, whatever its size"
+        );
+    }
+
+    #[test]
+    fn what_a_later_update_in_the_batch_supersedes_is_left_out() {
+        let mut log = log(100);
+        for (key, ms) in [("a", 1), ("b", 2), ("a", 3)] {
+            log.append(put(key, ms));
+        }
+        let whole = log.batch(0, 1 << 20, 10).unwrap();
+        assert_eq!(keys(&whole), [b"b", b"a"]);
+        let part = log.batch(0, 1 << 20, 2).unwrap();
+        assert_eq!(
+            keys(&part),
+            [b"a", b"b"],
+            "the newer one lies beyond the batch's end"
+        );
+    }
+
+    #[test]
+    fn an_older_version_that_was_published_later_is_left_out_of_every_batch() {
+        let mut log = log(100);
+        log.append(put("a", 9));
+        log.append(put("a", 3));
+        log.append(put("a", 10));
+        let versions = |batch: &Batch<Text>| {
+            batch
+                .updates
+                .iter()
+                .map(|update| update.version().time.millis() % 100)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(versions(&log.batch(0, 1 << 20, 2).unwrap()), [9]);
+        assert_eq!(
+            versions(&log.batch(1, 1 << 20, 1).unwrap()),
+            Vec::<u64>::new()
+        );
+        assert_eq!(versions(&log.batch(0, 1 << 20, 3).unwrap()), [10]);
+    }
+
+    #[test]
+    fn c9_the_ring_is_bounded_in_updates_and_bytes() {
+        let mut by_number = log(4);
+        for n in 1..=10 {
+            by_number.append(put(&format!("k{n}"), n));
+        }
+        assert!(!by_number.can_replay(5));
+        assert!(by_number.batch(5, 1 << 20, 10).is_none());
+        assert_eq!(by_number.batch(6, 1 << 20, 10).unwrap().updates.len(), 4);
+
+        let mut by_bytes: Log<Text> = Log::new(Epoch::from_u64(1), 100, 1_000);
+        for n in 1..=10 {
+            by_bytes.append(Published::Entry(entry("key", n, &"x".repeat(400))));
+            assert!(by_bytes.bytes() <= 1_000);
+        }
+        by_bytes.append(Published::Entry(entry("key", 11, &"x".repeat(5_000))));
+        assert!(
+            by_bytes.can_replay(10),
+            "one update is kept, whatever its size"
+        );
+    }
+
+    #[test]
+    fn a_hot_large_value_fills_no_batch_with_its_past() {
+        let mut log: Log<Text> = Log::new(Epoch::from_u64(1), 1_000, 1 << 30);
+        for n in 1..=100 {
+            log.append(Published::Entry(entry("hot", n, &"x".repeat(50_000))));
+        }
+        let batch = log.batch(0, 64 << 10, 1_000).unwrap();
+        assert_eq!((batch.through, batch.updates.len()), (100, 1));
+    }
+
+    proptest! {
+        /// A receiver that applies batches ends up as one that applies every update.
+        #[test]
+        fn coalescing_changes_nothing_in_the_end(
+            updates in proptest::collection::vec((0_u8..6, 0_u64..40), 1..80),
+            budget in 64_usize..2_000,
+            updates_max in 1_u64..20,
+        ) {
+            let mut log = log(1_000);
+            let mut expected: BTreeMap<Vec<u8>, Version> = BTreeMap::new();
+            let merge = |state: &mut BTreeMap<Vec<u8>, Version>, key: &[u8], version: Version| {
+                let held = state.entry(key.to_vec()).or_insert(version);
+                *held = (*held).max(version);
+            };
+            for (key, ms) in updates {
+                let published = entry(&key.to_string(), ms, "value");
+                merge(&mut expected, published.key(), published.version());
+                log.append(Published::Entry(published));
+            }
+            let (mut cursor, mut state) = (0, BTreeMap::new());
+            while let Some(batch) = log.batch(cursor, budget, updates_max) {
+                prop_assert_eq!(batch.after, cursor);
+                prop_assert!(batch.through > cursor);
+                let bytes: usize = batch.updates.iter().map(|update| update.wire_bytes() + 29).sum();
+                prop_assert!(bytes <= budget || batch.updates.len() == 1);
+                for update in &batch.updates {
+                    merge(&mut state, update.key().unwrap(), update.version());
+                }
+                cursor = batch.through;
+            }
+            prop_assert_eq!(cursor, log.latest());
+            prop_assert_eq!(state, expected);
+        }
+    }
+}

@@ -271,3 +271,116 @@ fn decimal(bytes: &[u8]) -> Option<i64> {
     }
     std::str::from_utf8(bytes).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Text, entry};
+
+    fn live(text: &str) -> Known<Text> {
+        Known::Live(entry("k", 1, text))
+    }
+
+    const ABSENT: Known<Text> = Known::Absent {
+        floor: Version::ZERO,
+    };
+
+    fn add(delta: i64, known: &Known<Text>) -> Result<String, ModifyError> {
+        match (ModifyOp::Add { delta }).decide(known)? {
+            Some(Change::Put { value, .. }) => Ok(String::from_utf8(value.1).unwrap()),
+            other => panic!("an add always stores: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_add_counts_from_zero_and_refuses_what_is_no_integer() {
+        assert_eq!(add(5, &ABSENT), Ok("5".into()));
+        assert_eq!(add(-7, &live("5")), Ok("-2".into()));
+        assert_eq!(
+            add(1, &live("9223372036854775807")),
+            Err(ModifyError::Overflow)
+        );
+        for text in [
+            "",
+            "-",
+            "+1",
+            "01",
+            "-0",
+            " 1",
+            "1 ",
+            "1.0",
+            "9223372036854775808",
+            "x",
+        ] {
+            assert_eq!(
+                add(1, &live(text)),
+                Err(ModifyError::NotAnInteger),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_set_is_made_only_if_its_condition_holds() {
+        let held = entry("k", 1, "v").version();
+        let other = entry("k", 2, "v").version();
+        let cases = [
+            (Condition::Always, true, true),
+            (Condition::IfAbsent, false, true),
+            (Condition::IfPresent, true, false),
+            (Condition::IfVersion(held), true, false),
+            (Condition::IfVersion(other), false, false),
+        ];
+        for (condition, when_live, when_absent) in cases {
+            let op = ModifyOp::Set {
+                condition,
+                value: Text::new("new"),
+                expiry: NewExpiry::Keep,
+                tags: Tags::NONE,
+                return_previous: false,
+            };
+            assert_eq!(
+                op.decide(&live("v")).unwrap().is_some(),
+                when_live,
+                "{condition:?}"
+            );
+            assert_eq!(
+                op.decide(&ABSENT).unwrap().is_some(),
+                when_absent,
+                "{condition:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_entry_without_expiry_expires_later_than_any_other() {
+        let expire = |condition| ModifyOp::<Text>::Expire {
+            expiry: NewExpiry::At(5),
+            condition,
+            return_previous: false,
+        };
+        let made = |condition| expire(condition).decide(&live("v")).unwrap().is_some();
+        assert!(
+            made(ExpireCondition::Always)
+                && made(ExpireCondition::IfNone)
+                && made(ExpireCondition::IfLess)
+        );
+        assert!(!made(ExpireCondition::IfSome) && !made(ExpireCondition::IfGreater));
+        assert!(
+            expire(ExpireCondition::Always)
+                .decide(&ABSENT)
+                .unwrap()
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn nothing_is_removed_where_nothing_is() {
+        let op = ModifyOp::<Text>::Remove {
+            condition: Condition::Always,
+            return_previous: false,
+        };
+        assert!(op.decide(&live("v")).unwrap().is_some());
+        assert!(op.decide(&ABSENT).unwrap().is_none());
+    }
+}
