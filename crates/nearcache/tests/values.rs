@@ -257,3 +257,27 @@ async fn a_scan_finds_every_entry() -> TestResult {
     assert_eq!(seen, keys);
     Ok(())
 }
+
+#[tokio::test]
+async fn metrics_belong_to_their_node_and_name_their_cache() -> TestResult {
+    let (one, two) = (node("one", &[]).await, node("two", &[]).await);
+    let things = cache(&one).await;
+    things.put("key", "value".into()).await?;
+    things.get("key").await?;
+    let text = |node: &Node| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &node.metrics().lock())?;
+        Ok::<_, std::fmt::Error>(text)
+    };
+    let (ours, others) = (text(&one)?, text(&two)?);
+    assert!(
+        ours.contains("nearcache_cache_hits_total{cache=\"things\"} 1"),
+        "{ours}"
+    );
+    assert!(
+        ours.contains("nearcache_cache_entries{cache=\"things\"} 1"),
+        "{ours}"
+    );
+    assert!(!others.contains("things"), "{others}");
+    Ok(())
+}

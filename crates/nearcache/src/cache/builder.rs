@@ -18,6 +18,9 @@ use crate::limits::{
 };
 use crate::node::NodeGuard;
 
+/// The types of a cache, as a marker that is `Send` and `Sync` whatever they are.
+type Types<K, V, C> = PhantomData<fn(&K) -> (V, C)>;
+
 /// Settings of a cache; made by [`Node::cache`](crate::Node::cache), ended by [`open`](Self::open).
 ///
 /// What concerns coherence (mode, codec, time to live, tombstone time) must be the same on all
@@ -34,7 +37,7 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     time_to_live: Option<Duration>,
     time_to_idle: Option<Duration>,
     tombstone_ttl: Duration,
-    types: PhantomData<fn(&K) -> (V, C)>,
+    types: Types<K, V, C>,
 }
 
 impl<K: ?Sized, V, C> fmt::Debug for CacheBuilder<K, V, C> {

@@ -93,7 +93,7 @@ where
         })?;
         Ok(MessagePackCell {
             bytes: bytes.into_boxed_slice(),
-            codec: MessagePack::TAG,
+            codec: Self::TAG,
             value: OnceLock::from(Some(value)),
         })
     }

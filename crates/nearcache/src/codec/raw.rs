@@ -141,7 +141,7 @@ impl Codec<RawValue> for Raw {
     fn encode(value: RawValue) -> Result<RawCell, EncodeError> {
         Ok(RawCell {
             value,
-            codec: Raw::TAG,
+            codec: Self::TAG,
         })
     }
 

@@ -11,6 +11,7 @@ use super::driver;
 use super::errors::StartError;
 use super::guard::NodeGuard;
 use super::identity;
+use super::scrape::Scrape;
 use super::shared::{NodeConfig, NodeShared};
 use crate::clock::{NodeClock, Ticker};
 use crate::discovery::{Discovery, StaticPeers};
@@ -132,6 +133,12 @@ impl NodeBuilder {
         let ticker = Ticker::spawn(clock, shared.coarse().clone())
             .map_err(|source| StartError::Clock { source })?;
         let guard = Arc::new(NodeGuard::new(Arc::clone(&shared), ticker));
+        let scrape = Scrape(Arc::downgrade(&shared));
+        shared
+            .metrics()
+            .registry()
+            .lock()
+            .register_collector(Box::new(scrape));
         driver::spawn(&shared);
         transport::spawn(&shared, listener, self.discovery);
         tracing::info!(node = shared.name(), %id, %local_addr, "node started");

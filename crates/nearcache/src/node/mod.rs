@@ -17,6 +17,7 @@ mod events;
 mod guard;
 mod identity;
 mod members;
+mod scrape;
 mod shared;
 
 use std::net::SocketAddr;

@@ -104,10 +104,9 @@ fn take(shared: &Arc<NodeShared>, link: &Link, frame: &Frame) -> Result<(), BadF
         }
         return Ok(());
     }
-    match MembershipMessage::decode(frame.kind, &frame.body)? {
-        Some(message) => shared.cluster_state().handle(shared, link.peer, &message)?,
-        // Signs of life, and kinds that a later version may send.
-        None => {}
+    // Other kinds are signs of life, or what a later version may send.
+    if let Some(message) = MembershipMessage::decode(frame.kind, &frame.body)? {
+        shared.cluster_state().handle(shared, link.peer, &message)?;
     }
     Ok(())
 }

@@ -1,5 +1,9 @@
 //! Nodes on loopback, and waiting with a bound.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    clippy::expect_used,
+    reason = "each test file uses its own part, and a helper that fails fails its test"
+)]
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use nearcache_protocol::frame::{Frame, FrameLimit};
@@ -13,6 +14,7 @@ use nearcache_protocol::wire::{self, WireError};
 use nearcache_store::NodeId;
 
 use super::{Machine, Settings, Shell};
+use crate::cache::CacheStats;
 
 /// Items per shard that one tick of the store may look at (a guess: well under a millisecond).
 const TICK_BUDGET: usize = 256;
@@ -22,6 +24,9 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn name(&self) -> &str;
     fn settings(&self) -> &Settings;
     fn is_ready(&self) -> bool;
+    fn stats(&self) -> CacheStats;
+    /// How old the knowledge of the slowest peer is; `None` if some peer was never heard out.
+    fn worst_freshness(&self) -> Option<Duration>;
     /// The shell itself, for whoever knows its type.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// All lanes to a peer stand.
@@ -61,6 +66,14 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn is_ready(&self) -> bool {
         Self::is_ready(self)
+    }
+
+    fn stats(&self) -> CacheStats {
+        Self::stats(self)
+    }
+
+    fn worst_freshness(&self) -> Option<Duration> {
+        self.freshness().worst
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
