@@ -499,6 +499,7 @@ impl Membership {
         out: &mut Vec<MembershipOutput>,
         step: impl FnOnce(&mut Swim, &mut AccumulatingRuntime<Identity>) -> Result<(), foca::Error>,
     ) -> Result<(), foca::Error> {
+        let first = out.len();
         let mut runtime = AccumulatingRuntime::new();
         let result = step(&mut self.swim, &mut runtime);
         while let Some((to, packet)) = runtime.to_send() {
@@ -516,6 +517,7 @@ impl Membership {
             renewed |= matches!(notification, OwnedNotification::Rejoin(_));
             self.note(now, notification, out);
         }
+        deaths_last(out, first);
         if renewed {
             self.after_renewal(now, out);
         }
@@ -614,6 +616,27 @@ impl Registry for Membership {
             .is_some_and(|known| known.down_since.is_none());
         (!member && self.room() == 0).then_some(self.config.member_limit)
     }
+}
+
+/// Tells of those who came before those who are gone, from `first` on: who waits for all live members
+/// must not be told that all have answered, because one is gone, before it knows of another that came.
+fn deaths_last(out: &mut Vec<MembershipOutput>, first: usize) {
+    let news = out.split_off(first);
+    let rises = |at: usize, node: NodeId| {
+        let later = news.iter().skip(at);
+        later.into_iter().any(|output| {
+            matches!(output, MembershipOutput::MemberUp(identity) if identity.node == node)
+        })
+    };
+    let is_final = |at: usize, output: &MembershipOutput| matches!(output, MembershipOutput::MemberDown { identity, .. } if !rises(at, identity.node));
+    let last: Vec<bool> = news
+        .iter()
+        .enumerate()
+        .map(|(at, output)| is_final(at, output))
+        .collect();
+    let (deaths, others): (Vec<_>, Vec<_>) =
+        news.into_iter().zip(last).partition(|(_, last)| *last);
+    out.extend(others.into_iter().chain(deaths).map(|(output, _)| output));
 }
 
 fn check_sender(from: NodeId, claimed: NodeId) -> Result<(), MembershipError> {
