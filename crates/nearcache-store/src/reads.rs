@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 const STRIPES_BITS: u32 = 5;
+const STRIPES: usize = 1 << STRIPES_BITS;
 
 /// Counters of which each thread uses its own stripe.
 ///
 /// They are bumped by a load and a store instead of an atomic addition, which would be a tenth of a hit. Two threads
 /// that fall on the same stripe may in rare moments lose a count; nothing is ever counted twice.
 pub(crate) struct ReadCounters {
-    stripes: Box<[CachePadded<Stripe>]>,
+    stripes: [CachePadded<Stripe>; STRIPES],
 }
 
 #[derive(Default)]
@@ -28,9 +29,7 @@ thread_local! {
 impl ReadCounters {
     pub(crate) fn new() -> Self {
         Self {
-            stripes: (0..1 << STRIPES_BITS)
-                .map(|_| CachePadded::default())
-                .collect(),
+            stripes: std::array::from_fn(|_| CachePadded::default()),
         }
     }
 
