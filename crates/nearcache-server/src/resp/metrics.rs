@@ -118,22 +118,22 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Arc<Self> {
         let metrics = Arc::new(Self::default());
         registry.register(
-            "nearcache_resp_connections",
+            "resp_connections",
             "Open RESP connections",
             metrics.connections.clone(),
         );
         registry.register(
-            "nearcache_resp_connections_accepted",
+            "resp_connections_accepted",
             "RESP connections accepted since the start, those refused included",
             metrics.accepted.clone(),
         );
         registry.register(
-            "nearcache_resp_connections_closed",
+            "resp_connections_closed",
             "RESP connections closed since the start, by reason",
             metrics.closed.clone(),
         );
         registry.register(
-            "nearcache_resp_errors",
+            "resp_errors",
             "RESP commands refused since the start, by kind of error",
             metrics.errors.clone(),
         );
@@ -208,7 +208,7 @@ struct PerThread(Arc<Metrics>);
 impl Collector for PerThread {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut commands = encoder.encode_descriptor(
-            "nearcache_resp_commands",
+            "resp_commands",
             "RESP commands run since the start, by name",
             None,
             prometheus_client::metrics::MetricType::Counter,
@@ -223,12 +223,12 @@ impl Collector for PerThread {
         let totals = self.0.totals();
         for (name, help, bytes) in [
             (
-                "nearcache_resp_received",
+                "resp_received",
                 "Bytes of requests since the start",
                 totals.received_bytes,
             ),
             (
-                "nearcache_resp_sent",
+                "resp_sent",
                 "Bytes of replies since the start",
                 totals.sent_bytes,
             ),

@@ -64,6 +64,7 @@ impl Server {
                     .cache::<Vec<u8>, RawValue>(name)
                     .codec::<Raw>()
                     .mode(Mode::Local)
+                    .allow_empty_key(true)
                     .max_bytes(256 << 20)
                     .open()
                     .await
