@@ -6,18 +6,28 @@
 #![doc(hidden)]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use nearcache_store::{NodeId, Timestamp};
+use nearcache_store::{CoarseClock, NodeId, Store, StoreConfig, Timestamp, Weigh};
 
+use crate::announce::Announcement;
+use crate::clock::Hlc;
+use crate::config::ReplicationConfig;
 use crate::control::{self, Hello, Leave, MemberList, Refused, Welcome};
+use crate::core::CacheCore;
 use crate::frame::{self, Frame, FrameDecoder, FrameLimit, Kind};
 use crate::handshake::{Handshake, Known, Local, Registry, SessionToken, accept};
 use crate::identity::{Identity, Zone};
 use crate::ids::Epoch;
 use crate::lane::Lane;
+use crate::machine::Machine as _;
 use crate::membership::{Membership, MembershipConfig, MembershipMessage};
+use crate::message::CacheMessage;
+use crate::payload::{CodecTag, Payload};
+use crate::rendezvous::PlacementKey;
 use crate::time::Time;
+use crate::wire;
 
 /// The bytes of a connection: cut into frames, each written again as it was.
 pub fn peer_frame(data: &[u8]) {
@@ -83,6 +93,91 @@ pub fn control(data: &[u8]) {
     node.tick(Time::from_millis(600), &mut out);
 }
 
+/// The message of a cache, by the kind in the first byte: read, written, read again, and handed to a machine.
+pub fn entries_batch(data: &[u8]) {
+    let Some((kind, body)) = data.split_first() else {
+        return;
+    };
+    let frame = Frame {
+        kind: Kind(*kind),
+        number: 1,
+        body: Bytes::copy_from_slice(body),
+    };
+    let (Ok(cache), Ok(message)) = (wire::cache_id(&frame), wire::decode::<Blob>(&frame)) else {
+        return;
+    };
+    let mut written = BytesMut::new();
+    if wire::encode(cache, &message, FrameLimit::DEFAULT, &mut written).is_ok() {
+        let body = written.split_off(frame::HEADER_BYTES).freeze();
+        let again = wire::decode::<Blob>(&Frame { body, ..frame });
+        assert!(again.is_ok(), "a message is read as it was written");
+    }
+    let Ok(store) = Store::new(StoreConfig::new(1 << 20), CoarseClock::new(1)) else {
+        return;
+    };
+    let clock = Hlc::new(
+        NodeId::from_u64(1),
+        1_800_000_000_000,
+        Hlc::DEFAULT_MAX_DRIFT,
+    );
+    let mut core = CacheCore::new(
+        Time::ZERO,
+        Arc::new(store),
+        Arc::new(clock),
+        Epoch::from_u64(1),
+        PlacementKey::of_cluster("demo"),
+        ReplicationConfig::default(),
+    );
+    let (peer, config, mut out) = (
+        NodeId::from_u64(2),
+        ReplicationConfig::default(),
+        Vec::new(),
+    );
+    core.peer_up(Time::ZERO, peer, Epoch::from_u64(1), &mut out);
+    let announcement = Announcement {
+        agreement: config.agreement,
+        epoch: Epoch::from_u64(1),
+        latest: 0,
+        ready: true,
+        physical_ms: 1_800_000_000_000,
+    };
+    core.handle(
+        Time::ZERO,
+        peer,
+        CacheMessage::Announce(announcement),
+        &mut out,
+    );
+    core.handle(Time::ZERO, peer, message, &mut out);
+    for lane in Lane::ALL {
+        let _ = core.poll_transmit(Time::ZERO, peer, lane, 1 << 16, &mut out);
+    }
+    core.tick(Time::from_millis(600), &mut out);
+}
+
+/// A value that is plain bytes.
+#[derive(Clone)]
+struct Blob(CodecTag, Bytes);
+
+impl Weigh for Blob {
+    fn weight(&self) -> usize {
+        self.1.len()
+    }
+}
+
+impl Payload for Blob {
+    fn bytes(&self) -> &[u8] {
+        &self.1
+    }
+
+    fn codec(&self) -> CodecTag {
+        self.0
+    }
+
+    fn from_wire(codec: CodecTag, bytes: &[u8]) -> Self {
+        Self(codec, Bytes::copy_from_slice(bytes))
+    }
+}
+
 fn survives<M: prost::Message + Default + PartialEq>(body: &[u8]) {
     if let Ok(message) = control::decode::<M>(body) {
         let again = control::decode::<M>(&control::encode(&message));
@@ -113,5 +208,22 @@ impl Registry for Nobody {
 
     fn full_for(&self, _: NodeId) -> Option<usize> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn every_saved_batch_of_entries_is_survived() -> std::io::Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/entries_batch");
+        let mut replayed = 0;
+        for file in std::fs::read_dir(folder)? {
+            super::entries_batch(&std::fs::read(file?.path())?);
+            replayed += 1;
+        }
+        assert!(replayed > 0, "the seeds are in the repository");
+        Ok(())
     }
 }
