@@ -128,7 +128,7 @@ impl Piece {
 #[derive(Debug)]
 enum Searcher {
     /// Plain bytes.
-    Text(memchr::memmem::Finder<'static>),
+    Text(Box<memchr::memmem::Finder<'static>>),
     /// `masks[byte * words + i]` has a bit for each element that matches `byte`.
     Automaton {
         masks: Vec<u64>,
@@ -151,7 +151,7 @@ impl Searcher {
             })
             .collect();
         if let Some(plain) = plain {
-            return Self::Text(memchr::memmem::Finder::new(&plain).into_owned());
+            return Self::Text(Box::new(memchr::memmem::Finder::new(&plain).into_owned()));
         }
         let words = piece.0.len().div_ceil(64);
         let mut masks = vec![0; words * 256];

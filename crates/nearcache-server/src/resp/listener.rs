@@ -107,7 +107,7 @@ async fn drain(server: &Arc<Server>, workers: &mut Vec<Worker>, abort: &Cancella
     for client in server.clients.all() {
         client.finish();
     }
-    let ending: Vec<Worker> = workers.drain(..).collect();
+    let ending: Vec<Worker> = std::mem::take(workers);
     let mut ended = tokio::task::spawn_blocking(|| ending.into_iter().for_each(Worker::join));
     let drain_timeout = server.context.limits.drain_timeout;
     if tokio::time::timeout(drain_timeout, &mut ended)

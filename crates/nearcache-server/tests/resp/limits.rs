@@ -163,9 +163,11 @@ fn a_request_that_trickles_in_is_closed_and_one_that_flows_is_not() {
 
 #[test]
 fn strangers_beyond_their_number_make_room_oldest_first() {
-    let mut limits = nearcache_server::limits::Limits::default();
-    limits.unauthenticated_connections = 2;
-    limits.authentication_timeout = Duration::from_millis(800);
+    let limits = nearcache_server::limits::Limits {
+        unauthenticated_connections: 2,
+        authentication_timeout: Duration::from_millis(800),
+        ..Default::default()
+    };
     let server = Server::with(limits, Some("a long enough password"));
     let mut known = server.connect();
     assert_eq!(known.ask(&["AUTH", "a long enough password"]), b"+OK\r\n");

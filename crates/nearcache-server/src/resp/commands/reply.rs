@@ -17,7 +17,7 @@ pub(crate) enum Reply {
     Value(Value),
     /// The keys of these entries.
     Keys(Vec<Value>),
-    Array(Vec<Reply>),
+    Array(Vec<Self>),
     /// A short constant.
     Simple(&'static str),
     Bytes(Vec<u8>),
