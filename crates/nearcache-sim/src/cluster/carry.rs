@@ -304,8 +304,7 @@ impl Cluster {
     ) -> Result<(), Violation> {
         let (to, from) = self.hosts_of(session, end);
         if self.is_cut(from, to) {
-            self.stall(session, other(end), lane, bytes, fate);
-            return Ok(());
+            return self.stall(session, other(end), lane, bytes, fate);
         }
         self.trace
             .step(self.now, &[11, from as u64, to as u64, lane as u64], || {
@@ -349,15 +348,27 @@ impl Cluster {
         Ok(())
     }
 
-    /// A message runs into a cut: TCP sends it again later, chaos loses it.
-    fn stall(&mut self, session: usize, sender: usize, lane: Lane, bytes: Bytes, fate: Fate) {
+    /// A message runs into a cut: TCP sends it again later, chaos loses it. Either way the writer is not
+    /// held up for ever.
+    fn stall(
+        &mut self,
+        session: usize,
+        sender: usize,
+        lane: Lane,
+        bytes: Bytes,
+        fate: Fate,
+    ) -> Result<(), Violation> {
         let side = &mut self.sessions[session].ends[sender];
-        if fate == Fate::Delivered {
-            side.stalled.push_back((lane, bytes));
-        } else if fate == Fate::Lost {
-            let outgoing = side.lane(lane);
-            outgoing.in_flight = outgoing.in_flight.saturating_sub(1);
+        match fate {
+            Fate::Delivered => side.stalled.push_back((lane, bytes)),
+            Fate::Lost => {
+                let outgoing = side.lane(lane);
+                outgoing.in_flight = outgoing.in_flight.saturating_sub(1);
+                self.pull(session, sender, lane)?;
+            }
+            Fate::Again => {}
         }
+        Ok(())
     }
 
     /// The link works again: what was stalled is sent again, in order.
