@@ -1,0 +1,65 @@
+//! Replays the seeds of the fuzz targets with the stable compiler, whole, cut short and with single bytes changed.
+//!
+//! The targets panic when a decoder misbehaves. `cargo xtask nightly` goes on from the same seeds with coverage guidance.
+
+#![expect(clippy::panic, reason = "a test without its seeds must not pass")]
+
+use std::path::{Path, PathBuf};
+
+use nearcache_protocol::fuzzing;
+
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 4] = [
+    ("peer_frame", fuzzing::peer_frame),
+    ("handshake", fuzzing::handshake),
+    ("control", fuzzing::control),
+    ("entries_batch", fuzzing::entries_batch),
+];
+
+/// Patterns a byte is combined with: the lowest bit, the sign, and all of it.
+const FLIPS: [u8; 3] = [0x01, 0x80, 0xff];
+
+#[test]
+fn seeds_are_survived_whole() {
+    for (name, target) in TARGETS {
+        seeds(name).iter().for_each(|seed| target(seed));
+    }
+}
+
+#[test]
+fn seeds_cut_short_at_any_byte_are_survived() {
+    for (name, target) in TARGETS {
+        for seed in seeds(name) {
+            (0..seed.len()).for_each(|len| target(&seed[..len]));
+        }
+    }
+}
+
+#[test]
+fn seeds_with_any_byte_changed_are_survived() {
+    for (name, target) in TARGETS {
+        for mut seed in seeds(name) {
+            for at in 0..seed.len() {
+                for flip in FLIPS {
+                    seed[at] ^= flip;
+                    target(&seed);
+                    seed[at] ^= flip;
+                }
+            }
+        }
+    }
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/seeds")
+        .join(target);
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        panic!("no folder {}", folder.display());
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "no seeds in {}", folder.display());
+    paths.iter().flat_map(std::fs::read).collect()
+}
