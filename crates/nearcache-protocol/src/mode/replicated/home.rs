@@ -114,7 +114,7 @@ impl<V: Payload> Replicated<V> {
         match self.home.replies.by_request.get(&id) {
             Some(None) => return,
             Some(Some(result)) => {
-                let result = reply(result.clone(), &key);
+                let result = reply(result.clone());
                 out.push(Output::Send {
                     to: from,
                     message: CacheMessage::Modified { request, result },
@@ -220,7 +220,7 @@ impl<V: Payload> Replicated<V> {
             }
             Answer::Peer { to, request } => {
                 self.home.replies.end(request, &result);
-                let mut result = reply(result, &key);
+                let mut result = reply(result);
                 if let Ok(modified) = &mut result
                     && modified.current.is_none()
                 {
@@ -236,10 +236,7 @@ impl<V: Payload> Replicated<V> {
     }
 }
 
-fn reply<V>(
-    result: Result<Modified<V>, ModifyError>,
-    _: &Bytes,
-) -> Result<ModifiedAt<V>, ModifyError> {
+fn reply<V>(result: Result<Modified<V>, ModifyError>) -> Result<ModifiedAt<V>, ModifyError> {
     result.map(|modified| ModifiedAt {
         applied: modified.applied,
         previous: modified.previous.map(Update::Entry),
