@@ -218,6 +218,8 @@ impl NodeShared {
         self.caches.store(Arc::new(more));
         self.cluster_state.introduce(&*port);
         self.links.introduce(&port);
+        // Who has nobody to wait for is ready now, before a peer asks whether it is.
+        port.tick();
         Ok(shell)
     }
 

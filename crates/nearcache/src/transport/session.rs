@@ -66,6 +66,14 @@ pub(super) fn begin(shared: &Arc<NodeShared>, lanes: Lanes, dialer: NodeId) {
         end(shared, &current);
     }
     links.insert(&link);
+    tracing::info!(peer = %link.peer, name = %link.name, "connected");
+    shared
+        .cluster_state()
+        .connected(shared, &lanes.identity, &link.name);
+    for cache in shared.caches().values() {
+        cache.peer_up(link.peer, link.epoch);
+    }
+    // Only now is anything read: a machine must know a peer before it hears from it.
     for (lane, stream) in Lane::ALL.into_iter().zip(lanes.lanes) {
         let Some(LaneStream { stream, decoder }) = stream else {
             continue;
@@ -86,13 +94,6 @@ pub(super) fn begin(shared: &Arc<NodeShared>, lanes: Lanes, dialer: NodeId) {
         ));
     }
     tokio::spawn(end_when_closed(Arc::clone(shared), Arc::clone(&link)));
-    tracing::info!(peer = %link.peer, name = %link.name, "connected");
-    shared
-        .cluster_state()
-        .connected(shared, &lanes.identity, &link.name);
-    for cache in shared.caches().values() {
-        cache.peer_up(link.peer, link.epoch);
-    }
 }
 
 /// Whether `new` takes the place of `current` on the node `ours`.
