@@ -210,6 +210,14 @@ impl State {
     ) -> T {
         let mut out = std::mem::take(&mut self.out);
         let result = step(&mut self.membership, shared.now(), &mut out);
+        // A write that waits for all must hear of the new ones before the dead end its wait.
+        for output in &out {
+            if let MembershipOutput::MemberUp(identity) = output {
+                for cache in shared.caches().values() {
+                    cache.member_up(identity.node);
+                }
+            }
+        }
         for output in out.drain(..) {
             self.carry_out(shared, output);
         }
@@ -227,9 +235,6 @@ impl State {
             MembershipOutput::Dial(identity) => self.dial(shared, &identity),
             MembershipOutput::MemberUp(identity) => {
                 tracing::info!(member = ?identity, "member up");
-                for cache in shared.caches().values() {
-                    cache.member_up(identity.node);
-                }
                 shared
                     .events()
                     .send(&NodeEvent::MemberUp(self.member(&identity)));
