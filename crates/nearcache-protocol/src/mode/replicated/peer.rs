@@ -12,8 +12,9 @@ use crate::time::Time;
 /// Echoes that wait for updates still on their way (guess: a few heartbeats).
 const ECHOES_MAX: usize = 8;
 
-/// A peer that has not announced the cache this long after it was connected does not run it (guess: four heartbeats).
-const ANNOUNCES_WITHIN: Duration = Duration::from_secs(2);
+/// How long a peer may take to announce the cache before it is taken not to run it. Longer than a connection may be silent
+/// before it breaks (3 s): a peer whose announcement is stuck in a cut link is not one that has nothing to announce.
+const ANNOUNCES_WITHIN: Duration = Duration::from_secs(4);
 
 /// A connected peer.
 #[derive(Debug)]
