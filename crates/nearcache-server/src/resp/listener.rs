@@ -20,8 +20,10 @@ use super::{
     worker::{Accepted, Worker},
 };
 
-/// Threads when nobody says how many: a few connections share a thread's wake-ups, and the rest of
-/// the machine is the application's.
+/// Threads when nobody says how many: half of the processors, at most this. The other half is the
+/// application's, and the kernel's work on the sockets; and the fewer threads, the more connections
+/// share one look at the sockets (on two processors, 50 clients without pipelining cost a quarter
+/// less CPU per request with one thread than with two).
 const THREADS_MAX: usize = 4;
 /// Pause after the system refused to accept, as when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -122,9 +124,8 @@ async fn drain(server: &Arc<Server>, workers: &mut Vec<Worker>, abort: &Cancella
 
 fn threads(configured: Option<NonZeroUsize>) -> usize {
     let chosen = || {
-        thread::available_parallelism()
-            .map_or(1, NonZeroUsize::get)
-            .min(THREADS_MAX)
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        (processors / 2).clamp(1, THREADS_MAX)
     };
     configured.map_or_else(chosen, NonZeroUsize::get)
 }
