@@ -8,7 +8,7 @@ use crate::frame::Kind;
 /// A message of the membership; travels on the control lane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MembershipMessage {
-    /// A SWIM packet; [`super::codec`] reads it.
+    /// A SWIM packet, laid out as in `docs/wire.md`.
     Swim(Bytes),
     /// All that the sender knows.
     List(MemberList),

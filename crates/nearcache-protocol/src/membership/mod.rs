@@ -13,7 +13,7 @@
 //! - **Loss of all connections** to a member makes it suspect at once ([`Membership::peer_lost`]).
 //! - **Whole member lists** are exchanged when two nodes connect and every 10 s with a random peer:
 //!   gossip alone leaves a slow tail of nodes that missed a piece of news.
-//! - **Obituaries of members with a session are hearsay**: see [`hearsay`].
+//! - **Obituaries of members with a session are hearsay** and make it suspect only.
 //! - **Members without a session are dialled**, dead ones rarely, so that partitions heal by themselves.
 //! - **A node that was paused** puts its timers off once and reads its messages first: what it missed
 //!   while it did not run proves nothing about the others.
