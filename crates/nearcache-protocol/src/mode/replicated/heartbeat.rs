@@ -67,6 +67,8 @@ impl<V: Payload> Replicated<V> {
         peer.ready = theirs.ready;
         peer.receiving.latest = peer.receiving.latest.max(theirs.latest);
         if met {
+            // What we said when the session began was lost on a peer that opened the cache later.
+            self.announce(now, from, out);
             self.subscribe(now, from, out);
             self.repair(now, out);
         }
