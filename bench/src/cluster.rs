@@ -2,9 +2,11 @@
 //!
 //! Both are driven over the Redis protocol: writes go to the first server, reads to the others.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 
 use crate::resp_client::{Client, Reply};
 use crate::servers::{Server, free_port};
@@ -53,19 +55,22 @@ impl Cluster {
             .iter()
             .map(|port| format!("\"127.0.0.1:{port}\""))
             .collect();
-        let mut servers = Vec::new();
+        let (mut servers, mut http_ports) = (Vec::new(), Vec::new());
         for (index, peer_port) in peer_ports.iter().enumerate() {
             let port = free_port()?;
+            let http_port = free_port()?;
             let toml = format!(
                 "[node]\nname = \"n{}\"\ncluster = \"bench\"\n\
                  [peers]\nlisten = \"127.0.0.1:{peer_port}\"\nseeds = [{}]\n\
-                 [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nenabled = false\n\
-                 [caches.default]\nmode = \"replicated\"\nmax_bytes = {max_bytes}\n",
+                 [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n\
+                 [caches.default]\nmode = \"replicated\"\nmax_bytes = \"{max_bytes}B\"\n",
                 index + 1,
                 peers.join(", "),
             );
             servers.push(Server::nearcache(port, &toml)?);
+            http_ports.push(http_port);
         }
+        http_ports.into_iter().try_for_each(wait_until_ready)?;
         let cluster = Self { servers };
         cluster.settle()?;
         Ok(cluster)
@@ -127,4 +132,26 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Waits until the node that serves HTTP on `port` has joined: before that it asks its peers for what it
+/// does not hold, and a read says nothing about what has arrived.
+fn wait_until_ready(port: u16) -> anyhow::Result<()> {
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
+    while !is_ready(port)? {
+        ensure!(
+            Instant::now() < deadline,
+            "a node is not ready within {SETTLE_TIMEOUT:?}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn is_ready(port: u16) -> anyhow::Result<bool> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
 }
