@@ -7,7 +7,7 @@
 //! modify ──▶ machine ──▶ the key's home node
 //! ```
 //!
-//! [`Cache`] is the typed face: it encodes keys and values and checks limits. The [`shell`] below
+//! [`Cache`] is the typed face: it encodes keys and values and checks limits. The `shell` below
 //! it knows cells only; it drives the cache's state machine and is what peers talk to.
 
 mod builder;
