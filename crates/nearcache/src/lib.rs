@@ -73,7 +73,9 @@ pub use cache::{
     OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
-pub use discovery::{Discovery, DiscoveryError, Dns, StaticPeers};
+#[cfg(feature = "dns")]
+pub use discovery::Dns;
+pub use discovery::{Discovery, DiscoveryError, StaticPeers};
 pub use node::{ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, StartError};
 pub use subscription::{Received, Subscription};
 

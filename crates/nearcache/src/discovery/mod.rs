@@ -4,6 +4,7 @@
 //! nothing of membership: the node dials what it is given, learns who answers, and hears of
 //! everyone else from those. It is asked again while the node is alone and now and then later.
 
+#[cfg(feature = "dns")]
 mod dns;
 mod static_peers;
 
@@ -12,6 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 
+#[cfg(feature = "dns")]
 pub use dns::Dns;
 pub use static_peers::StaticPeers;
 
