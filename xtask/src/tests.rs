@@ -109,7 +109,7 @@ fn failures(finished: &Finished) -> String {
 /// # Errors
 /// When there is none, or one ends with an error.
 pub(crate) fn run_examples(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let mut build = cargo_with(workspace, "test --locked --workspace --examples --no-run");
+    let mut build = cargo_with(workspace, "build --locked --workspace --examples");
     let built = job::run(&workspace.logs(), "examples", &mut build)?;
     ensure!(
         built.success,
