@@ -152,6 +152,53 @@ impl Side for QuickCache {
     }
 }
 
+/// quick_cache offering what the store offers: a bound in bytes, and the hot share that keeps most on service traces.
+pub(crate) struct QuickCacheBytes(
+    quick_cache::sync::Cache<Bytes, Arc<Value>, ByBytes, ahash::RandomState>,
+);
+
+/// Weighs the bytes of key and value.
+#[derive(Clone)]
+struct ByBytes;
+
+impl quick_cache::Weighter<Bytes, Arc<Value>> for ByBytes {
+    #[inline]
+    fn weight(&self, key: &Bytes, value: &Arc<Value>) -> u64 {
+        (key.len() + value.0.len()) as u64
+    }
+}
+
+impl QuickCacheBytes {
+    /// Room for `entries` entries with keys of `key_len` bytes.
+    pub(crate) fn new(entries: usize, key_len: usize) -> anyhow::Result<Self> {
+        let options = quick_cache::OptionsBuilder::new()
+            .estimated_items_capacity(entries)
+            .weight_capacity((entries * (key_len + Value::LEN)) as u64)
+            .shards(SHARDS)
+            .hot_allocation(0.5)
+            .build()?;
+        Ok(Self(quick_cache::sync::Cache::with_options(
+            options,
+            ByBytes,
+            hasher(),
+            quick_cache::sync::DefaultLifecycle::default(),
+        )))
+    }
+}
+
+impl Side for QuickCacheBytes {
+    #[inline]
+    fn read(&self, key: &[u8]) -> Option<u8> {
+        self.0.get(key).map(|value| value.0[0])
+    }
+
+    #[inline]
+    fn write(&self, key: &[u8]) {
+        self.0
+            .insert(Bytes::copy_from_slice(key), Arc::new(Value::new()));
+    }
+}
+
 /// quick_cache with the plain record one would put behind its pointer by hand: version, expiry, value.
 pub(crate) struct QuickCacheRecord(
     quick_cache::sync::Cache<Bytes, Arc<Record>, quick_cache::UnitWeighter, ahash::RandomState>,

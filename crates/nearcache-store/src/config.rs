@@ -28,8 +28,8 @@ pub struct StoreConfig {
     /// Share of `max_bytes` that tombstones may take, in percent; beyond it the oldest become a floor of their shard.
     /// Default: 10.
     pub tombstone_percent: u8,
-    /// Share of `max_bytes` that floors of evicted keys may take, in percent; beyond it the oldest become a floor of
-    /// their shard. Default: 3.
+    /// Share of `max_bytes` that floors of evicted keys take, in percent, from the first eviction on: 32 bytes per floor;
+    /// beyond it the oldest become floors common to several keys. Default: 3.
     pub key_floor_percent: u8,
     /// Most group invalidations remembered; beyond it neighbouring ones are merged into a wider one, which drops
     /// copies but never lets an old one back. Default: 1,024.

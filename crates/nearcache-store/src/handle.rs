@@ -19,8 +19,8 @@ pub struct Handle<V>(ThinArc<Record<V>, u8>);
 
 /// What lies before the key's bytes in the allocation.
 ///
-/// Laid out as written: with the reference count before it, what a read compares shares a cache line with the beginning of
-/// the value, and what only writers need shares one with the key.
+/// Laid out as written: with the reference count before it, what a read compares and what an eviction needs share a cache
+/// line with the beginning of the value; what is looked at rarely shares one with the key.
 #[repr(C)]
 pub(crate) struct Record<V> {
     pub(crate) hash: u64,
@@ -29,12 +29,12 @@ pub(crate) struct Record<V> {
     pub(crate) checked_generation: AtomicU32,
     /// Last read, in steps of the store's time to idle. Zero while that is off.
     pub(crate) last_access: AtomicU32,
-    value: V,
-    version: Version,
-    tags: Tags,
     /// Where the shard's directory holds this entry. Written under the shard's mutex only.
     pub(crate) slot: AtomicU32,
     weight_bytes: u32,
+    value: V,
+    version: Version,
+    tags: Tags,
 }
 
 impl<V: Weigh> Handle<V> {

@@ -1,184 +1,148 @@
 //! The versions of evicted keys of a shard: [`KeyFloors`], so that evicting an entry lets nothing older back (C2).
 //!
-//! Keyed by hash alone: two keys of one 64-bit hash share a floor, which at worst refuses an update of one of
-//! them. Bounded: when full, the half with the lowest versions is folded into the shard's floor, which that way rises
-//! later than by dropping any other half. (Folding an eighth at a time would cost four times as much per eviction.)
-//!
-//! The table is our own, because it must neither grow nor be rebuilt by a library's choice: open addressing with linear
-//! probing and deletion by shifting back (Knuth, "The Art of Computer Programming" vol. 3, section 6.4,
-//! algorithms L and R), at most three quarters full.
+//! A table of buckets of one cache line, found by the high bits of a key's hash. A bucket knows the floors of two keys
+//! exactly; a third makes the lowest of them part of the bucket's common floor, which stands against every key of the bucket.
+//! So the table is bounded by its construction, nothing has to be searched or rebuilt, and an eviction costs one cache
+//! line. Two keys of one 64-bit hash share a floor. Either at worst refuses an update of an absent key that is older
+//! than another evicted one; nothing older than an evicted version is ever let in.
 
 use crate::Version;
 
 pub(crate) struct KeyFloors {
-    /// Empty until the first floor. A free place has the version zero, which no floor has.
-    places: Box<[Floor]>,
-    places_max: usize,
+    /// Empty until the first floor.
+    buckets: Box<[Bucket]>,
+    buckets_max: usize,
     len: usize,
     folded: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Bucket {
+    /// Floors of single keys. A free place has the version zero, which no floor has.
+    exact: [Floor; 2],
+    /// The highest of the floors that had to make room.
+    common: Version,
+}
+
+#[derive(Clone, Copy, Default)]
 struct Floor {
     hash: u64,
     version: Version,
 }
 
-const FREE: Floor = Floor {
-    hash: 0,
-    version: Version::ZERO,
-};
+impl Bucket {
+    #[inline]
+    fn find(&mut self, hash: u64) -> Option<&mut Floor> {
+        self.exact
+            .iter_mut()
+            .find(|f| f.hash == hash && f.version != Version::ZERO)
+    }
+}
 
 impl KeyFloors {
-    /// A table that never takes more than `max_bytes`.
+    /// A table that never takes more than `max_bytes`, or eight buckets if that is more.
     pub(crate) fn new(max_bytes: u64) -> Self {
-        let places_max = usize::try_from(max_bytes).unwrap_or(usize::MAX) / size_of::<Floor>();
+        let buckets_max = usize::try_from(max_bytes).unwrap_or(usize::MAX) / size_of::<Bucket>();
         Self {
-            places: Box::default(),
-            places_max: places_max.max(8),
+            buckets: Box::default(),
+            buckets_max: buckets_max.max(8),
             len: 0,
             folded: 0,
         }
     }
 
+    /// Floors of single keys held.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many were folded into the shard's floor so far.
+    /// How many were folded into the common floor of their bucket so far.
     pub(crate) fn folded(&self) -> u64 {
         self.folded
     }
 
     /// Bytes counted against the bound: what the table has allocated.
+    #[inline]
     pub(crate) fn weight_bytes(&self) -> u64 {
-        size_of_val(&*self.places) as u64
+        size_of_val(&*self.buckets) as u64
     }
 
     /// Nothing older than this may be stored for keys of `hash`.
     #[inline]
     pub(crate) fn get(&self, hash: u64) -> Version {
-        if self.len == 0 {
-            Version::ZERO
-        } else {
-            self.places[self.find(hash)].version
-        }
+        let Some(bucket) = self.buckets.get(self.home(hash)) else {
+            return Version::ZERO;
+        };
+        let exact = bucket.exact.iter().filter(|f| f.hash == hash);
+        exact.fold(bucket.common, |floor, f| floor.max(f.version))
     }
 
-    /// Raises the floor of `hash` to `version`. If there is no room, floors leave, and the highest of their versions is
-    /// returned.
-    pub(crate) fn raise(&mut self, hash: u64, version: Version) -> Option<Version> {
+    /// Raises the floor of `hash` to `version`.
+    #[inline]
+    pub(crate) fn raise(&mut self, hash: u64, version: Version) {
         if version == Version::ZERO {
-            return None;
+            return;
         }
-        if self.places.is_empty() {
-            self.places = vec![FREE; self.places_max].into_boxed_slice();
+        if self.buckets.is_empty() {
+            self.buckets = vec![Bucket::default(); self.buckets_max].into_boxed_slice();
         }
-        let at = self.find(hash);
-        if self.places[at].version != Version::ZERO {
-            self.places[at].version = self.places[at].version.max(version);
-            return None;
+        let home = self.home(hash);
+        let bucket = &mut self.buckets[home];
+        if let Some(floor) = bucket.find(hash) {
+            floor.version = floor.version.max(version);
+            return;
         }
-        let folded = (self.len + 1 > self.places_max / 4 * 3).then(|| self.fold());
-        let at = self.find(hash);
-        self.places[at] = Floor { hash, version };
-        self.len += 1;
-        folded
+        let [first, second] = &mut bucket.exact;
+        let lowest = if first.version <= second.version {
+            first
+        } else {
+            second
+        };
+        if lowest.version == Version::ZERO {
+            self.len += 1;
+        } else {
+            self.folded += 1;
+            bucket.common = bucket.common.max(lowest.version.min(version));
+        }
+        if version > lowest.version {
+            *lowest = Floor { hash, version };
+        }
     }
 
     /// Drops the floor of `hash`: an entry that is at least as new holds the key now.
     #[inline]
     pub(crate) fn drop_hash(&mut self, hash: u64) {
-        if self.len == 0 {
-            return;
-        }
-        let mut free = self.find(hash);
-        if self.places[free].version == Version::ZERO {
-            return;
-        }
-        self.len -= 1;
-        self.places[free] = FREE;
-        let mut at = free;
-        loop {
-            at = self.after(at);
-            let floor = self.places[at];
-            if floor.version == Version::ZERO {
-                return;
-            }
-            // A floor may move back to the free place unless its home lies between the two, in probing order.
-            let home = self.home(floor.hash);
-            let stays = if free <= at {
-                free < home && home <= at
-            } else {
-                free < home || home <= at
-            };
-            if !stays {
-                self.places[free] = floor;
-                self.places[at] = FREE;
-                free = at;
-            }
+        let home = self.home(hash);
+        if let Some(floor) = self.buckets.get_mut(home).and_then(|b| b.find(hash)) {
+            *floor = Floor::default();
+            self.len -= 1;
         }
     }
 
     /// Drops all floors up to `version`. Cost: linear.
     pub(crate) fn drop_up_to(&mut self, version: Version) {
-        if self.len == 0 {
-            return;
-        }
-        let empty = vec![FREE; self.places.len()].into_boxed_slice();
-        let old = std::mem::replace(&mut self.places, empty);
-        self.len = 0;
-        for floor in old.into_iter().filter(|f| f.version > version) {
-            let at = self.find(floor.hash);
-            self.places[at] = floor;
-            self.len += 1;
+        for bucket in &mut self.buckets {
+            for floor in &mut bucket.exact {
+                if floor.version != Version::ZERO && floor.version <= version {
+                    *floor = Floor::default();
+                    self.len -= 1;
+                }
+            }
+            if bucket.common <= version {
+                bucket.common = Version::ZERO;
+            }
         }
     }
 
-    /// Drops the lowest half and returns the highest version among it. Cost: linear, so O(1) amortised over the
-    /// insertions that make it necessary.
-    fn fold(&mut self) -> Version {
-        let occupied = self
-            .places
-            .iter()
-            .map(|f| f.version)
-            .filter(|v| *v != Version::ZERO);
-        let mut versions: Vec<Version> = occupied.collect();
-        let lowest = versions.len() / 2;
-        let (_, highest, _) = versions.select_nth_unstable(lowest);
-        let (highest, before) = (*highest, self.len);
-        self.drop_up_to(highest);
-        self.folded += (before - self.len) as u64;
-        highest
-    }
-
-    /// Where `hash` is, or would be.
-    #[inline]
-    fn find(&self, hash: u64) -> usize {
-        let mut at = self.home(hash);
-        while self.places[at].version != Version::ZERO && self.places[at].hash != hash {
-            at = self.after(at);
-        }
-        at
-    }
-
-    /// Where probing for `hash` begins: its high bits, scaled to the number of places.
+    /// The bucket of `hash`: its high bits, scaled to the number of buckets.
     #[inline]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "less than the number of places"
+        reason = "less than the number of buckets"
     )]
     fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.places.len() as u128) >> 64) as usize
-    }
-
-    #[inline]
-    fn after(&self, at: usize) -> usize {
-        if at + 1 == self.places.len() {
-            0
-        } else {
-            at + 1
-        }
+        ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize
     }
 }
 
@@ -200,24 +164,17 @@ mod tests {
     }
 
     #[test]
-    fn c9_table_stays_within_its_bytes_and_folds_the_lowest_first() {
+    fn c9_table_stays_within_its_bytes_and_c2_forgets_no_floor() {
         let mut floors = KeyFloors::new(4096);
-        let mut shard_floor = Version::ZERO;
         for n in 1..=10_000_u64 {
-            let folded = floors.raise(spread(n), version(n));
-            shard_floor = shard_floor.max(folded.unwrap_or(Version::ZERO));
+            floors.raise(spread(n), version(n));
             assert!(floors.weight_bytes() <= 4096, "{}", floors.weight_bytes());
         }
         for n in 1..=10_000 {
-            assert!(
-                floors.get(spread(n)).max(shard_floor) >= version(n),
-                "lost floor {n}"
-            );
+            assert!(floors.get(spread(n)) >= version(n), "lost floor {n}");
         }
-        assert!(
-            shard_floor <= version(10_000 - floors.len() as u64),
-            "{shard_floor}"
-        );
+        assert_eq!(floors.len(), 128);
+        assert_eq!(floors.folded(), 10_000 - 128);
     }
 
     #[test]
@@ -228,29 +185,46 @@ mod tests {
         assert_eq!(floors.get(1), version(5));
     }
 
+    #[test]
+    fn a_third_key_folds_the_lowest_whichever_came_first() {
+        for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+            let mut floors = KeyFloors::new(512);
+            order.iter().for_each(|n| floors.raise(*n, version(*n)));
+            let known = [1, 2, 3, 4].map(|n| floors.get(n));
+            assert_eq!(known, [1, 2, 3, 1].map(version), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn floors_up_to_a_version_are_dropped_and_later_ones_kept() {
+        let mut floors = KeyFloors::new(4096);
+        (3..=6).for_each(|n| floors.raise(n, version(n)));
+        floors.drop_up_to(version(5));
+        assert_eq!((floors.get(5), floors.get(6)), (Version::ZERO, version(6)));
+        assert_eq!(floors.len(), 1);
+    }
+
     proptest! {
         #[test]
-        fn behaves_like_a_map_while_there_is_room(
-            steps in prop::collection::vec((0_u64..24, any::<bool>(), 1_u64..100), 0..400),
+        fn behaves_like_a_map_while_no_bucket_has_more_than_two_keys(
+            steps in prop::collection::vec((0_u64..16, any::<bool>(), 1_u64..100), 0..400),
         ) {
-            // Few places and homes at both ends, so that probing runs into itself and around the end.
-            let mut floors = KeyFloors::new(40 * size_of::<Floor>() as u64);
+            let mut floors = KeyFloors::new(8 * size_of::<Bucket>() as u64);
             let mut model: HashMap<u64, Version> = HashMap::new();
+            let hash_of = |n: u64| (n / 2) << 61 | (n % 2);
             for (n, raise, v) in steps {
-                let hash = if n % 2 == 0 { u64::MAX - n } else { n };
                 if raise {
-                    prop_assert_eq!(floors.raise(hash, version(v)), None);
-                    let floor = model.entry(hash).or_insert(Version::ZERO);
+                    floors.raise(hash_of(n), version(v));
+                    let floor = model.entry(n).or_insert(Version::ZERO);
                     *floor = version(v).max(*floor);
                 } else {
-                    floors.drop_hash(hash);
-                    model.remove(&hash);
+                    floors.drop_hash(hash_of(n));
+                    model.remove(&n);
                 }
                 prop_assert_eq!(floors.len(), model.len());
-                for n in 0..24 {
-                    let hash = if n % 2 == 0 { u64::MAX - n } else { n };
-                    let expected = model.get(&hash).copied().unwrap_or(Version::ZERO);
-                    prop_assert_eq!(floors.get(hash), expected);
+                for n in 0..16 {
+                    let expected = model.get(&n).copied().unwrap_or(Version::ZERO);
+                    prop_assert_eq!(floors.get(hash_of(n)), expected);
                 }
             }
         }

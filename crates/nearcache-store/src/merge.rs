@@ -29,14 +29,10 @@ struct Standing<V> {
     beaten_below: Version,
 }
 
-/// The update as it will be applied.
-enum Applying<V> {
-    Put {
-        value: V,
-        expiry: Expiry,
-        tags: Tags,
-        weight_bytes: u64,
-    },
+/// A change made ready to be applied: the new entry in its place in memory.
+enum Prepared<V> {
+    Put(Handle<V>),
+    Expire(Expiry),
     Remove,
 }
 
@@ -60,7 +56,10 @@ impl<V: Weigh> Store<V> {
         version: Version,
         change: Change<V>,
     ) -> Result<Merged<V>, MergeError> {
-        self.merge_if(key, version, |_| Some(change))
+        let hash = self.hash_of(key)?;
+        // Before the lock is taken: what is made ready is wasted only if the update turns out to be stale.
+        let prepared = prepare(key, hash, version, change);
+        self.merge_prepared(key, hash, version, |_| Some(prepared))
     }
 
     /// Merges what `decide` makes of what is known, in the same atomic step; nothing if it says `None`. The
@@ -76,6 +75,15 @@ impl<V: Weigh> Store<V> {
         version: Version,
         decide: impl FnOnce(&Known<V>) -> Option<Change<V>>,
     ) -> Result<Merged<V>, MergeError> {
+        let hash = self.hash_of(key)?;
+        self.merge_prepared(key, hash, version, |known| {
+            Some(prepare(key, hash, version, decide(known)?))
+        })
+    }
+
+    /// The hash of a key that is not too long.
+    #[inline]
+    fn hash_of(&self, key: &[u8]) -> Result<u64, MergeError> {
         if key.len() > KEY_BYTES_MAX {
             let (len_bytes, limit_bytes) = (key.len(), KEY_BYTES_MAX);
             return Err(MergeError::KeyTooLong {
@@ -83,7 +91,17 @@ impl<V: Weigh> Store<V> {
                 limit_bytes,
             });
         }
-        let hash = self.hasher.hash(key);
+        Ok(self.hasher.hash(key))
+    }
+
+    #[inline]
+    fn merge_prepared(
+        &self,
+        key: &[u8],
+        hash: u64,
+        version: Version,
+        decide: impl FnOnce(&Known<V>) -> Option<Prepared<V>>,
+    ) -> Result<Merged<V>, MergeError> {
         let shard = self.shard(hash);
         // Declared before the lock is taken, so that what leaves is dropped after it is released.
         let mut displaced = Displaced::default();
@@ -94,7 +112,7 @@ impl<V: Weigh> Store<V> {
             let generation = self.generation.load(Ordering::Acquire);
             held = shard.engine.peek(hash, key);
             let standing = self.standing(&writer, held.as_ref(), hash, key);
-            let Some(change) = decide(&standing.known) else {
+            let Some(prepared) = decide(&standing.known) else {
                 return Ok(Merged::Declined);
             };
             if standing.beats(version) && !self.planted.ignores_versions() {
@@ -103,7 +121,7 @@ impl<V: Weigh> Store<V> {
                     current: standing.current(),
                 });
             }
-            let Some(applying) = self.resolve(key, version, change, &standing.known) else {
+            let Some(applying) = self.resolve(key, hash, version, prepared, &standing.known) else {
                 return Ok(Merged::Declined);
             };
             let has_key_floor = standing.beaten_below != Version::ZERO;
@@ -159,39 +177,31 @@ impl<V: Weigh> Store<V> {
         }
     }
 
-    /// What `change` comes to now; `None` if it changes the expiry of nothing.
+    /// What an update comes to now: the entry to be put, or a removal (the inner `None`); nothing if it changes the
+    /// expiry of nothing.
     fn resolve(
         &self,
         key: &[u8],
+        hash: u64,
         version: Version,
-        change: Change<V>,
+        prepared: Prepared<V>,
         known: &Known<V>,
-    ) -> Option<Applying<V>> {
-        let (value, expiry, tags) = match change {
-            Change::Put {
-                value,
-                expiry,
-                tags,
-            } => (value, expiry, tags),
-            Change::Expire { expiry } => {
+    ) -> Option<Option<Handle<V>>> {
+        let entry = match prepared {
+            Prepared::Put(entry) => entry,
+            Prepared::Expire(expiry) => {
                 let entry = known.live()?;
-                (entry.value().clone(), expiry, entry.tags().clone())
+                let (value, tags) = (entry.value().clone(), entry.tags().clone());
+                new_entry(key, hash, version, expiry, tags, value)
             }
-            Change::Remove => return Some(Applying::Remove),
+            Prepared::Remove => return Some(None),
         };
-        let invalidated = !tags.is_empty()
+        let invalidated = !entry.tags().is_empty()
             && !self.planted.forgets_group_floors()
-            && version <= self.groups.read().of_tags(&tags);
-        if invalidated || expiry.is_expired(self.clock.now_ms()) {
-            return Some(Applying::Remove);
-        }
-        let weight_bytes = Handle::weight_of(key.len(), &value, &tags);
-        Some(Applying::Put {
-            value,
-            expiry,
-            tags,
-            weight_bytes,
-        })
+            && version <= self.groups.read().of_tags(entry.tags());
+        let expiry = entry.expiry();
+        let expired = !expiry.is_never() && expiry.is_expired(self.clock.now_ms());
+        Some((!invalidated && !expired).then_some(entry))
     }
 
     /// Applies an update that has won.
@@ -200,7 +210,7 @@ impl<V: Weigh> Store<V> {
         shard: &Shard<V>,
         writer: &mut Writer<V>,
         update: &Update<'_, V>,
-        applying: Applying<V>,
+        applying: Option<Handle<V>>,
         displaced: &mut Displaced<V>,
     ) -> Result<Option<Handle<V>>, MergeError> {
         let &Update {
@@ -211,30 +221,20 @@ impl<V: Weigh> Store<V> {
             held,
             ..
         } = update;
-        let (value, expiry, tags, weight_bytes) = match applying {
-            Applying::Put {
-                value,
-                expiry,
-                tags,
-                weight_bytes,
-            } => (value, expiry, tags, weight_bytes),
-            Applying::Remove => {
-                if let Some(held) = held {
-                    writer.take_out(&shard.engine, held);
-                }
-                writer.key_floors.drop_hash(hash);
-                if !self.planted.forgets_tombstones() {
-                    writer.bury(hash, key, version, self.clock.now_ms());
-                }
-                writer.counts.applied += 1;
-                return Ok(None);
+        let Some(entry) = applying else {
+            if let Some(held) = held {
+                writer.take_out(&shard.engine, held);
             }
+            writer.key_floors.drop_hash(hash);
+            if !self.planted.forgets_tombstones() {
+                writer.bury(hash, key, version, self.clock.now_ms());
+            }
+            writer.counts.applied += 1;
+            return Ok(None);
         };
         writer.tombstones.drop_key(hash, key);
-        let (Ok(weight), true) = (
-            u32::try_from(weight_bytes),
-            weight_bytes <= self.max_entry_bytes,
-        ) else {
+        let weight_bytes = entry.weight_bytes();
+        if weight_bytes > self.max_entry_bytes {
             if let Some(held) = held {
                 writer.take_out(&shard.engine, held);
             }
@@ -245,8 +245,7 @@ impl<V: Weigh> Store<V> {
                 weight_bytes,
                 limit_bytes,
             });
-        };
-        let entry = Handle::new(key, hash, version, expiry, tags, value, weight);
+        }
         entry
             .record()
             .checked_generation
@@ -324,6 +323,33 @@ impl<V: Weigh> Store<V> {
             self.tell(Event::Evicted(gone));
         }
     }
+}
+
+fn prepare<V: Weigh>(key: &[u8], hash: u64, version: Version, change: Change<V>) -> Prepared<V> {
+    match change {
+        Change::Put {
+            value,
+            expiry,
+            tags,
+        } => Prepared::Put(new_entry(key, hash, version, expiry, tags, value)),
+        Change::Expire { expiry } => Prepared::Expire(expiry),
+        Change::Remove => Prepared::Remove,
+    }
+}
+
+/// A record that no store holds yet. Weights are kept in 32 bits: larger is larger than any shard accepts.
+#[inline]
+fn new_entry<V: Weigh>(
+    key: &[u8],
+    hash: u64,
+    version: Version,
+    expiry: Expiry,
+    tags: Tags,
+    value: V,
+) -> Handle<V> {
+    let weight = Handle::weight_of(key.len(), &value, &tags);
+    let weight = u32::try_from(weight).unwrap_or(u32::MAX);
+    Handle::new(key, hash, version, expiry, tags, value, weight)
 }
 
 /// An update on its way in, and the entry physically held for its key.

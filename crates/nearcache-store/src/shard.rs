@@ -24,8 +24,7 @@ pub(crate) struct Writer<V> {
     pub(crate) wheel: Wheel,
     pub(crate) tombstones: Tombstones,
     pub(crate) key_floors: KeyFloors,
-    /// Nothing up to this is accepted for keys of which nothing is known. Rises when tombstones or key floors
-    /// have to make room.
+    /// Nothing up to this is accepted for keys of which nothing is known. Rises when tombstones have to make room.
     pub(crate) floor: Version,
     pub(crate) sweep: Sweep,
     pub(crate) counts: Counts,
@@ -151,10 +150,8 @@ impl<V: Weigh> Writer<V> {
 
     /// Remembers that nothing older than `version` may come back for `hash`.
     pub(crate) fn raise_key_floor(&mut self, hash: u64, version: Version) {
-        if version > self.floor
-            && let Some(folded) = self.key_floors.raise(hash, version)
-        {
-            self.floor = self.floor.max(folded);
+        if version > self.floor {
+            self.key_floors.raise(hash, version);
         }
     }
 
@@ -190,9 +187,10 @@ impl<V: Weigh> Writer<V> {
     }
 
     fn forget_evicted(&mut self, gone: &Handle<V>) {
+        // First, so that the cache lines of floor and slot are fetched together: giving up a handle is a barrier.
+        self.raise_key_floor(gone.record().hash, gone.version());
         self.wheel.cancel(&mut self.directory, gone.slot());
         self.directory.remove(gone);
-        self.raise_key_floor(gone.record().hash, gone.version());
         self.counts.evictions += 1;
     }
 }

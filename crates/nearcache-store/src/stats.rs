@@ -32,6 +32,6 @@ pub struct StoreStats {
     pub weight_bytes: u64,
     /// Tombstones that were folded into a shard's floor because there were too many.
     pub tombstones_folded: u64,
-    /// Key floors that were folded into a shard's floor because there were too many.
+    /// Key floors that became part of a floor common to several keys, because there were too many.
     pub key_floors_folded: u64,
 }
