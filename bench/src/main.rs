@@ -37,12 +37,12 @@ use clap::{Parser, Subcommand};
 
 /// Measures Nearcache against its peers; prints a table and writes it as JSON.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask bench")]
+#[command(name = "bench", bin_name = "cargo xtask bench")]
 struct Cli {
     #[command(subcommand)]
     bench: Bench,
     /// Folder for the JSON file.
-    #[arg(long, global = true, default_value = "target/bench")]
+    #[arg(long, global = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench"))]
     out: PathBuf,
 }
 

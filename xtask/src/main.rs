@@ -35,7 +35,11 @@ use crate::workspace::Workspace;
 
 /// The project's own commands; run them from anywhere in the repository.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", arg_required_else_help = true)]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
