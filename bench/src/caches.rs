@@ -56,7 +56,6 @@ impl Ours {
         let entry_bytes = Self::entry_bytes(key_len)?;
         let config = StoreConfig {
             shards: std::num::NonZeroUsize::new(SHARDS),
-            expected_entry_bytes: u32::try_from(entry_bytes)?,
             hash_seed: rand::random(),
             ..StoreConfig::new((entries as u64 * entry_bytes).max(1 << 20))
         };

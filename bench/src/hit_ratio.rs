@@ -261,7 +261,6 @@ impl Counted {
     fn with_bytes(bytes: u64) -> anyhow::Result<Self> {
         let config = StoreConfig {
             shards: Some(NonZeroUsize::MIN),
-            expected_entry_bytes: u32::try_from(VALUE_BYTES)? + 200,
             ..StoreConfig::new(bytes.max(StoreConfig::BYTES_MIN))
         };
         let store = Store::new(config, CoarseClock::new(1_000))?;

@@ -92,7 +92,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
     }
     table.note("CPU time of the threads per operation; keys of 24 bytes, typed values of 100; every side with aHash, randomly keyed");
     table.note("musts are held against quick_cache bounded in bytes by a weighter and with hot_allocation 0.5, as ours; beside it as it ships: entries counted, 0.97");
-    table.note("goals below the musts need an engine of our own (docs/decisions/0002-store-on-quick-cache.md)");
     Ok(table)
 }
 

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::engine::Engine;
+use crate::policy::Policy;
 
 /// Settings of one store. `StoreConfig::new(max_bytes)` is safe as it stands.
 #[derive(Debug, Clone)]
@@ -11,9 +11,6 @@ pub struct StoreConfig {
     /// Most bytes that entries (keys, values, overhead), tombstones and floors may take together. No default: see
     /// [`StoreConfig::new`]. At least [`StoreConfig::BYTES_MIN`].
     pub max_bytes: u64,
-    /// Typical size of an entry, key, value and about 150 bytes of overhead included. Only tunes table sizes and
-    /// the memory of recently evicted keys; an order of magnitude either way is harmless. Default: 512.
-    pub expected_entry_bytes: u32,
     /// Largest entry to be stored. Decides the default number of shards, because the bound holds per shard.
     /// Default: 1 MiB and 8 KiB for its key and overhead, or a quarter of `max_bytes` if that is less.
     pub max_entry_bytes: u64,
@@ -83,7 +80,6 @@ impl StoreConfig {
     pub fn new(max_bytes: u64) -> Self {
         Self {
             max_bytes,
-            expected_entry_bytes: 512,
             max_entry_bytes: ((1 << 20) + (8 << 10)).min(max_bytes / 4),
             shards: None,
             time_to_idle: None,
@@ -124,12 +120,12 @@ impl StoreConfig {
         Ok(())
     }
 
-    /// The most one entry may weigh: what a shard's engine takes when tombstones and floors have all their room.
+    /// The most one entry may weigh: what a shard takes when tombstones and floors have all their room.
     pub(crate) fn entry_bytes_limit(&self) -> u64 {
         let share_bytes = self.max_bytes / self.shard_count() as u64;
         let aside_percent = u64::from(self.tombstone_percent) + u64::from(self.key_floor_percent);
         // Three percent more for the steps in which that room is given.
-        Engine::<()>::max_entry_bytes(share_bytes / 100 * (97 - aside_percent))
+        Policy::max_entry_bytes(share_bytes / 100 * (97 - aside_percent))
     }
 
     /// Group floors are few but long-lived; a small cache keeps fewer.

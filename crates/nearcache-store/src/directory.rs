@@ -2,15 +2,17 @@
 //!
 //! An entry keeps its slot for as long as its key is held, through any number of newer versions. That is what makes a
 //! walk resumable without a lock in between, sweeping possible in small steps, and the timer wheel a matter of
-//! linking slots. Written under the shard's mutex only; readers never come here.
+//! linking slots. The queues of the eviction policy are linked slots too. Written under the shard's mutex only; readers never
+//! come here.
 
 use crate::Handle;
+use crate::policy::Queue;
 use crate::sync::Ordering;
 
 /// No slot, or no list.
 pub(crate) const NIL: u32 = u32::MAX;
 
-/// A slab of handles with two links per slot, for the timer wheel's lists.
+/// A slab of handles with two links per slot for the timer wheel's lists, and two for the policy's queues.
 pub(crate) struct Directory<V> {
     slots: Vec<Slot<V>>,
     first_free: u32,
@@ -21,13 +23,31 @@ struct Slot<V> {
     entry: Option<Handle<V>>,
     /// In a list: the next slot. Free: the next free slot.
     next: u32,
-    /// In a list: the slot before, or [`Directory::head_mark`] of the list. Not in a list: [`NIL`].
+    /// In a list: the slot before, or [`Directory::HEAD`] and the list. Not in a list: [`NIL`].
     prev: u32,
+    /// In the policy's queue: the next older slot, or [`NIL`].
+    older: u32,
+    /// In the policy's queue: the next newer slot, or [`Directory::END`]; [`Directory::MAIN`] is set in the main queue.
+    newer: u32,
+}
+
+impl<V> Slot<V> {
+    const EMPTY: Self = Self {
+        entry: None,
+        next: NIL,
+        prev: NIL,
+        older: NIL,
+        newer: NIL,
+    };
 }
 
 impl<V> Directory<V> {
     /// Set in a `prev` link that names a list rather than a slot.
     const HEAD: u32 = 1 << 31;
+    /// Set in a `newer` link of the policy's main queue.
+    const MAIN: u32 = 1 << 31;
+    /// A `newer` link at the end of a queue.
+    const END: u32 = Self::MAIN - 1;
 
     pub(crate) fn new() -> Self {
         Self {
@@ -59,11 +79,7 @@ impl<V> Directory<V> {
                 // A quarter at a time, because doubling would waste as much as half of the slots.
                 self.slots.reserve_exact((self.slots.len() / 4).max(16));
             }
-            self.slots.push(Slot {
-                entry: None,
-                next: NIL,
-                prev: NIL,
-            });
+            self.slots.push(Slot::EMPTY);
             self.slots() - 1
         } else {
             self.first_free
@@ -75,8 +91,7 @@ impl<V> Directory<V> {
         }
         *place = Slot {
             entry: Some(entry),
-            next: NIL,
-            prev: NIL,
+            ..Slot::EMPTY
         };
         self.len += 1;
     }
@@ -89,7 +104,7 @@ impl<V> Directory<V> {
         self.slots[slot as usize].entry.replace(entry)
     }
 
-    /// Frees the slot of `entry`, which must be in no list.
+    /// Frees the slot of `entry`, which must be in no list. The last one gives the memory of all slots back.
     pub(crate) fn remove(&mut self, entry: &Handle<V>) -> Option<Handle<V>> {
         let slot = entry.slot();
         let place = &mut self.slots[slot as usize];
@@ -98,6 +113,9 @@ impl<V> Directory<V> {
         place.next = self.first_free;
         self.first_free = slot;
         self.len -= 1;
+        if self.len == 0 && self.slots.len() > 64 {
+            (self.slots, self.first_free) = (Vec::new(), NIL);
+        }
         Some(entry)
     }
 
@@ -127,5 +145,47 @@ impl<V> Directory<V> {
         }
         self.slots[prev as usize].next = next;
         None
+    }
+
+    /// Puts `slot` at the end of a queue.
+    #[inline]
+    pub(crate) fn enqueue(&mut self, slot: u32, queue: &mut Queue, main: bool) {
+        let mark = if main { Self::MAIN } else { 0 };
+        let place = &mut self.slots[slot as usize];
+        place.older = queue.newest;
+        place.newer = mark | Self::END;
+        if queue.newest == NIL {
+            queue.oldest = slot;
+        } else {
+            self.slots[queue.newest as usize].newer = mark | slot;
+        }
+        queue.newest = slot;
+    }
+
+    /// Takes `slot` out of its queue.
+    #[inline]
+    pub(crate) fn dequeue(&mut self, slot: u32, queue: &mut Queue) {
+        let place = &self.slots[slot as usize];
+        let (older, newer) = (place.older, place.newer);
+        if older == NIL {
+            queue.oldest = if newer & Self::END == Self::END {
+                NIL
+            } else {
+                newer & Self::END
+            };
+        } else {
+            self.slots[older as usize].newer = newer;
+        }
+        if newer & Self::END == Self::END {
+            queue.newest = older;
+        } else {
+            self.slots[(newer & Self::END) as usize].older = older;
+        }
+    }
+
+    /// Is `slot` in the policy's main queue?
+    #[inline]
+    pub(crate) fn is_in_main(&self, slot: u32) -> bool {
+        self.slots[slot as usize].newer & Self::MAIN != 0
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Deref;
 
 use triomphe::ThinArc;
 
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU8, AtomicU32, Ordering};
 use crate::{Expiry, Tags, Version, Weigh};
 
 /// Shared ownership of an entry: key, value, version, expiry, tags, weight.
@@ -32,6 +32,8 @@ pub(crate) struct Record<V> {
     /// Where the shard's directory holds this entry. Written under the shard's mutex only.
     pub(crate) slot: AtomicU32,
     weight_bytes: u32,
+    /// Reads since the eviction policy last looked, up to [`Handle::MARKS_MAX`].
+    marks: AtomicU8,
     value: V,
     version: Version,
     tags: Tags,
@@ -40,9 +42,9 @@ pub(crate) struct Record<V> {
 impl<V: Weigh> Handle<V> {
     /// Allocation of a record without key and value: reference count, record, length of the key.
     const FIXED_BYTES: usize = size_of::<Record<V>>() + 2 * size_of::<usize>();
-    /// What the tables cost per entry: engine 24 + 8 + 5 bytes, its ghosts and the growth of tables, directory 16
-    /// (measured by `cargo xtask bench store`, row perf-A4).
-    const TABLES_BYTES: usize = 96;
+    /// What the tables cost per entry: the table 9 bytes a place, which is half full on average, directory 24, the
+    /// growth of both (measured by `cargo xtask bench memory`, row perf-A4).
+    const TABLES_BYTES: usize = 64;
 
     /// Bytes counted for an entry with a key of `key_len` bytes.
     pub(crate) fn weight_of(key_len: usize, value: &V, tags: &Tags) -> u64 {
@@ -76,6 +78,7 @@ impl<V: Weigh> Handle<V> {
             checked_generation: AtomicU32::new(0),
             last_access: AtomicU32::new(0),
             slot: AtomicU32::new(0),
+            marks: AtomicU8::new(0),
             value,
         };
         Self(ThinArc::from_header_and_slice(record, key))
@@ -131,6 +134,29 @@ impl<V> Handle<V> {
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         std::ptr::eq(self.record(), other.record())
+    }
+
+    /// Reads that are told apart.
+    const MARKS_MAX: u8 = 3;
+
+    /// Notes a read. By a load and a store: of two reads at once one may go unnoticed, which costs nothing but a guess of
+    /// the eviction policy, and an entry read often is not written to at all.
+    #[inline]
+    pub(crate) fn mark(&self) {
+        let marks = self.marks();
+        if marks < Self::MARKS_MAX {
+            self.set_marks(marks + 1);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn marks(&self) -> u8 {
+        self.record().marks.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_marks(&self, marks: u8) {
+        self.record().marks.store(marks, Ordering::Relaxed);
     }
 
     pub(crate) fn slot(&self) -> u32 {

@@ -1,6 +1,6 @@
 //! How keys are hashed: once per operation, by a keyed hash, and never again below.
 
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher as _, Hasher as _};
 
 /// Hashes keys with aHash, keyed by the owner's seed (reliability §4.6: outsiders must not be able to
 /// aim keys at one place of a table).
@@ -22,41 +22,6 @@ impl KeyHasher {
         let mut hasher = self.0.build_hasher();
         hasher.write(key);
         hasher.finish()
-    }
-}
-
-/// Builds [`PassThrough`] hashers, for tables whose keys carry their hash.
-#[derive(Clone, Default)]
-pub(crate) struct BuildPassThrough;
-
-impl BuildHasher for BuildPassThrough {
-    type Hasher = PassThrough;
-
-    #[inline]
-    fn build_hasher(&self) -> PassThrough {
-        PassThrough(0)
-    }
-}
-
-/// Hands on a hash computed before.
-pub(crate) struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    /// Only `write_u64` is meant to be called; bytes are folded in so that a mistake is slow and not wrong.
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    #[inline]
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 

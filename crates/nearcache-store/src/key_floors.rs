@@ -110,14 +110,17 @@ impl KeyFloors {
         }
     }
 
-    /// Drops the floor of `hash`: an entry that is at least as new holds the key now.
+    /// Drops the floor of `hash`: an entry that is at least as new holds the key now. Returns whether there was one.
     #[inline]
-    pub(crate) fn drop_hash(&mut self, hash: u64) {
+    pub(crate) fn drop_hash(&mut self, hash: u64) -> bool {
         let home = self.home(hash);
-        if let Some(floor) = self.buckets.get_mut(home).and_then(|b| b.find(hash)) {
+        let floor = self.buckets.get_mut(home).and_then(|b| b.find(hash));
+        let found = floor.is_some();
+        if let Some(floor) = floor {
             *floor = Floor::default();
             self.len -= 1;
         }
+        found
     }
 
     /// Drops all floors up to `version`. Cost: linear.

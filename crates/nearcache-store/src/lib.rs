@@ -7,11 +7,12 @@
 //!
 //! ```text
 //!   merge ──► shard (one mutex per shard, writers only)
-//!               ├─ engine       bounded map with an eviction policy; what readers look at
+//!               ├─ table        every entry by key; what readers look at
+//!               ├─ policy       which entry leaves when room is needed
 //!               ├─ tombstones   versions of removed and expired keys
 //!               ├─ key floors   versions of evicted keys
-//!               └─ directory    every entry by slot: walking, sweeping, the timer wheel
-//!   get ────► engine only, then expiry and group floors are compared with the entry found
+//!               └─ directory    every entry by slot: walking, sweeping, the timer wheel, the policy's queues
+//!   get ────► table only, then expiry and group floors are compared with the entry found
 //! ```
 //!
 //! The crate has no async code, does no I/O and reads no clock: its owner sets a [`CoarseClock`]
@@ -23,7 +24,6 @@ mod change;
 mod clock;
 mod config;
 mod directory;
-mod engine;
 mod expiry;
 mod group_floors;
 mod handle;
@@ -34,12 +34,14 @@ mod listener;
 mod merge;
 mod node_id;
 mod planted;
+mod policy;
 mod reads;
 mod scope;
 mod shard;
 mod stats;
 mod store;
 mod sync;
+mod table;
 mod tags;
 mod tick;
 mod tombstones;

@@ -10,8 +10,7 @@
 //! invalidated at a later version, is applied as a removal at its version: it still supersedes what is older. That is what
 //! makes merging commutative (any two stores that saw the same updates know the same), associative and idempotent.
 
-use crate::engine::Displaced;
-use crate::shard::{Shard, Writer};
+use crate::shard::{Displaced, Placing, Shard, Writer};
 use crate::sync::Ordering;
 use crate::{
     Change, Event, Expiry, Handle, Known, MergeError, Merged, Store, Tags, Version, Weigh,
@@ -42,7 +41,7 @@ impl<V: Weigh> Store<V> {
         let hash = self.hasher.hash(key);
         let shard = self.shard(hash);
         let writer = shard.writer.lock();
-        let held = shard.engine.peek(hash, key);
+        let held = shard.table.peek(hash, key);
         self.standing(&writer, held.as_ref(), hash, key).known
     }
 
@@ -110,7 +109,7 @@ impl<V: Weigh> Store<V> {
             let mut writer = shard.writer.lock();
             // Read before the group floors: an entry made now is held against every later invalidation.
             let generation = self.generation.load(Ordering::Acquire);
-            held = shard.engine.peek(hash, key);
+            held = shard.table.peek(hash, key);
             let standing = self.standing(&writer, held.as_ref(), hash, key);
             let Some(prepared) = decide(&standing.known) else {
                 return Ok(Merged::Declined);
@@ -139,7 +138,7 @@ impl<V: Weigh> Store<V> {
                 has_key_floor,
             };
             let entry = self.apply(shard, &mut writer, &update, applying, &mut displaced);
-            writer.fit(&shard.engine, &mut displaced);
+            writer.fit(&shard.table, &mut displaced);
             entry.map(|entry| Merged::Applied { entry, replaced })
         };
         self.tell_merged(key, version, &merged, held.as_ref(), &displaced);
@@ -223,9 +222,9 @@ impl<V: Weigh> Store<V> {
         } = update;
         let Some(entry) = applying else {
             if let Some(held) = held {
-                writer.take_out(&shard.engine, held);
+                writer.take_out(&shard.table, held);
             }
-            writer.key_floors.drop_hash(hash);
+            let _ = writer.key_floors.drop_hash(hash);
             if !self.planted.forgets_tombstones() {
                 writer.bury(hash, key, version, self.clock.now_ms());
             }
@@ -236,7 +235,7 @@ impl<V: Weigh> Store<V> {
         let weight_bytes = entry.weight_bytes();
         if weight_bytes > self.max_entry_bytes {
             if let Some(held) = held {
-                writer.take_out(&shard.engine, held);
+                writer.take_out(&shard.table, held);
             }
             writer.raise_key_floor(hash, version);
             writer.counts.too_large += 1;
@@ -254,16 +253,14 @@ impl<V: Weigh> Store<V> {
             let stamp = idle.stamp(self.clock.now_ms());
             entry.record().last_access.store(stamp, Ordering::Relaxed);
         }
-        if update.has_key_floor {
-            writer.key_floors.drop_hash(hash);
-        }
-        writer.put(
-            &shard.engine,
-            &entry,
-            held,
-            self.deadline_ms(&entry),
-            displaced,
-        );
+        // Who has a floor of its own was here not long ago.
+        let came_back = update.has_key_floor && writer.key_floors.drop_hash(hash);
+        let deadline_ms = self.deadline_ms(&entry);
+        let placed = match held {
+            Some(held) => Placing::Replace(held),
+            None => Placing::Add { came_back },
+        };
+        writer.put(&shard.table, &entry, placed, deadline_ms, displaced);
         writer.counts.applied += 1;
         Ok(Some(entry))
     }

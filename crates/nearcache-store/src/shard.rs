@@ -1,26 +1,30 @@
 //! A part of the store with its own lock and its own share of the bound: [`Shard`].
 //!
-//! Readers see the [`Engine`] only. Whatever writes holds the shard's mutex, and with it the [`Writer`]: the
-//! directory, the timer wheel, the tombstones, the floors. The engine is changed under that mutex alone, so what
+//! Readers see the [`Table`] only. Whatever writes holds the shard's mutex, and with it the [`Writer`]: the
+//! directory, the eviction policy, the timer wheel, the tombstones, the floors. The table is changed under that mutex alone, so what
 //! was read from it stays true until the mutex is released. What has to be dropped or told to a
 //! listener is handed to the caller, for after that.
 
+use smallvec::SmallVec;
+
 use crate::directory::Directory;
-use crate::engine::{Displaced, Engine};
 use crate::key_floors::KeyFloors;
+use crate::policy::Policy;
 use crate::sync::Mutex;
+use crate::table::Table;
 use crate::tombstones::Tombstones;
 use crate::wheel::Wheel;
 use crate::{Handle, StoreConfig, Version, Weigh};
 
 pub(crate) struct Shard<V> {
-    pub(crate) engine: Engine<V>,
+    pub(crate) table: Table<V>,
     pub(crate) writer: Mutex<Writer<V>>,
 }
 
 /// What a shard's writers share.
 pub(crate) struct Writer<V> {
     pub(crate) directory: Directory<V>,
+    policy: Policy,
     pub(crate) wheel: Wheel,
     pub(crate) tombstones: Tombstones,
     pub(crate) key_floors: KeyFloors,
@@ -57,22 +61,31 @@ pub(crate) struct Counts {
 struct Room {
     share_bytes: u64,
     tombstone_bytes_max: u64,
-    /// Taken off the engine's capacity for tombstones and floors, in whole steps.
+    /// Taken off the entries' room for tombstones and floors, in whole steps.
     reserved_bytes: u64,
     step_bytes: u64,
-    /// Entries expected in a full shard; the engine's tables are sized for them once an eighth is there.
-    expected_entries: usize,
+}
+
+/// Handles that left the store during an operation: evicted, or replaced by a newer entry of their key. To be dropped after
+/// the lock is released.
+pub(crate) type Displaced<V> = SmallVec<[Handle<V>; 4]>;
+
+/// Where a new entry goes.
+pub(crate) enum Placing<'a, V> {
+    /// In the place of the entry that holds its key.
+    Replace(&'a Handle<V>),
+    /// Besides all others; did it come back soon after its eviction?
+    Add { came_back: bool },
 }
 
 impl<V: Weigh> Shard<V> {
     /// A shard with one of `shards` equal shares of what `config` allows.
     pub(crate) fn new(config: &StoreConfig, shards: usize, now_ms: u64) -> Self {
         let share_bytes = config.max_bytes / shards as u64;
-        let expected = share_bytes / u64::from(config.expected_entry_bytes).max(1);
-        let expected_entries = usize::try_from(expected).unwrap_or(usize::MAX).max(16);
         let key_floor_bytes = share_bytes / 100 * u64::from(config.key_floor_percent);
         let writer = Writer {
             directory: Directory::new(),
+            policy: Policy::new(share_bytes),
             wheel: Wheel::new(now_ms),
             tombstones: Tombstones::new(),
             key_floors: KeyFloors::new(key_floor_bytes),
@@ -84,56 +97,78 @@ impl<V: Weigh> Shard<V> {
                 tombstone_bytes_max: share_bytes / 100 * u64::from(config.tombstone_percent),
                 reserved_bytes: 0,
                 step_bytes: (share_bytes / 64).max(1),
-                expected_entries,
             },
         };
         Self {
-            engine: Engine::new(share_bytes, expected_entries),
+            table: Table::new(),
             writer: Mutex::new(writer),
         }
     }
 }
 
 impl<V: Weigh> Writer<V> {
-    /// Puts `entry` in, in the place of `held` if its key is held, to be looked at again at `deadline_ms` (never, if that
-    /// is the largest number). What leaves is added to `displaced`.
+    /// Puts `entry` in, to be looked at again at `deadline_ms` (never, if that is the largest number). What leaves is added
+    /// to `displaced`.
+    #[inline]
     pub(crate) fn put(
         &mut self,
-        engine: &Engine<V>,
+        table: &Table<V>,
         entry: &Handle<V>,
-        held: Option<&Handle<V>>,
+        placing: Placing<'_, V>,
         deadline_ms: u64,
         displaced: &mut Displaced<V>,
     ) {
-        if let Some(held) = held {
-            self.directory.replace(held, entry.clone());
-        } else {
-            self.directory.add(entry.clone());
-            if self.directory.len() == self.room.expected_entries / 8 {
-                engine.reserve(self.room.expected_entries - self.directory.len());
+        let held = match placing {
+            Placing::Replace(held) => {
+                entry.set_marks(held.marks());
+                displaced.extend(self.directory.replace(held, entry.clone()));
+                let (old, new) = (held.weight_bytes(), entry.weight_bytes());
+                self.policy.reweigh(&self.directory, entry.slot(), old, new);
+                Some(held)
             }
-        }
+            Placing::Add { came_back } => {
+                self.directory.add(entry.clone());
+                let weight_bytes = entry.weight_bytes();
+                self.policy
+                    .admit(&mut self.directory, entry.slot(), weight_bytes, came_back);
+                None
+            }
+        };
         if deadline_ms == u64::MAX {
             self.wheel.cancel(&mut self.directory, entry.slot());
         } else {
             self.wheel
                 .schedule(&mut self.directory, entry.slot(), deadline_ms);
         }
-        engine.insert(entry.clone(), displaced);
-        // What made room leaves a floor; the entry replaced does not, the new one is its floor.
-        for gone in displaced
-            .iter()
-            .filter(|d| !held.is_some_and(|h| h.same_as(d)))
-        {
-            self.forget_evicted(gone);
+        let first = displaced.len();
+        self.evict(displaced);
+        table.change(entry.clone(), held, &displaced[first..]);
+    }
+
+    /// Takes entries out of everything but the table until the rest has room; a floor stays of each. They are added to
+    /// `displaced`.
+    #[inline]
+    fn evict(&mut self, displaced: &mut Displaced<V>) {
+        while let Some(gone) = self.policy.victim(&mut self.directory) {
+            // First, so that the cache lines of floor and slot are fetched together: giving up a handle is a barrier.
+            self.raise_key_floor(gone.record().hash, gone.version());
+            self.unlink(&gone);
+            self.counts.evictions += 1;
+            displaced.push(gone);
         }
     }
 
     /// Takes the entry of a key out of everything.
-    pub(crate) fn take_out(&mut self, engine: &Engine<V>, held: &Handle<V>) {
-        engine.remove(held.record().hash, held.key());
-        self.wheel.cancel(&mut self.directory, held.slot());
-        self.directory.remove(held);
+    pub(crate) fn take_out(&mut self, table: &Table<V>, held: &Handle<V>) {
+        table.remove(std::slice::from_ref(held));
+        self.unlink(held);
+    }
+
+    fn unlink(&mut self, gone: &Handle<V>) {
+        self.wheel.cancel(&mut self.directory, gone.slot());
+        self.policy
+            .leave(&mut self.directory, gone.slot(), gone.weight_bytes());
+        self.directory.remove(gone);
     }
 
     /// Records that a key was removed at `version`. The oldest tombstones make room by raising the shard's floor.
@@ -155,9 +190,10 @@ impl<V: Weigh> Writer<V> {
         }
     }
 
-    /// Gives the engine what tombstones and floors leave. In steps, and shrinking sooner than growing, because
-    /// a change of capacity is not free.
-    pub(crate) fn fit(&mut self, engine: &Engine<V>, displaced: &mut Displaced<V>) {
+    /// Gives the entries the room that tombstones and floors leave. In steps, and shrinking sooner than growing, so that
+    /// few writes pay for it.
+    #[inline]
+    pub(crate) fn fit(&mut self, table: &Table<V>, displaced: &mut Displaced<V>) {
         let Room {
             share_bytes,
             step_bytes,
@@ -173,24 +209,19 @@ impl<V: Weigh> Writer<V> {
             return;
         }
         self.room.reserved_bytes = reserved;
-        let mut evicted = Displaced::default();
-        engine.set_capacity(share_bytes - reserved, &mut evicted);
-        for gone in evicted.iter() {
-            self.forget_evicted(gone);
-        }
-        displaced.append(evicted);
+        self.policy.set_capacity(share_bytes - reserved);
+        let first = displaced.len();
+        self.evict(displaced);
+        table.remove(&displaced[first..]);
+    }
+
+    /// Bytes counted against the bound: entries, tombstones and floors.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.policy.weight_bytes() + self.aside_bytes()
     }
 
     /// Bytes of tombstones and floors.
     pub(crate) fn aside_bytes(&self) -> u64 {
         self.tombstones.weight_bytes() + self.key_floors.weight_bytes()
-    }
-
-    fn forget_evicted(&mut self, gone: &Handle<V>) {
-        // First, so that the cache lines of floor and slot are fetched together: giving up a handle is a barrier.
-        self.raise_key_floor(gone.record().hash, gone.version());
-        self.wheel.cancel(&mut self.directory, gone.slot());
-        self.directory.remove(gone);
-        self.counts.evictions += 1;
     }
 }

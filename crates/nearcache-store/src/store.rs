@@ -85,7 +85,7 @@ impl<V: Weigh> Store<V> {
         let hash = self.hasher.hash(key);
         let entry = self
             .shard(hash)
-            .engine
+            .table
             .get(hash, key)
             .filter(|e| self.is_live(e));
         if let (Some(entry), Some(idle)) = (&entry, &self.idle) {
@@ -99,7 +99,7 @@ impl<V: Weigh> Store<V> {
     pub fn peek(&self, key: &[u8]) -> Option<Handle<V>> {
         let hash = self.hasher.hash(key);
         self.shard(hash)
-            .engine
+            .table
             .peek(hash, key)
             .filter(|e| self.is_live(e))
     }
@@ -178,7 +178,7 @@ impl<V: Weigh> Store<V> {
 
     /// Number of entries held (expired and invalidated ones included until they are collected). Cost: a lock per shard.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.engine.len()).sum()
+        self.shards.iter().map(|s| s.table.len()).sum()
     }
 
     /// Are there none?
@@ -194,13 +194,12 @@ impl<V: Weigh> Store<V> {
             .sum()
     }
 
-    /// Bytes counted against the bound: entries, tombstones and floors. Cost: two locks per shard.
+    /// Bytes counted against the bound: entries, tombstones and floors. Cost: a lock per shard.
     pub fn weight_bytes(&self) -> u64 {
-        let of_shard = |s: &CachePadded<Shard<V>>| {
-            let aside_bytes = s.writer.lock().aside_bytes();
-            aside_bytes + s.engine.weight_bytes()
-        };
-        self.shards.iter().map(of_shard).sum()
+        self.shards
+            .iter()
+            .map(|s| s.writer.lock().weight_bytes())
+            .sum()
     }
 
     /// The bound, in bytes.
@@ -223,7 +222,7 @@ impl<V: Weigh> Store<V> {
         self.shards.len()
     }
 
-    /// A reading of the counters. Cost: two locks per shard.
+    /// A reading of the counters. Cost: a lock per shard.
     pub fn stats(&self) -> StoreStats {
         let (hits, misses) = self.reads.totals();
         let mut stats = StoreStats {
@@ -245,7 +244,7 @@ impl<V: Weigh> Store<V> {
             stats.entries += writer.directory.len() as u64;
             stats.tombstones += writer.tombstones.len() as u64;
             stats.key_floors += writer.key_floors.len() as u64;
-            stats.weight_bytes += writer.aside_bytes() + shard.engine.weight_bytes();
+            stats.weight_bytes += writer.weight_bytes();
         }
         stats
     }
@@ -256,7 +255,7 @@ impl<V: Weigh> Store<V> {
         self.planted.plant(bug);
     }
 
-    /// The shard of a key: bits from the middle of its hash, because the engine's table uses both ends.
+    /// The shard of a key: bits from the middle of its hash, because the table uses both ends.
     #[inline]
     pub(crate) fn shard(&self, hash: u64) -> &Shard<V> {
         &self.shards[(hash >> 32) as usize & (self.shards.len() - 1)]

@@ -3,8 +3,7 @@
 //! Nothing here decides what a read sees: reads compare expiry and group floors themselves. It frees what reads no
 //! longer see, in small steps, each under the lock of one shard.
 
-use crate::engine::Displaced;
-use crate::shard::{Shard, Writer};
+use crate::shard::{Displaced, Shard, Writer};
 use crate::sync::Ordering;
 use crate::{Event, Handle, Scope, Store, Version, Weigh};
 
@@ -43,7 +42,7 @@ impl<V: Weigh> Store<V> {
                 writer
                     .tombstones
                     .collect(self.tombstones_before_ms(), budget);
-                writer.fit(&shard.engine, &mut gone.displaced);
+                writer.fit(&shard.table, &mut gone.displaced);
                 swept &= writer.sweep.done == generation;
             }
             self.tell_gone(&gone);
@@ -85,7 +84,7 @@ impl<V: Weigh> Store<V> {
                     let done = writer.sweep.done == self.generation.load(Ordering::Acquire);
                     if done {
                         writer.key_floors.drop_up_to(version);
-                        writer.fit(&shard.engine, &mut gone.displaced);
+                        writer.fit(&shard.table, &mut gone.displaced);
                     }
                     done
                 };
@@ -112,7 +111,7 @@ impl<V: Weigh> Store<V> {
                 return;
             };
             let hash = entry.record().hash;
-            writer.take_out(&shard.engine, &entry);
+            writer.take_out(&shard.table, &entry);
             if !entry.expiry().is_expired(now_ms) {
                 // Idle is this node's own affair, as an eviction is.
                 writer.raise_key_floor(hash, entry.version());
@@ -158,7 +157,7 @@ impl<V: Weigh> Store<V> {
                 continue;
             }
             let entry = entry.clone();
-            writer.take_out(&shard.engine, &entry);
+            writer.take_out(&shard.table, &entry);
             // A floor of the whole key stands against everything older. One of a tag does not: older values of the key may
             // carry other tags.
             if !by_key && !self.planted.forgets_tombstones() {
