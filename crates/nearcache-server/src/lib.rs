@@ -24,6 +24,7 @@ pub use resp::fuzzing;
 pub mod http;
 pub mod limits;
 mod logging;
+pub mod machine;
 pub mod protected;
 pub mod resp;
 mod seeds;

@@ -63,7 +63,7 @@ pub struct Limits {
     pub output_hard_bytes: usize,
     /// Request and reply bytes held for all clients together; above 80 % reads are answered `BUSY`,
     /// at the limit connections are not read from. Default 128 MiB; configuration sets an eighth of
-    /// the memory cap.
+    /// the caches' bounds, or two of [`Self::request_bytes`] if that is more.
     pub in_flight_bytes: usize,
     /// Length of a `KEYS`/`SCAN` pattern in bytes. Beyond it the request is answered
     /// `PatternTooLong`. Default and maximum 1 KiB.

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use super::ConfigArgs;
 use crate::config::{self, Loaded, Problem, Sources, units};
 use crate::failure::{EXIT_MISUSE, Failure};
+use crate::machine::memory::Memory;
 
 /// A configuration that was read, or what is wrong with it and the text it is wrong in.
 pub(super) enum Reading {
@@ -69,6 +70,7 @@ fn read(args: &ConfigArgs) -> Result<Reading, Failure> {
             .filter_map(|(name, text)| Some((name.into_string().ok()?, text.into_string().ok()?)))
             .collect(),
         flags: flags(args)?,
+        memory: Memory::of_this_process(),
     };
     Ok(match config::load(&sources) {
         Ok(loaded) => Reading::Valid(Box::new(loaded)),
@@ -141,8 +143,19 @@ fn summary(loaded: &Loaded) -> String {
         if let Some(idle) = cache.time_to_idle {
             text += &format!(", time to idle {}", units::show_duration(idle));
         }
+        if let Some(why) = loaded.shares.why_cache(name) {
+            text += &format!(" ({why})");
+        }
         text.push('\n');
     }
+    text += &format!(
+        "  requests in flight: {}",
+        units::show_size(config.limits.in_flight_bytes as u64)
+    );
+    if let Some(why) = loaded.shares.why_in_flight() {
+        text += &format!(" ({why})");
+    }
+    text.push('\n');
     text
 }
 

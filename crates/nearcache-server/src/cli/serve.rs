@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use super::{ServeArgs, StopSignals, check, runtime};
+use crate::config::{Loaded, units};
 use crate::failure::Failure;
 use crate::http::Addresses;
+use crate::limits::Limits;
 use crate::logging;
+use crate::machine::files::OpenFiles;
 use crate::server::Server;
 
 /// Runs until a signal asks it to stop.
 pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let loaded = check::load(&args.config)?;
+    let mut loaded = check::load(&args.config)?;
     logging::start(&loaded.config.log);
+    fit_clients(&mut loaded.config.limits);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -19,6 +23,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let mut signals = StopSignals::catch()?;
         let server = Server::start(&loaded.config, None).await?;
         announce(&server);
+        announce_bounds(&loaded);
         if let Some(path) = &args.addresses {
             write_addresses(path, server.addresses())?;
         }
@@ -41,6 +46,22 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     })
 }
 
+/// Lets as many clients in as there can be open files.
+fn fit_clients(limits: &mut Limits) {
+    let files = OpenFiles::raise();
+    let wanted = limits.client_connections;
+    limits.client_connections = files.clients(wanted);
+    if limits.client_connections < wanted {
+        tracing::warn!(
+            open_files = files.limit(),
+            client_connections = limits.client_connections,
+            configured = wanted,
+            "too few open files for all clients: raise the hard limit (LimitNOFILE= in systemd, \
+             --ulimit nofile= in Docker)"
+        );
+    }
+}
+
 fn stopping(signal: &str) {
     tracing::info!(
         signal,
@@ -61,6 +82,24 @@ fn announce(server: &Server) {
         peers = %addresses.peers,
         version = env!("CARGO_PKG_VERSION"),
         "listening"
+    );
+}
+
+/// What each cache and the requests may take, and why: nobody has to guess which limit was found.
+fn announce_bounds(loaded: &Loaded) {
+    for (name, cache) in &loaded.config.caches {
+        let why = loaded.shares.why_cache(name);
+        tracing::info!(
+            cache = name,
+            max_bytes = %units::show_size(cache.max_bytes),
+            why = why.as_deref().unwrap_or("as configured"),
+            "bound of a cache"
+        );
+    }
+    tracing::info!(
+        in_flight_bytes = %units::show_size(loaded.config.limits.in_flight_bytes as u64),
+        why = loaded.shares.why_in_flight().unwrap_or("as configured"),
+        "bound of requests in flight"
     );
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! file ─ document ─┐
 //! variables ───────┼─ settings table ─ Config ─ validate (limits, protected mode) ─ server
-//! flags ───────────┘        │                        │
+//! flags ───────────┘        │          │             │
+//!                           │       shares of the machine's memory
 //!                           └──── Problem ───────────┴──── nearcache check
 //! ```
 //!
@@ -14,6 +15,7 @@ mod document;
 mod model;
 mod problem;
 mod settings;
+pub(crate) mod shares;
 mod suggest;
 pub mod units;
 mod validate;
@@ -27,7 +29,10 @@ pub use model::{
     NodeConfig, PeersConfig, RespConfig,
 };
 pub use problem::{Place, Problem};
+pub use shares::Shares;
 use value::{Rejection, Value};
+
+use crate::machine::memory::Memory;
 
 /// A configuration and what is remarkable about it.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub struct Loaded {
     pub config: Config,
     /// What does not keep the server from starting but deserves a line in its log.
     pub warnings: Vec<Problem>,
+    /// What the machine's memory decided, and why.
+    pub shares: Shares,
 }
 
 /// Where settings come from, weakest first.
@@ -47,6 +54,8 @@ pub struct Sources<'a> {
     pub variables: Vec<(String, String)>,
     /// Flags: the flag as typed, the setting's path and its value.
     pub flags: Vec<(String, String, String)>,
+    /// The memory that defaults are a share of.
+    pub memory: Memory,
 }
 
 /// Reads all sources, then checks the result as a whole, protected mode included.
@@ -66,6 +75,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
     for (flag, path, text) in &sources.flags {
         loader.apply(path, &Value::Loose(text.clone()), Place::Flag(flag.clone()));
     }
+    let shares = Shares::choose(&mut loader.config, &Places(&loader.places), &sources.memory);
     if loader.problems.is_empty() {
         validate::validate(
             &loader.config,
@@ -77,6 +87,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, Vec<Problem>> {
         Ok(Loaded {
             config: loader.config,
             warnings: loader.warnings,
+            shares,
         })
     } else {
         Err(loader.problems)

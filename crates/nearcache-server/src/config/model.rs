@@ -124,7 +124,8 @@ impl CacheMode {
 pub struct CacheConfig {
     /// Where entries live; the same on all nodes.
     pub mode: CacheMode,
-    /// Bytes of memory its entries may use on this node, keys and overhead included.
+    /// Bytes of memory its entries may use on this node, keys and overhead included. A share of the
+    /// machine's memory unless a setting says otherwise; the value here is for a machine that is unknown.
     pub max_bytes: u64,
     /// Time to live of entries written without one; they stay for good if absent.
     pub time_to_live: Option<Duration>,

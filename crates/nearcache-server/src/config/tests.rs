@@ -213,6 +213,7 @@ fn variables_override_the_file_and_flags_override_variables() {
             "http.listen".into(),
             "127.0.0.1:3".into(),
         )],
+        ..Sources::default()
     };
     let config = load(&sources).unwrap().config;
     assert_eq!(config.http.listen.port(), 3);
@@ -249,4 +250,60 @@ fn an_unknown_variable_is_a_warning_and_those_of_kubernetes_are_silent() {
         ["NEARCACHE_HTTP_LISEN: is not a setting and has no effect; \
           did you mean NEARCACHE_HTTP_LISTEN?"]
     );
+}
+
+/// Bounds in MiB, by cache, and of requests in flight, on a machine of `mib`.
+fn bounds(mib: u64, source: &str) -> (Vec<u64>, usize, Loaded) {
+    let sources = Sources {
+        file: Some((Path::new("c.toml"), source)),
+        memory: Memory {
+            bytes: mib << 20,
+            source: crate::machine::memory::Source::Machine,
+        },
+        ..Sources::default()
+    };
+    let loaded = load(&sources).unwrap();
+    let caches = loaded.config.caches.values();
+    let bounds = caches.map(|cache| cache.max_bytes >> 20).collect();
+    (bounds, loaded.config.limits.in_flight_bytes >> 20, loaded)
+}
+
+#[test]
+fn limits_3_1_entries_take_a_quarter_of_the_memory_and_requests_an_eighth_of_that() {
+    let (caches, in_flight, loaded) = bounds(4_096, "");
+    assert_eq!((caches, in_flight), (vec![1_024], 128));
+    let why = loaded.shares.why_cache("default");
+    assert_eq!(
+        why.as_deref(),
+        Some("a quarter of 4GiB, memory of this machine")
+    );
+    assert!(loaded.shares.why_in_flight().is_some());
+}
+
+#[test]
+fn limits_3_1_caches_share_what_those_with_a_bound_leave() {
+    let three = "[caches.a]\n[caches.b]\nmax_bytes = '424MiB'\n";
+    let (caches, in_flight, loaded) = bounds(4_096, three);
+    assert_eq!((caches, in_flight), (vec![300, 424, 300], 128));
+    let why = loaded.shares.why_cache("a").unwrap();
+    assert!(why.starts_with("one of 2 shares of a quarter"), "{why}");
+    assert_eq!(loaded.shares.why_cache("b"), None);
+}
+
+#[test]
+fn limits_3_1_on_a_small_machine_there_is_a_least() {
+    assert_eq!(bounds(128, "").0, [64]);
+    // Two of the largest requests must fit.
+    assert_eq!(bounds(128, "").1, 32);
+    assert_eq!(bounds(128, "[limits]\nrequest_bytes = '128MiB'\n").1, 256);
+    let full = "[caches.b]\nmax_bytes = '1GiB'\n";
+    assert_eq!(bounds(4_096, full).0, [1_024, 16]);
+}
+
+#[test]
+fn what_is_set_stays() {
+    let set = "[limits]\nin_flight_bytes = '99MiB'\n[caches.default]\nmax_bytes = '7MiB'\n";
+    let (caches, in_flight, loaded) = bounds(4_096, set);
+    assert_eq!((caches, in_flight), (vec![7], 99));
+    assert_eq!(loaded.shares.why_in_flight(), None);
 }

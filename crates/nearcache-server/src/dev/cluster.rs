@@ -14,8 +14,6 @@ use crate::server::Server;
 
 /// How long the nodes get to find each other and to fill up; in practice well under a second.
 const FORMING_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bound of each node's cache: room for the tour several times over.
-const CACHE_BYTES: u64 = 512 << 20;
 
 /// Servers in this process that know of each other only what comes over their sockets.
 #[derive(Debug)]
@@ -25,18 +23,23 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Starts all nodes and waits until each sees all others and is filled.
+    /// Starts all nodes, each with a cache of at most `max_bytes`, and waits until each sees all others
+    /// and is filled.
     ///
     /// # Errors
     /// When a port is taken or the nodes do not find each other.
-    pub(super) async fn start(args: &DevArgs, terminal: &Terminal) -> Result<Self, Failure> {
+    pub(super) async fn start(
+        args: &DevArgs,
+        max_bytes: u64,
+        terminal: &Terminal,
+    ) -> Result<Self, Failure> {
         let starting = terminal.progress(&format!("Starting {}", count(args.nodes.into())));
         let mut cluster = Self {
             servers: Vec::new(),
             configs: Vec::new(),
         };
         for index in 0..args.nodes {
-            let mut config = config(args, index);
+            let mut config = config(args, index, max_bytes);
             config.peers.seeds = cluster.peer_addresses();
             let server = match Server::start(&config, Some(RESP_THREADS)).await {
                 Ok(server) => server,
@@ -229,7 +232,7 @@ fn connected(server: &Server) -> usize {
         .count()
 }
 
-fn config(args: &DevArgs, index: u16) -> Config {
+fn config(args: &DevArgs, index: u16, max_bytes: u64) -> Config {
     let mut config = Config::default();
     config.node.name = Some(format!("node-{}", index + 1));
     config.node.cluster = "dev".to_owned();
@@ -240,7 +243,7 @@ fn config(args: &DevArgs, index: u16) -> Config {
     config.http.listen = loopback(port(args.http_port));
     let cache = config.caches.entry(DEFAULT_CACHE.to_owned()).or_default();
     cache.mode = args.mode;
-    cache.max_bytes = CACHE_BYTES;
+    cache.max_bytes = max_bytes;
     config
 }
 

@@ -15,8 +15,9 @@ use std::num::NonZeroUsize;
 use clap::Args;
 
 use crate::cli::StopSignals;
-use crate::config::{CacheMode, LogConfig, LogFormat};
+use crate::config::{CacheMode, LogConfig, LogFormat, shares, units};
 use crate::failure::Failure;
+use crate::machine::{files::OpenFiles, memory::Memory};
 use crate::{cli, logging};
 use cluster::Cluster;
 use terminal::Terminal;
@@ -53,6 +54,12 @@ pub struct DevArgs {
     log_level: String,
 }
 
+/// The least a node's cache is bounded to: room for the default tour twice over.
+const NODE_BYTES_MIN: u64 = 64 << 20;
+/// The most: room for the longest tour.
+const NODE_BYTES_MAX: u64 = 512 << 20;
+/// What an entry of the tour takes, key and overhead included, with room to spare.
+const TOUR_ENTRY_BYTES: u64 = 256;
 /// RESP threads of each node: several nodes share this machine's processors.
 const RESP_THREADS: NonZeroUsize = NonZeroUsize::MIN;
 
@@ -66,10 +73,14 @@ pub fn run(args: &DevArgs) -> Result<(), Failure> {
         level: args.log_level.clone(),
         format: LogFormat::Text,
     });
+    let files = OpenFiles::raise();
+    let memory = Memory::of_this_process();
+    let bound = node_bytes(&memory, args)?;
+    tracing::info!(open_files = files.limit(), max_bytes = bound, "machine");
     cli::runtime()?.block_on(async {
         let mut signals = StopSignals::catch()?;
         let terminal = Terminal::new();
-        let mut cluster = Cluster::start(args, &terminal).await?;
+        let mut cluster = Cluster::start(args, bound, &terminal).await?;
         cluster.introduce(&terminal);
         let mut outcome = Ok(());
         if !args.no_tour {
@@ -96,6 +107,28 @@ pub fn run(args: &DevArgs) -> Result<(), Failure> {
         stopping.clear();
         outcome
     })
+}
+
+/// Bound of each node's cache: the nodes share what one server would take, and take no more than the
+/// tour has a use for.
+///
+/// # Errors
+/// When the entries of the tour would not fit.
+fn node_bytes(memory: &Memory, args: &DevArgs) -> Result<u64, Failure> {
+    let share = shares::for_entries(memory) / u64::from(args.nodes);
+    let bound = share.clamp(NODE_BYTES_MIN, NODE_BYTES_MAX);
+    let needed = u64::from(args.tour_entries) * TOUR_ENTRY_BYTES;
+    if needed > bound && !args.no_tour {
+        return Err(Failure::misuse(format!(
+            "--tour-entries {}: there is room for {} on each of {} nodes ({} of memory, {})",
+            args.tour_entries,
+            bound / TOUR_ENTRY_BYTES,
+            args.nodes,
+            units::show_size(memory.bytes >> 20 << 20),
+            memory.source,
+        )));
+    }
+    Ok(bound)
 }
 
 /// Refuses ranges of ports that do not exist or overlap, before anything is started.
@@ -139,6 +172,32 @@ mod tests {
         check_ports(&harness.args)
             .err()
             .map(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn all_nodes_together_take_no_more_than_one_server_would() {
+        let args = |flags: &[&str]| {
+            let harness = Harness::try_parse_from([&["dev"], flags].concat());
+            harness.unwrap().args
+        };
+        let memory = |mib: u64| Memory {
+            bytes: mib << 20,
+            ..Memory::default()
+        };
+        let mib = |memory, flags: &[&str]| node_bytes(&memory, &args(flags)).unwrap() >> 20;
+        assert_eq!(mib(memory(4_096), &[]), 1_024 / 3);
+        assert_eq!(mib(memory(4_096), &["--nodes", "8"]), 128);
+        assert_eq!(mib(memory(65_536), &[]), 512);
+        assert_eq!(mib(memory(512), &[]), 64);
+        let many = ["--tour-entries", "300000"];
+        let refused = node_bytes(&memory(512), &args(&many)).unwrap_err();
+        let text = refused.to_string();
+        assert!(
+            text.contains("room for 262144 on each of 3 nodes"),
+            "{text}"
+        );
+        let none = [&many[..], &["--no-tour"]].concat();
+        assert_eq!(mib(memory(512), &none), 64);
     }
 
     #[test]

@@ -11,10 +11,16 @@ fn the_example_configuration_is_valid() {
         (Some(0), ""),
         "{ended:?}"
     );
-    assert!(
-        ended.stdout.contains("default: replicated, 256MiB"),
-        "{ended:?}"
-    );
+    for part in ["default: replicated, ", "iB (a quarter of ", "in flight: "] {
+        assert!(ended.stdout.contains(part), "{part:?} is not in {ended:?}");
+    }
+}
+
+#[test]
+fn what_is_configured_is_shown_without_a_reason() {
+    let ended = run(&["check", "--set", "caches.default.max_bytes=100MiB"]);
+    let line = "  cache   default: replicated, 100MiB\n";
+    assert!(ended.stdout.contains(line), "{ended:?}");
 }
 
 #[test]

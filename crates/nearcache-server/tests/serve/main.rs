@@ -18,6 +18,7 @@ mod http_clients;
 mod http_entries;
 mod http_hostile;
 mod memory;
+mod open_files;
 mod process;
 mod protected;
 mod shutdown;

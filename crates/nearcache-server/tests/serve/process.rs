@@ -77,11 +77,16 @@ pub(crate) struct Serve {
 impl Serve {
     /// Starts a node on ports the system chooses and waits until clients can connect.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_as(nearcache(), args)
+    }
+
+    /// As [`Serve::start`], where `command` runs the binary with whatever is added to it.
+    pub(crate) fn start_as(mut command: Command, args: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("addresses");
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let any = "127.0.0.1:0";
-        let child = nearcache()
+        let child = command
             .args([
                 "serve",
                 "--resp-listen",
