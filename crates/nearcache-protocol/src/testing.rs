@@ -110,6 +110,8 @@ pub(crate) struct Cluster {
     queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
     /// Messages with these names are dropped on their way to this node.
     pub(crate) drops: BTreeSet<(u64, &'static str)>,
+    /// Messages with these names are overtaken by all others on their way to this node: they arrive after the rest.
+    pub(crate) delays: BTreeSet<(u64, &'static str)>,
     config: ReplicationConfig,
     next_waiter: u64,
     next_epoch: u64,
@@ -123,6 +125,7 @@ impl Cluster {
             links: BTreeSet::new(),
             queue: VecDeque::new(),
             drops: BTreeSet::new(),
+            delays: BTreeSet::new(),
             config,
             next_waiter: 0,
             next_epoch: 0,
@@ -254,8 +257,12 @@ impl Cluster {
 
     /// Delivers everything that is on its way, and what comes of it.
     pub(crate) fn deliver(&mut self) {
-        let mut delivered = 0;
-        while let Some((from, to, message)) = self.queue.pop_front() {
+        let (mut delivered, mut late) = (0, VecDeque::new());
+        while let Some((from, to, message)) = self.queue.pop_front().or_else(|| late.pop_front()) {
+            if self.delays.contains(&(to, message.name())) && !self.queue.is_empty() {
+                late.push_back((from, to, message));
+                continue;
+            }
             delivered += 1;
             assert!(delivered < 1_000_000, "messages never end");
             if !self.links.contains(&(from, to)) || self.drops.contains(&(to, message.name())) {

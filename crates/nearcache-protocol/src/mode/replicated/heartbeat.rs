@@ -9,7 +9,7 @@ use std::time::Duration;
 use nearcache_store::NodeId;
 
 use super::Replicated;
-use super::peer::Agreed;
+use super::peer::{Agreed, Early};
 use crate::announce::{Announcement, Disagreement};
 use crate::ids::{Epoch, StreamId};
 use crate::message::{CacheMessage, ProgressVector};
@@ -52,6 +52,7 @@ impl<V: Payload> Replicated<V> {
         if theirs.agreement != ours {
             if peer.agreement != Agreed::No(theirs.agreement) {
                 peer.agreement = Agreed::No(theirs.agreement);
+                let early = std::mem::take(&mut peer.early);
                 let disagreement = Disagreement {
                     peer: from,
                     ours,
@@ -59,6 +60,7 @@ impl<V: Payload> Replicated<V> {
                 };
                 out.push(Output::Event(Event::Disagreement(disagreement)));
                 self.acks.gone(from, out);
+                self.serve_early(from, early, out);
             }
             return;
         }
@@ -67,10 +69,22 @@ impl<V: Payload> Replicated<V> {
         peer.ready = theirs.ready;
         peer.receiving.latest = peer.receiving.latest.max(theirs.latest);
         if met {
+            let early = std::mem::take(&mut peer.early);
             // What we said when the session began was lost on a peer that opened the cache later.
             self.announce(now, from, out);
             self.subscribe(now, from, out);
+            self.serve_early(from, early, out);
             self.repair(now, out);
+        }
+    }
+
+    /// Answers what overtook the announcement that has come now.
+    fn serve_early(&mut self, from: NodeId, early: Early, out: &mut Vec<Output<V>>) {
+        if let Some(after) = early.subscribe {
+            self.on_subscribe(from, self.epoch, after, out);
+        }
+        if let Some((request, cursor, credit_bytes)) = early.transfer {
+            self.on_transfer_request(from, request, cursor, credit_bytes, out);
         }
     }
 

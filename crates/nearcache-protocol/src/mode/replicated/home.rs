@@ -107,10 +107,11 @@ impl<V: Payload> Replicated<V> {
         op: ModifyOp<V>,
         out: &mut Vec<Output<V>>,
     ) {
-        let Some(peer) = self.peers.get(&from).filter(|peer| peer.agrees()) else {
+        let Some(peer) = self.peers.get(&from) else {
             return;
         };
         let id = (from, peer.epoch, request);
+        let is_home = peer.agrees() && self.home_of(&key) == self.me();
         match self.home.replies.by_request.get(&id) {
             Some(None) => return,
             Some(Some(result)) => {
@@ -123,7 +124,8 @@ impl<V: Payload> Replicated<V> {
             }
             None => {}
         }
-        let refusal = if self.home_of(&key) != self.me() {
+        // A request that overtook the announcement is refused too: it comes again in a moment, and nothing has happened.
+        let refusal = if !is_home {
             Some(ModifyError::NotHome)
         } else if self.home.waiting.len() >= self.config.waiters_max {
             Some(ModifyError::Overloaded)

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::serve::Serving;
 use crate::announce::Agreement;
-use crate::ids::Epoch;
-use crate::message::ProgressVector;
+use crate::ids::{Epoch, RequestId};
+use crate::message::{ProgressVector, TransferCursor};
 use crate::time::Time;
 
 /// Echoes that wait for updates still on their way (guess: a few heartbeats).
@@ -34,6 +34,17 @@ pub(super) struct Peer {
     pub(super) serving: Option<Serving>,
     /// What of its stream must be here before this node, joining, is ready.
     pub(super) join_target: u64,
+    pub(super) early: Early,
+}
+
+/// What a peer asked for before it announced the cache: its announcement travels on another lane and may be overtaken. Kept
+/// until then, the last of each kind, because the peer asks again only after `replay_retry_after`.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// Our stream, from here on.
+    pub(super) subscribe: Option<Option<u64>>,
+    /// A transfer: its name, where to go on, and the credit in bytes.
+    pub(super) transfer: Option<(RequestId, Option<TransferCursor>, u32)>,
 }
 
 /// Whether a peer runs the cache as this node does.
@@ -104,6 +115,7 @@ impl Peer {
             echoes: Echoes::default(),
             serving: None,
             join_target: 0,
+            early: Early::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use nearcache_store::{Item, NodeId, WalkCursor};
 
 use super::Replicated;
+use super::peer::Agreed;
 use crate::ids::RequestId;
 use crate::lane::Lane;
 use crate::message::{CacheMessage, TransferCursor};
@@ -52,10 +53,17 @@ impl<V: Payload> Replicated<V> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if !peer.agrees() {
-            let message = CacheMessage::TransferRefused { request };
-            out.push(Output::Send { to: from, message });
-            return;
+        match peer.agreement {
+            Agreed::Yes => {}
+            Agreed::Unknown => {
+                peer.early.transfer = Some((request, cursor, credit_bytes));
+                return;
+            }
+            Agreed::No(_) => {
+                let message = CacheMessage::TransferRefused { request };
+                out.push(Output::Send { to: from, message });
+                return;
+            }
         }
         if peer
             .serving

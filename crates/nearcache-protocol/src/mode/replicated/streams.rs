@@ -13,7 +13,7 @@
 use nearcache_store::NodeId;
 
 use super::Replicated;
-use super::peer::Peer;
+use super::peer::{Agreed, Peer};
 use crate::ids::{Epoch, StreamId};
 use crate::lane::Lane;
 use crate::message::{Batch, CacheMessage};
@@ -138,8 +138,16 @@ impl<V: Payload> Replicated<V> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if epoch != self.epoch || !peer.agrees() {
+        if epoch != self.epoch {
             return;
+        }
+        match peer.agreement {
+            Agreed::Yes => {}
+            Agreed::Unknown => {
+                peer.early.subscribe = Some(after);
+                return;
+            }
+            Agreed::No(_) => return,
         }
         let cursor = after.filter(|after| self.log.can_replay(*after));
         peer.sending.cursor = Some(cursor.unwrap_or_else(|| self.log.latest()));

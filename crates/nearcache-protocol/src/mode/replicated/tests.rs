@@ -505,3 +505,46 @@ fn a_node_that_leaves_is_not_waited_for() {
     cluster.run(SECOND);
     assert_eq!(cluster.nodes[&1].core.status(cluster.now), Status::Synced);
 }
+
+#[test]
+fn r9_requests_that_overtake_the_announcement_are_answered_and_the_join_takes_no_time() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.put(1, "k", "v");
+    cluster.deliver();
+    // What the joining node asks for on the data and bulk lanes comes before its announcement.
+    cluster.delays.extend([(1, "announce"), (2, "announce")]);
+    cluster.start(3);
+    cluster.connect_all(3);
+    let before = cluster.now;
+    cluster.deliver();
+    assert!(cluster.nodes[&3].core.is_ready());
+    assert_eq!(cluster.read(3, "k"), Some("v".to_owned()));
+    cluster.put(1, "k", "w");
+    cluster.deliver();
+    assert_eq!(cluster.read_all("k"), all("w", 3));
+    assert_eq!(cluster.now, before);
+    let of_node_3 = cluster.nodes[&3].core.stats();
+    assert_eq!(of_node_3.transfers, 1, "asked once, answered once");
+}
+
+#[test]
+fn a_modify_that_overtakes_the_announcement_is_asked_again() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.cut(1, 2);
+    cluster.drops.insert((2, "announce"));
+    cluster.connect(1, 2);
+    cluster.deliver();
+    let waiters: Vec<u64> = (0..20)
+        .map(|n| cluster.modify(1, &format!("key-{n}"), ModifyOp::Add { delta: 1 }))
+        .collect();
+    cluster.deliver();
+    cluster.drops.clear();
+    cluster.run(SECOND);
+    for waiter in waiters {
+        let result = &cluster.nodes[&1].results[&waiter];
+        assert!(
+            matches!(result, Outcome::Modified(Ok(done)) if done.applied),
+            "{result:?}"
+        );
+    }
+}
