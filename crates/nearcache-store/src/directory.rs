@@ -6,7 +6,6 @@
 //! come here.
 
 use crate::Handle;
-use crate::policy::Queue;
 use crate::sync::Ordering;
 
 /// No slot, or no list.
@@ -29,6 +28,19 @@ struct Slot<V> {
     older: u32,
     /// In the policy's queue: the next newer slot, or [`Directory::END`]; [`Directory::MAIN`] is set in the main queue.
     newer: u32,
+}
+
+/// The ends of a queue of slots, in order of arrival; [`NIL`] both while it is empty.
+pub(crate) struct Ends {
+    pub(crate) oldest: u32,
+    pub(crate) newest: u32,
+}
+
+impl Ends {
+    pub(crate) const EMPTY: Self = Self {
+        oldest: NIL,
+        newest: NIL,
+    };
 }
 
 impl<V> Slot<V> {
@@ -149,7 +161,7 @@ impl<V> Directory<V> {
 
     /// Puts `slot` at the end of a queue.
     #[inline]
-    pub(crate) fn enqueue(&mut self, slot: u32, queue: &mut Queue, main: bool) {
+    pub(crate) fn enqueue(&mut self, slot: u32, queue: &mut Ends, main: bool) {
         let mark = if main { Self::MAIN } else { 0 };
         let place = &mut self.slots[slot as usize];
         place.older = queue.newest;
@@ -164,7 +176,7 @@ impl<V> Directory<V> {
 
     /// Takes `slot` out of its queue.
     #[inline]
-    pub(crate) fn dequeue(&mut self, slot: u32, queue: &mut Queue) {
+    pub(crate) fn dequeue(&mut self, slot: u32, queue: &mut Ends) {
         let place = &self.slots[slot as usize];
         let (older, newer) = (place.older, place.newer);
         if older == NIL {

@@ -13,7 +13,7 @@
 //! only. Readers leave marks on entries ([`Handle::mark`]) and take no part.
 
 use crate::Handle;
-use crate::directory::{Directory, NIL};
+use crate::directory::{Directory, Ends, NIL};
 
 /// Share of the room that new entries may fill, in percent. Measured by `cargo xtask bench hit-ratio`: 3 to 10 give the same
 /// mean; more favours services, less favours loops.
@@ -30,16 +30,14 @@ pub(crate) struct Policy {
 }
 
 /// A queue in order of arrival.
-pub(crate) struct Queue {
-    pub(crate) oldest: u32,
-    pub(crate) newest: u32,
+struct Queue {
+    ends: Ends,
     weight_bytes: u64,
 }
 
 impl Queue {
     const EMPTY: Self = Self {
-        oldest: NIL,
-        newest: NIL,
+        ends: Ends::EMPTY,
         weight_bytes: 0,
     };
 }
@@ -90,7 +88,7 @@ impl Policy {
     fn move_on<V>(&mut self, directory: &mut Directory<V>) {
         let main_max_bytes = self.capacity_bytes - self.small_max_bytes;
         for _ in 0..CHANCES_MAX {
-            let slot = self.small.oldest;
+            let slot = self.small.ends.oldest;
             let Some(weight_bytes) = directory.get(slot).map(Handle::weight_bytes) else {
                 return;
             };
@@ -114,7 +112,7 @@ impl Policy {
     ) {
         let queue = self.queue(main);
         queue.weight_bytes += weight_bytes;
-        directory.enqueue(slot, queue, main);
+        directory.enqueue(slot, &mut queue.ends, main);
     }
 
     /// The entry in `slot` has another weight from now on.
@@ -129,7 +127,7 @@ impl Policy {
     pub(crate) fn leave<V>(&mut self, directory: &mut Directory<V>, slot: u32, weight_bytes: u64) {
         let queue = self.queue(directory.is_in_main(slot));
         queue.weight_bytes -= weight_bytes;
-        directory.dequeue(slot, queue);
+        directory.dequeue(slot, &mut queue.ends);
     }
 
     /// The entry that has to leave now; none while all have room.
@@ -144,7 +142,7 @@ impl Policy {
     fn pick<V>(&mut self, directory: &mut Directory<V>) -> Option<Handle<V>> {
         for _ in 0..CHANCES_MAX {
             let from_small = self.is_turn_of_small();
-            let slot = self.queue(!from_small).oldest;
+            let slot = self.queue(!from_small).ends.oldest;
             let entry = directory.get(slot)?;
             let (marks, weight_bytes) = (entry.marks(), entry.weight_bytes());
             if marks == 0 {
@@ -155,13 +153,15 @@ impl Policy {
             self.enqueue(directory, slot, weight_bytes, true);
         }
         let main = !self.is_turn_of_small();
-        directory.get(self.queue(main).oldest).cloned()
+        directory.get(self.queue(main).ends.oldest).cloned()
     }
 
-    /// Has the small queue to give one up, or the main queue?
+    /// Has the small queue to give one up, or the main queue? The newest entry stays as long as there is any other, however
+    /// large it is.
     fn is_turn_of_small(&self) -> bool {
-        self.main.oldest == NIL
-            || (self.small.oldest != NIL && self.small.weight_bytes > self.small_max_bytes)
+        let Ends { oldest, newest } = self.small.ends;
+        self.main.ends.oldest == NIL
+            || (oldest != newest && self.small.weight_bytes > self.small_max_bytes)
     }
 
     #[inline]

@@ -116,6 +116,17 @@ fn loop_longer_than_the_cache_keeps_most_of_what_there_is_room_for() {
 }
 
 #[test]
+fn c3_new_entry_larger_than_the_room_for_new_ones_is_kept_in_a_full_cache() {
+    let mut cache = Cache::new(100);
+    cache.hits(0..150);
+    for (key, weight) in [(1_000, 50 * WEIGHT), (1_001, 50 * WEIGHT)] {
+        cache.add(key, weight, false);
+        assert!(cache.read(key), "{key}");
+    }
+    assert_eq!(cache.policy.weight_bytes(), 100 * WEIGHT);
+}
+
+#[test]
 fn new_favourites_drive_out_the_old_ones() {
     let mut cache = Cache::new(100);
     cache.hits((0..80).cycle().take(2_000));
@@ -199,6 +210,6 @@ proptest! {
         cache.policy.set_capacity(0);
         cache.make_room();
         prop_assert!(cache.held.is_empty());
-        prop_assert_eq!((cache.policy.small.oldest, cache.policy.main.oldest), (NIL, NIL));
+        prop_assert_eq!((cache.policy.small.ends.oldest, cache.policy.main.ends.oldest), (NIL, NIL));
     }
 }
