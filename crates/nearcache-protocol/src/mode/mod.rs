@@ -8,6 +8,8 @@
 //! Reads and merges of local writes go straight to the store; only what is said here passes through the machine,
 //! which the shell keeps behind one lock.
 
+mod acks;
+mod link;
 pub mod local;
 pub mod replicated;
 

@@ -164,16 +164,7 @@ impl<V: Payload> Replicated<V> {
             epoch,
         });
         peer.echoes.answered(asked, latest, applied);
-        let round_trip = now - asked;
-        peer.echoes.round_trip = Some(round_trip);
-        // The peer read its clock somewhere between our asking and now; the middle is the best guess.
-        let ours = self.clock.physical_ms(asked + round_trip / 2);
-        let distance = i64::try_from(physical_ms.abs_diff(ours)).unwrap_or(i64::MAX);
-        peer.echoes.clock_offset_ms = Some(if physical_ms >= ours {
-            distance
-        } else {
-            -distance
-        });
+        peer.echoes.measure(&self.clock, now, asked, physical_ms);
         self.learn_latest(now, from, latest);
     }
 

@@ -3,7 +3,6 @@
 //! | file | concept |
 //! |---|---|
 //! | `streams` | our stream to peers, theirs to us; gaps and acknowledgements of batches |
-//! | `acks` | callers that wait for peers to apply their write |
 //! | `heartbeat` | meeting a peer, heartbeats and echoes, freshness |
 //! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
 //! | `repair` | what no stream will bring, and whom to ask for it |
@@ -13,7 +12,6 @@
 //!
 //! The log of the own stream ([`Log`]) and the progress in those of others ([`Progress`]) are independent of all this.
 
-mod acks;
 mod find;
 mod heartbeat;
 pub(in crate::mode) mod home;
@@ -34,7 +32,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
-use self::acks::Acks;
 use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
@@ -43,6 +40,7 @@ use self::peer::Peer;
 use self::repair::Repair;
 use self::serve::Page;
 use self::transfer::Fetch;
+use super::acks::Acks;
 use super::{Ack, Freshness, Mode, ModeStats, Output, Published, Status, Waiter};
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;

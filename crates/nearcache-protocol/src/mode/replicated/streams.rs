@@ -17,14 +17,12 @@ use super::peer::{Agreed, Peer};
 use crate::ids::{Epoch, StreamId};
 use crate::lane::Lane;
 use crate::message::{Batch, CacheMessage};
+use crate::mode::link::PATIENCE_GROWS_MAX;
 use crate::mode::{Ack, Event, Output, Published, Waiter};
 use crate::payload::Payload;
 use crate::progress::Step;
 use crate::time::Time;
 use crate::update::{Applied, Update};
-
-/// The patience with a silent origin grows up to so many times its first value (see `replay_retry_after`).
-const PATIENCE_GROWS_MAX: u32 = 4;
 
 impl<V: Payload> Replicated<V> {
     pub(super) fn append(
@@ -74,31 +72,16 @@ impl<V: Payload> Replicated<V> {
     /// What `to` gets next of our stream.
     pub(super) fn poll_data(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let sending = &mut self.peers.get_mut(&to)?.sending;
-        let after = sending.cursor?;
-        if !self.log.can_replay(after) {
-            // The peer was too slow, and the ring has left it behind.
-            sending.cursor = Some(self.log.latest());
-            sending.says_where = true;
-        }
-        let after = sending.cursor?;
-        if sending.says_where {
-            sending.says_where = false;
-            return Some(CacheMessage::Subscribed {
-                epoch: self.epoch,
-                after,
-            });
-        }
-        let Some(mut batch) = self
-            .log
-            .batch(after, budget_bytes, self.config.batch_updates_max)
-        else {
-            sending.awake = false;
-            self.any_asleep = true;
-            return None;
-        };
-        sending.cursor = Some(batch.through);
-        batch.wants_ack = self.acks.waits_in(batch.after, batch.through);
-        Some(CacheMessage::Updates(batch))
+        sending.cursor?;
+        let message = sending.next(
+            &mut self.log,
+            self.epoch,
+            &self.acks,
+            budget_bytes,
+            self.config.batch_updates_max,
+        );
+        self.any_asleep |= message.is_none();
+        message
     }
 
     /// Asks `to` for its stream, from where we stand.
@@ -149,11 +132,7 @@ impl<V: Payload> Replicated<V> {
             }
             Agreed::No(_) => return,
         }
-        let cursor = after.filter(|after| self.log.can_replay(*after));
-        peer.sending.cursor = Some(cursor.unwrap_or_else(|| self.log.latest()));
-        peer.sending.says_where = true;
-        if !peer.sending.awake {
-            peer.sending.awake = true;
+        if peer.sending.subscribed(&self.log, after) {
             out.push(Output::Transmit {
                 peer: from,
                 lane: Lane::Data,
@@ -256,12 +235,9 @@ impl<V: Payload> Replicated<V> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        // One request brings all that is missing; what arrives until it is answered shows the same gap again.
-        let asked_already = peer.receiving.ask_at.is_some() && !peer.receiving.subscribed;
-        if asked_already {
+        if !peer.receiving.sees_new_gap() {
             return;
         }
-        peer.receiving.subscribed = false;
         self.stats.gaps += 1;
         out.push(Output::Event(Event::Gap {
             origin: from,
@@ -371,16 +347,8 @@ impl<V: Payload> Replicated<V> {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        let sending = &mut peer.sending;
-        let before = if after <= sending.acked {
-            &mut sending.acked
-        } else {
-            &mut sending.acked_beyond_hole
-        };
-        let (new_from, new_through) = ((*before).max(after), applied);
-        if new_through > new_from {
-            *before = new_through;
-            self.acks.acked(from, new_from, new_through, out);
+        if let Some((news_from, news_through)) = peer.sending.acknowledged(after, applied) {
+            self.acks.acked(from, news_from, news_through, out);
         }
     }
 
