@@ -32,6 +32,8 @@ pub enum ExpireCondition {
     IfGreater,
     /// Only if the new one is earlier.
     IfLess,
+    /// Only if it has one and the new one is earlier.
+    IfSomeAndLess,
 }
 
 /// The expiry an entry gets.
@@ -91,7 +93,7 @@ pub struct Modified<V> {
     pub applied: bool,
     /// What the key held before, if asked for.
     pub previous: Option<Handle<V>>,
-    /// What the key holds now.
+    /// What the key held right after the decision.
     pub current: Option<Handle<V>>,
 }
 
@@ -245,6 +247,7 @@ impl ExpireCondition {
             Self::IfSome => !current.is_never(),
             Self::IfGreater => new > current,
             Self::IfLess => new < current,
+            Self::IfSomeAndLess => !current.is_never() && new < current,
         }
     }
 }
@@ -372,6 +375,23 @@ mod tests {
                 .unwrap()
                 .is_none()
         );
+    }
+
+    #[test]
+    fn an_expiry_is_changed_only_if_all_that_is_asked_of_it_holds() {
+        use ExpireCondition as When;
+        let expiries = [Expiry::NEVER, Expiry::at_millis(4), Expiry::at_millis(6)];
+        for (condition, allowed) in [
+            (When::Always, [true, true, true]),
+            (When::IfNone, [true, false, false]),
+            (When::IfSome, [false, true, true]),
+            (When::IfGreater, [false, true, false]),
+            (When::IfLess, [true, false, true]),
+            (When::IfSomeAndLess, [false, false, true]),
+        ] {
+            let found = expiries.map(|held| condition.holds(held, Expiry::at_millis(5)));
+            assert_eq!(found, allowed, "{condition:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nearcache_store::{Change, Expiry, Handle, MergeError, Merged, Scope, Store, 
 use crate::payload::Payload;
 
 /// One change of a cache: what a stream is made of, and what a transfer brings.
+#[derive(Clone)]
 pub enum Update<V> {
     /// A live entry on its way out; shares key and value with the store.
     Entry(Handle<V>),

@@ -52,6 +52,7 @@ pub(super) fn put_op<V: Payload>(op: &ModifyOp<V>, out: &mut BytesMut) {
                 ExpireCondition::IfSome => 2,
                 ExpireCondition::IfGreater => 3,
                 ExpireCondition::IfLess => 4,
+                ExpireCondition::IfSomeAndLess => 5,
             });
             out.put_u8(u8::from(*return_previous));
         }
@@ -95,6 +96,7 @@ pub(super) fn op<V: Payload>(reader: &mut Reader<'_>) -> Result<ModifyOp<V>, Wir
                 2 => ExpireCondition::IfSome,
                 3 => ExpireCondition::IfGreater,
                 4 => ExpireCondition::IfLess,
+                5 => ExpireCondition::IfSomeAndLess,
                 _ => {
                     return Err(WireError::Invalid {
                         field: "condition of an expire",

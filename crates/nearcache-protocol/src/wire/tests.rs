@@ -257,6 +257,7 @@ fn messages() -> Vec<Message> {
         ExpireCondition::IfSome,
         ExpireCondition::IfGreater,
         ExpireCondition::IfLess,
+        ExpireCondition::IfSomeAndLess,
     ]
     .map(|condition| ModifyOp::Expire {
         expiry: NewExpiry::Never,

@@ -17,3 +17,4 @@ mod differential;
 mod fuzz_seeds;
 mod harness;
 mod limits;
+mod replicated;

@@ -2,7 +2,7 @@
 //!
 //! A [`Modify`] says what to do and on which condition. It travels to the home node of the key
 //! (the first in its rendezvous order), which decides and applies it, and answers with what the
-//! key holds then. In `local` mode the home is this node. During a netsplit each side has a home
+//! key held then. In `local` mode the home is this node. During a netsplit each side has a home
 //! of its own, so two changes can both succeed and one of them loses later: good for counters and
 //! advice, not for locks or unique numbers.
 
@@ -177,7 +177,7 @@ pub struct Modified<V, C: Codec<V> = MessagePack> {
     pub applied: bool,
     /// What the key held before, if that was asked for and there was something.
     pub previous: Option<Cached<V, C>>,
-    /// What the key holds now.
+    /// What the key held right after the decision; another change may have followed since.
     pub current: Option<Cached<V, C>>,
 }
 

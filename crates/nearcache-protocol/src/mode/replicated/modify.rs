@@ -184,7 +184,8 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    /// Merges what the key holds now, so that a read after this sees it (C3).
+    /// Merges what the key held at its home after the decision, so that a read after this sees it (C3). What is returned is just
+    /// that, whatever newer has overtaken the answer: of two sums, each goes to the one who asked for it.
     fn read_own_write(
         &mut self,
         now: Time,
@@ -198,11 +199,14 @@ impl<V: Payload> Replicated<V> {
             previous,
             current,
         } = modified;
-        let is_live = matches!(current, Some(Update::Put { .. } | Update::Entry(_)));
         // C6: the answer must be about the key that was asked for.
         let current = current.filter(|update| update.key() == Some(&key));
-        self.apply_all(now, from, current.into_iter().collect(), out);
-        let current = if is_live { self.store.peek(&key) } else { None };
+        self.apply_all(now, from, current.clone().into_iter().collect(), out);
+        let current = current.and_then(Update::into_entry).map(|decided| {
+            let held = self.store.peek(&key);
+            held.filter(|held| held.version() == decided.version())
+                .unwrap_or(decided)
+        });
         let previous = previous.and_then(Update::into_entry);
         Modified {
             applied,

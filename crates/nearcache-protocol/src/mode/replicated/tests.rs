@@ -1,5 +1,6 @@
 //! Two and three nodes in memory.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -362,6 +363,33 @@ fn counters_are_serialised_at_their_home_whoever_asks() {
             assert!(applied);
         }
         assert_eq!(cluster.read_all(key), all("30", 3));
+    }
+}
+
+#[test]
+fn a_sum_is_answered_to_one_asker_only_also_when_later_changes_overtake_the_answer() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.delays.extend([1, 2, 3].map(|id| (id, "modified")));
+    for key in ["a", "b", "c", "d"] {
+        let mut waiters = Vec::new();
+        for _ in 0..5 {
+            for id in 1..=3 {
+                waiters.push((id, cluster.modify(id, key, ModifyOp::Add { delta: 1 })));
+            }
+        }
+        cluster.deliver();
+        let sums: BTreeSet<String> = waiters
+            .iter()
+            .map(|(id, waiter)| {
+                let Outcome::Modified(Ok(done)) = &cluster.nodes[id].results[waiter] else {
+                    panic!("no result")
+                };
+                let current = done.current.as_ref().unwrap();
+                String::from_utf8(current.value().1.clone()).unwrap()
+            })
+            .collect();
+        assert_eq!(sums, (1..=15).map(|sum: u32| sum.to_string()).collect());
+        assert_eq!(cluster.read_all(key), all("15", 3));
     }
 }
 

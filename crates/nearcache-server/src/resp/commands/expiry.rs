@@ -1,7 +1,7 @@
 //! When entries expire: asking, setting, taking away.
 //!
 //! Times are cluster time, which is wall-clock time as the cluster counts it. Setting is decided at
-//! the key's home node; a time that is over removes the key, as Redis has it.
+//! the key's home node, all its conditions included; a time that is over removes the key, as Redis has it.
 
 use nearcache::{Cached, ExpireCondition, Expiry, Lookup, Modify, Raw, RawValue};
 
@@ -88,30 +88,12 @@ fn set(call: &mut Call<'_>, unit: TimeUnit, base: TimeBase) -> Result<Outcome, C
         options::absolute_ms(amount, unit, base, now_ms).ok_or(CommandError::ExpireTime {
             command: call.command.name,
         })?;
-    let key = call.key(1)?;
-    let change = match options::future_expiry(at_ms, now_ms) {
-        Some(expiry) if conditions.are_met_by_all() => Modify::expire_at(expiry),
-        Some(expiry) => match conditions.as_one() {
-            Some(condition) => Modify::expire_at(expiry).only_if_expiry(condition),
-            // `XX GT` and `XX LT` ask two things; the first is answered by what this node holds.
-            None if conditions.hold_for(call, key)? => {
-                Modify::expire_at(expiry).only_if_expiry(conditions.comparison())
-            }
-            None => return Ok(unchanged(call)),
-        },
-        None if conditions.hold_for(call, key)? && !conditions.greater => Modify::remove(),
-        None => return Ok(unchanged(call)),
-    };
-    let modified = call.database().modify(key, change.return_previous());
-    wait(async move {
-        let modified = modified.await?;
-        Ok(Reply::flag(modified.applied && modified.previous.is_some()))
-    })
-}
-
-fn unchanged(call: &mut Call<'_>) -> Outcome {
-    call.reply.integer(0);
-    Outcome::Done
+    // A time that is over by this node's clock is over by the home's as well: the entry is removed there,
+    // if the conditions hold there.
+    let expiry = options::future_expiry(at_ms, now_ms).unwrap_or(Expiry::at_millis(0));
+    let change = Modify::expire_at(expiry).only_if_expiry(conditions.as_one());
+    let modified = call.database().modify(call.key(1)?, change);
+    wait(async move { Ok(Reply::flag(modified.await?.applied)) })
 }
 
 pub(super) fn persist(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
@@ -161,38 +143,16 @@ impl Conditions {
         Ok(conditions)
     }
 
-    fn are_met_by_all(self) -> bool {
-        !(self.none || self.some || self.greater || self.less)
-    }
-
-    /// The one condition there is, or `None` if there are two. An entry without an expiry never
-    /// passes `GT`, so `XX GT` is one condition as well.
-    fn as_one(self) -> Option<ExpireCondition> {
+    /// All of them as the home node judges them. An entry without an expiry never passes `GT`, so
+    /// `XX GT` asks no more than `GT`.
+    fn as_one(self) -> ExpireCondition {
         match (self.none, self.some, self.greater, self.less) {
-            (true, ..) => Some(ExpireCondition::IfNone),
-            (_, _, true, _) => Some(ExpireCondition::IfGreater),
-            (_, false, _, true) => Some(ExpireCondition::IfLess),
-            (_, true, _, false) => Some(ExpireCondition::IfSome),
-            _ => None,
+            (true, ..) => ExpireCondition::IfNone,
+            (_, _, true, _) => ExpireCondition::IfGreater,
+            (_, true, _, true) => ExpireCondition::IfSomeAndLess,
+            (_, false, _, true) => ExpireCondition::IfLess,
+            (_, true, _, false) => ExpireCondition::IfSome,
+            (_, false, _, false) => ExpireCondition::Always,
         }
-    }
-
-    fn comparison(self) -> ExpireCondition {
-        if self.less {
-            ExpireCondition::IfLess
-        } else {
-            ExpireCondition::IfGreater
-        }
-    }
-
-    /// Whether `NX` or `XX`, if asked for, holds for what this node has under `key`.
-    fn hold_for(self, call: &Call<'_>, key: &[u8]) -> Result<bool, CommandError> {
-        if !self.none && !self.some {
-            return Ok(true);
-        }
-        Ok(call
-            .database()
-            .peek(key)
-            .is_none_or(|value| value.expiry().is_never() == self.none))
     }
 }
