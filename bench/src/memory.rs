@@ -1,14 +1,18 @@
 //! Memory per entry, before and after churn (perf-A4).
 //!
 //! Each side is filled in a process of its own (this program again, with `--side`), which says how much its resident memory has
-//! grown: what the allocator rounds up, and what tables and evicted entries leave behind, is part of it.
+//! grown: what the allocator rounds up, and what tables and evicted entries leave behind, is part of it. Then the server is filled
+//! over the Redis protocol, beside Redis.
 
 use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 
-use crate::caches::{Foyer, Moka, Ours, QuickCache, QuickCacheRecord, Side};
+use crate::caches::{Foyer, Moka, Ours, QuickCache, QuickCacheRecord, Side, Value};
+use crate::resp;
+use crate::resp_client::{Client, Reply};
 use crate::rounds::Pairs;
+use crate::servers::Server;
 use crate::table::{Bound, Row, Table};
 
 const KEY_LEN: usize = 32;
@@ -16,6 +20,10 @@ const KEY_LEN: usize = 32;
 const MUST_BYTES: f64 = 321.0;
 /// The goal of perf-A4, for an engine of our own.
 const GOAL_BYTES: f64 = 222.0;
+/// The goal for the server, as share of what Redis takes.
+const SERVER_GOAL: f64 = 0.95;
+/// Commands that are sent to a server before their replies are read.
+const PIPELINE: usize = 64;
 const SIDES: [&str; 6] = [
     "ours",
     "ours, expiring",
@@ -80,6 +88,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
             churned
         });
     }
+    let mut pairs = Pairs::default();
+    pairs.push(
+        fill_server(&resp::single_node()?, args.entries)?,
+        fill_server(&Server::redis(&[])?, args.entries)?,
+    );
+    let what = format!("server, 1 entry of {}, filled", args.entries);
+    table.push(
+        Row::compared("perf-A4", what, "B", "Redis", &pairs).goal(Bound::AtMost(SERVER_GOAL)),
+    );
     table.note("resident bytes per entry held; keys of 32 bytes, typed values of 100; churn: two million further keys");
     Ok(table)
 }
@@ -164,6 +181,28 @@ fn measure(side: &dyn Side, entries: usize, len: impl Fn() -> usize) -> anyhow::
         filled,
         churned: per_entry(len())?,
     })
+}
+
+/// Resident bytes per entry that `server` takes more when it holds `entries`.
+fn fill_server(server: &Server, entries: usize) -> anyhow::Result<f64> {
+    eprintln!("  server on port {}: filling", server.port());
+    let before = server.resident_bytes()?;
+    let mut client = Client::connect(server.port())?;
+    for batch in 0..entries.div_ceil(PIPELINE) {
+        let keys = batch * PIPELINE..entries.min((batch + 1) * PIPELINE);
+        for n in keys.clone() {
+            client.queue(&[b"SET", &key_of(n as u64), &[0; Value::LEN]]);
+        }
+        client.flush()?;
+        for _ in keys {
+            let reply = client.reply()?;
+            ensure!(reply == Reply::Simple("OK".to_owned()), "SET: {reply:?}");
+        }
+    }
+    let Reply::Integer(held) = client.call(&[b"DBSIZE"])? else {
+        bail!("DBSIZE gave no number");
+    };
+    Ok(server.resident_bytes()?.saturating_sub(before) as f64 / held.max(1) as f64)
 }
 
 fn key_of(n: u64) -> [u8; KEY_LEN] {

@@ -121,7 +121,10 @@ fn add_rows(table: &mut Table, name: &str, pipeline: u32, rounds: &Rounds<Sample
 }
 
 /// One node without peers, on free ports.
-fn single_node() -> anyhow::Result<Server> {
+///
+/// # Errors
+/// When the server is not built or does not answer.
+pub(crate) fn single_node() -> anyhow::Result<Server> {
     let port = free_port()?;
     let toml = format!(
         "[node]\nname = \"bench\"\n[peers]\nlisten = \"127.0.0.1:0\"\n\
