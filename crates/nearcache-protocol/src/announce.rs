@@ -42,6 +42,8 @@ pub struct Announcement {
     pub ready: bool,
     /// The sender's physical clock, in milliseconds since the Unix epoch.
     pub physical_ms: u64,
+    /// The longest value that the sender takes, in bytes; of longer ones it is told key and version only.
+    pub value_bytes_max: u32,
 }
 
 /// Two nodes do not agree on a cache.

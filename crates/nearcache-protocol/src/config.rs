@@ -46,6 +46,9 @@ pub struct ReplicationConfig {
     pub modify_replies_max: usize,
     /// Streams followed. Default 1,024: 4 epochs of 256 members. Beyond it the oldest of the dead are forgotten.
     pub streams_max: usize,
+    /// The longest value this node takes from peers, in bytes. Each node's own affair: of a longer one the peer sends key
+    /// and version only, this node drops its older copy, and the key is a miss here. Default 1 MiB.
+    pub value_bytes_max: u32,
     /// A rule to break on purpose; without the feature `planted-bugs` it is obeyed all the same. Default: none.
     #[doc(hidden)]
     pub planted: PlantedBug,
@@ -76,6 +79,7 @@ impl Default for ReplicationConfig {
             waiters_max: 65_536,
             modify_replies_max: 1_024,
             streams_max: 1_024,
+            value_bytes_max: 1 << 20,
             planted: PlantedBug::None,
         }
     }

@@ -140,6 +140,7 @@ pub fn entries_batch(data: &[u8]) {
         latest: 0,
         ready: true,
         physical_ms: 1_800_000_000_000,
+        value_bytes_max: 1 << 20,
     };
     core.handle(
         Time::ZERO,

@@ -17,6 +17,7 @@ use crate::announce::Announcement;
 use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
 use crate::modify::{ModifyError, ModifyOp};
+use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;
 
@@ -190,6 +191,32 @@ pub struct ModifiedAt<V> {
     pub previous: Option<Update<V>>,
     /// What the key holds now: an entry, a removal, or nothing. The asker merges it, so that it reads its own write.
     pub current: Option<Update<V>>,
+}
+
+impl<V: Payload> Batch<V> {
+    /// The same for somebody who takes values of at most `value_bytes_max`: of longer ones, only key and version.
+    pub fn fit(&mut self, value_bytes_max: usize) {
+        let is_long = |update: &Update<V>| update.value_len() > value_bytes_max;
+        if self.updates.iter().any(is_long) {
+            let updates = std::mem::take(&mut self.updates).into_iter();
+            self.updates = updates
+                .map(|update| update.for_reader(value_bytes_max))
+                .collect();
+        }
+    }
+}
+
+impl<V: Payload> ModifiedAt<V> {
+    /// The same for somebody who takes values of at most `value_bytes_max`, and both in a frame of at most `frame_bytes_max`: of
+    /// what does not fit, only key and version. The asker's stream brings it `current` all the same.
+    pub fn fit(&mut self, value_bytes_max: usize, frame_bytes_max: usize) {
+        let fit = |update: Update<V>| update.for_reader(value_bytes_max);
+        self.previous = self.previous.take().map(fit);
+        let left = frame_bytes_max
+            .saturating_sub(self.previous.as_ref().map_or(0, Update::value_len))
+            .min(value_bytes_max);
+        self.current = self.current.take().map(|update| update.for_reader(left));
+    }
 }
 
 impl<V> CacheMessage<V> {

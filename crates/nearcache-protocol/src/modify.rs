@@ -110,6 +110,12 @@ pub enum ModifyError {
     /// The entry is larger than the cache takes. The older copy, if any, is gone.
     #[error("entry does not fit into the cache")]
     TooLarge,
+    /// The value is longer than the key's home node takes. Nothing was changed; never travels.
+    #[error("value exceeds the {limit_bytes} bytes that the key's home node takes")]
+    TooLargeForHome {
+        /// The home node's limit.
+        limit_bytes: u32,
+    },
     /// The node's clock may not stamp now (it is too far from its peers'). Nothing was changed.
     #[error("clock skew: writes are refused")]
     ClockSkew,
@@ -147,6 +153,15 @@ impl<V> fmt::Debug for Modified<V> {
 }
 
 impl<V: Payload> ModifyOp<V> {
+    /// The length of the value it brings, in bytes; 0 without one.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        match self {
+            Self::Set { value, .. } => value.bytes().len(),
+            Self::Remove { .. } | Self::Expire { .. } | Self::Add { .. } => 0,
+        }
+    }
+
     /// What this does to a key that holds `known`: the change to merge, or `None` if the condition does not hold.
     ///
     /// # Errors

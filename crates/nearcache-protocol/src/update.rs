@@ -35,6 +35,15 @@ pub enum Update<V> {
         /// The tombstone's version.
         version: Version,
     },
+    /// A live entry whose value is longer than the receiver takes. It drops its older copy, and the key is a miss there.
+    Withheld {
+        /// The key.
+        key: Bytes,
+        /// The entry's version.
+        version: Version,
+        /// The length of its value.
+        value_bytes: u32,
+    },
     /// A group invalidation; kept as a floor.
     Floor {
         /// What it covers.
@@ -63,6 +72,7 @@ impl<V> Update<V> {
             Self::Entry(entry) => entry.version(),
             Self::Put { version, .. }
             | Self::Remove { version, .. }
+            | Self::Withheld { version, .. }
             | Self::Floor { version, .. } => *version,
         }
     }
@@ -72,7 +82,9 @@ impl<V> Update<V> {
     pub fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Entry(entry) => Some(entry.key()),
-            Self::Put { key, .. } | Self::Remove { key, .. } => Some(key),
+            Self::Put { key, .. } | Self::Remove { key, .. } | Self::Withheld { key, .. } => {
+                Some(key)
+            }
             Self::Floor { .. } => None,
         }
     }
@@ -91,7 +103,34 @@ impl<V: Payload> Update<V> {
                 expiry,
                 tags,
             } => Some(Handle::detached(&key, version, expiry, tags, value)),
-            Self::Remove { .. } | Self::Floor { .. } => None,
+            Self::Remove { .. } | Self::Withheld { .. } | Self::Floor { .. } => None,
+        }
+    }
+
+    /// The length of the value it carries, in bytes; 0 without one.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        match self {
+            Self::Entry(entry) => entry.value().bytes().len(),
+            Self::Put { value, .. } => value.bytes().len(),
+            Self::Remove { .. } | Self::Withheld { .. } | Self::Floor { .. } => 0,
+        }
+    }
+
+    /// The same for somebody who takes values of at most `value_bytes_max`: of a longer one only key and version.
+    #[must_use]
+    pub fn for_reader(self, value_bytes_max: usize) -> Self {
+        let len = self.value_len();
+        if len <= value_bytes_max {
+            return self;
+        }
+        match self.key() {
+            Some(key) => Self::Withheld {
+                key: Bytes::copy_from_slice(key),
+                version: self.version(),
+                value_bytes: u32::try_from(len).unwrap_or(u32::MAX),
+            },
+            None => self,
         }
     }
 
@@ -110,7 +149,7 @@ impl<V: Payload> Update<V> {
             Self::Put {
                 key, value, tags, ..
             } => FIXED + key.len() + value.bytes().len() + tags.weight_bytes(),
-            Self::Remove { key, .. } => FIXED + key.len(),
+            Self::Remove { key, .. } | Self::Withheld { key, .. } => FIXED + key.len(),
             Self::Floor { scope, .. } => {
                 FIXED
                     + match scope {
@@ -152,6 +191,15 @@ impl<V: Payload> Update<V> {
                 store.merge(entry.key(), entry.version(), change)
             }
             Self::Remove { key, version } => store.merge(&key, version, Change::Remove),
+            Self::Withheld { key, version, .. } => {
+                // In that very version it is here already: the value came another way.
+                let newer = store.known(&key).version() < version;
+                return if newer && store.forget(&key, version) {
+                    Applied::Dropped
+                } else {
+                    Applied::Superseded
+                };
+            }
             Self::Floor { scope, version } => {
                 let changed = store.invalidate(scope, version);
                 return if changed {
@@ -177,6 +225,7 @@ impl<V> fmt::Debug for Update<V> {
             Self::Entry(_) => "Entry",
             Self::Put { .. } => "Put",
             Self::Remove { .. } => "Remove",
+            Self::Withheld { .. } => "Withheld",
             Self::Floor { .. } => "Floor",
         })
     }

@@ -25,6 +25,7 @@ mod clock;
 mod config;
 mod directory;
 mod expiry;
+mod forget;
 mod group_floors;
 mod handle;
 mod hash;

@@ -20,8 +20,8 @@ use crate::{
 const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// What an update is compared with.
-struct Standing<V> {
-    known: Known<V>,
+pub(crate) struct Standing<V> {
+    pub(crate) known: Known<V>,
     /// Updates up to this version lose.
     beaten_up_to: Version,
     /// Updates below this version lose: that of an evicted entry, which may itself come back.
@@ -146,7 +146,7 @@ impl<V: Weigh> Store<V> {
     }
 
     /// Compares everything that is known of a key. Under the shard's lock.
-    fn standing(
+    pub(crate) fn standing(
         &self,
         writer: &Writer<V>,
         held: Option<&Handle<V>>,

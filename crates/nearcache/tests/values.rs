@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use common::{TestResult, bounded, cache, eventually, node, pair};
+use common::{RawCache, TestResult, bounded, cache, eventually, node, pair};
 use nearcache::{
     Ack, Change, Condition, KeyError, Lookup, Mode, Modify, ModifyError, Node, OpenError,
     PutOptions, Raw, RawValue, ReadError, Received, ScanCursor, WriteError,
@@ -280,4 +280,34 @@ async fn metrics_belong_to_their_node_and_name_their_cache() -> TestResult {
     );
     assert!(!others.contains("things"), "{others}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_value_above_the_limit_of_another_node_is_a_miss_there_and_the_session_stays()
+-> TestResult {
+    bounded(async {
+        let one = node("one", &[]).await;
+        let two = node("two", &[one.local_addr()]).await;
+        let here: RawCache = one
+            .cache("things")
+            .codec::<Raw>()
+            .max_value_bytes(8 << 20)
+            .open()
+            .await?;
+        let there: RawCache = two.cache("things").codec::<Raw>().open().await?;
+        one.ready().await;
+        two.ready().await;
+        let (key, other) = (b"key".to_vec(), b"other".to_vec());
+        here.put(&key, RawValue::from("small")).await?;
+        eventually(|| there.peek(&key).is_some()).await;
+        here.put(&key, RawValue::from(vec![7; 4 << 20])).await?;
+        eventually(|| there.peek(&key).is_none()).await;
+        // What follows comes over the same session.
+        here.put(&other, RawValue::from("small")).await?;
+        eventually(|| there.peek(&other).is_some()).await;
+        assert_eq!(two.members().len(), 2);
+        assert_eq!(there.stats().mode.withheld, 1);
+        Ok(())
+    })
+    .await
 }

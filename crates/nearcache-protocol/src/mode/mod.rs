@@ -222,6 +222,8 @@ pub struct ModeStats {
     pub gaps: u64,
     /// Transfers completed, as receiver.
     pub transfers: u64,
+    /// Updates of others whose value is longer than this node takes: their keys are misses here.
+    pub withheld: u64,
     /// Messages or updates refused by the drift bound.
     pub drift_refused: u64,
 }

@@ -4,8 +4,9 @@
 //! put     flags u8 | key u16 | value u32 | version 16 | codec u16 | schema u16 | [expiry u64] | [tags] | key | value
 //! remove  flags u8 | key u16 | version 16 | key
 //! floor   flags u8 | bytes u16 | version 16 | bytes
+//! withheld flags u8 | key u16 | version 16 | value u32 | key
 //! tags    count u8 | count × ( length u16 | bytes )
-//! flags   bits 0-1 what (0 put, 1 remove, 2 floor); bit 2 expiry present; bit 3 tags present;
+//! flags   bits 0-1 what (0 put, 1 remove, 2 floor, 3 withheld); bit 2 expiry present; bit 3 tags present;
 //!         bits 4-5 of a floor its scope (0 all, 1 prefix, 2 tag, 3 tag prefix); the others are zero
 //! ```
 
@@ -21,6 +22,7 @@ const WHAT: u8 = 0b0000_0011;
 const PUT: u8 = 0;
 const REMOVE: u8 = 1;
 const FLOOR: u8 = 2;
+const WITHHELD: u8 = 3;
 const HAS_EXPIRY: u8 = 0b0000_0100;
 const HAS_TAGS: u8 = 0b0000_1000;
 const SCOPE: u8 = 0b0011_0000;
@@ -72,6 +74,17 @@ pub(super) fn put_update<V: Payload>(update: &Update<V>, out: &mut BytesMut) {
             out.put_u8(REMOVE);
             put_len16(key, out);
             out.put_slice(&version.to_bytes());
+            out.put_slice(key);
+        }
+        Update::Withheld {
+            key,
+            version,
+            value_bytes,
+        } => {
+            out.put_u8(WITHHELD);
+            put_len16(key, out);
+            out.put_slice(&version.to_bytes());
+            out.put_u32(*value_bytes);
             out.put_slice(key);
         }
         Update::Floor { scope, version } => {
@@ -153,6 +166,15 @@ pub(super) fn update<V: Payload>(reader: &mut Reader<'_>) -> Result<Update<V>, W
             Ok(Update::Remove {
                 key: reader.shared(len)?,
                 version,
+            })
+        }
+        WITHHELD if flags == WITHHELD => {
+            let len = reader.len16()?;
+            let (version, value_bytes) = (reader.version()?, reader.u32()?);
+            Ok(Update::Withheld {
+                key: reader.shared(len)?,
+                version,
+                value_bytes,
             })
         }
         FLOOR if flags & !(WHAT | SCOPE) == 0 => {

@@ -320,6 +320,7 @@ fn put_announcement(announcement: &Announcement, out: &mut BytesMut) {
         latest,
         ready,
         physical_ms,
+        value_bytes_max,
     } = announcement;
     out.put_u8(agreement.mode as u8);
     out.put_u16(agreement.codec);
@@ -329,6 +330,7 @@ fn put_announcement(announcement: &Announcement, out: &mut BytesMut) {
     out.put_u64(*latest);
     out.put_u8(u8::from(*ready));
     out.put_u64(*physical_ms);
+    out.put_u32(*value_bytes_max);
 }
 
 fn announcement(reader: &mut Reader<'_>) -> Result<Announcement, WireError> {
@@ -348,6 +350,7 @@ fn announcement(reader: &mut Reader<'_>) -> Result<Announcement, WireError> {
         latest: reader.u64()?,
         ready: reader.bool("ready")?,
         physical_ms: reader.u64()?,
+        value_bytes_max: reader.u32()?,
     })
 }
 

@@ -137,7 +137,7 @@ pub(super) fn put_result<V: Payload>(
         Err(error) => out.put_u8(match error {
             ModifyError::NotAnInteger => 1,
             ModifyError::Overflow => 2,
-            ModifyError::TooLarge => 3,
+            ModifyError::TooLarge | ModifyError::TooLargeForHome { .. } => 3,
             ModifyError::ClockSkew => 4,
             ModifyError::NotHome => 5,
             ModifyError::Overloaded => 6,

@@ -146,6 +146,7 @@ fn messages() -> Vec<Message> {
             latest: 4,
             ready: true,
             physical_ms: 5,
+            value_bytes_max: 6,
         }),
         Message::Echo {
             asked: Time::from_nanos(1),
@@ -364,7 +365,7 @@ fn arbitrary_update() -> impl Strategy<Value = Update<Text>> {
     let blob = proptest::collection::vec(any::<u8>(), 0..40);
     let tags = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..8), 0..4);
     (
-        0_u8..6,
+        0_u8..7,
         blob.clone(),
         blob,
         any::<[u8; 16]>(),
@@ -389,6 +390,11 @@ fn arbitrary_update() -> impl Strategy<Value = Update<Text>> {
                         tags: Tags::new(tags).unwrap(),
                     },
                     2 => Update::Remove { key, version },
+                    6 => Update::Withheld {
+                        key,
+                        version,
+                        value_bytes: u32::from(codec),
+                    },
                     3 => Update::Floor {
                         scope: Scope::All,
                         version,

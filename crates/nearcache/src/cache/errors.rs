@@ -83,7 +83,8 @@ pub enum WriteError {
     /// The value cannot be encoded. Nothing was changed.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// The encoded value is larger than the cache allows. Nothing was changed.
+    /// The encoded value is larger than the cache allows on this node or, for a read-modify-write, on the key's home node.
+    /// Nothing was changed.
     #[error(
         "value of {len_bytes} bytes exceeds the limit of {limit_bytes}: split it, or raise max_value_bytes when opening the cache"
     )]

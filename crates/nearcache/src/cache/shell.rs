@@ -126,6 +126,7 @@ impl<V: Payload> Shell<V> {
         config.agreement.codec = settings.codec;
         config.agreement.time_to_live_ms = settings.time_to_live.map_or(0, millis);
         config.agreement.tombstone_ttl_ms = millis(settings.tombstone_ttl);
+        config.value_bytes_max = u32::try_from(settings.max_value_bytes).unwrap_or(u32::MAX);
         config.join_alone_after = node.join_alone_after();
         let core = CacheCore::new(
             node.now(),
@@ -335,6 +336,7 @@ impl<V: Payload> Shell<V> {
 
         self.check_open()?;
         let now = self.node.now();
+        let len_bytes = op.value_len();
         let waiting = self.waiters.enter();
         let waiter = Waiter {
             id: waiting.id(),
@@ -352,6 +354,11 @@ impl<V: Payload> Shell<V> {
                 Reason::NotAnInteger => ModifyError::NotAnInteger,
                 Reason::Overflow => ModifyError::Overflow,
                 Reason::TooLarge => WriteError::TooLargeForCache { entry_bytes: 0 }.into(),
+                Reason::TooLargeForHome { limit_bytes } => WriteError::ValueTooLarge {
+                    len_bytes,
+                    limit_bytes: limit_bytes as usize,
+                }
+                .into(),
                 Reason::ClockSkew => WriteError::ClockSkew.into(),
                 Reason::Indeterminate => ModifyError::Indeterminate,
                 // Overloaded, unreachable, not the home: nothing was changed.

@@ -74,6 +74,11 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.transfers,
     ),
     (
+        "cache_updates_withheld",
+        "Updates of peers whose value is longer than this node takes; their keys are misses here",
+        |stats| stats.mode.withheld,
+    ),
+    (
         "cache_drift_refused",
         "Updates refused because their stamp is in the future",
         |stats| stats.mode.drift_refused,

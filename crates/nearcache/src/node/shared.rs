@@ -31,7 +31,7 @@ use crate::transport::{Links, drain};
 /// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
 pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
 
-/// What a frame holds besides its largest value and key: tags, header and batch, about.
+/// What a frame holds besides its largest values and key: tags, header and batch, about.
 const FRAME_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// What the builder settled.
@@ -208,7 +208,8 @@ impl NodeShared {
         if caches.len() >= CACHES_MAX {
             return Err(OpenError::TooManyCaches { limit: CACHES_MAX });
         }
-        let largest = made.settings().max_value_bytes + made.settings().max_key_bytes;
+        // The answer to a read-modify-write holds two values.
+        let largest = made.settings().max_value_bytes * 2 + made.settings().max_key_bytes;
         let limit = u32::try_from(largest + FRAME_OVERHEAD_BYTES).unwrap_or(u32::MAX);
         self.frame_limit_bytes.fetch_max(limit, Ordering::Relaxed);
         let shell = Arc::new(made);

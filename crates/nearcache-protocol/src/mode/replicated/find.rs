@@ -163,7 +163,10 @@ impl<V: Payload> Replicated<V> {
         key: Bytes,
         out: &mut Vec<Output<V>>,
     ) {
-        let update = self.held(key);
+        let value_bytes_max = self.peers.get(&from).map_or(0, |peer| peer.value_bytes_max);
+        let update = self
+            .held(key)
+            .map(|update| update.for_reader(value_bytes_max));
         out.push(Output::Send {
             to: from,
             message: CacheMessage::Found { request, update },

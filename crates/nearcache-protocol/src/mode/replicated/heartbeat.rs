@@ -28,6 +28,7 @@ impl<V: Payload> Replicated<V> {
             latest: self.log.latest(),
             ready: self.join.is_ready(),
             physical_ms: self.clock.physical_ms(now),
+            value_bytes_max: self.config.value_bytes_max,
         };
         out.push(Output::Send {
             to,
@@ -67,6 +68,7 @@ impl<V: Payload> Replicated<V> {
         let met = !peer.agrees();
         peer.agreement = Agreed::Yes;
         peer.ready = theirs.ready;
+        peer.takes_values_of(theirs.value_bytes_max);
         peer.receiving.latest = peer.receiving.latest.max(theirs.latest);
         if met {
             let early = std::mem::take(&mut peer.early);

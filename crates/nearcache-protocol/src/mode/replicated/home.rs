@@ -11,6 +11,7 @@ use bytes::Bytes;
 use nearcache_store::{Handle, Known, MergeError, Merged, NodeId, Version};
 
 use super::Replicated;
+use super::peer::VALUE_BYTES_ON_WIRE_MAX;
 use crate::ids::{Epoch, RequestId};
 use crate::message::{CacheMessage, ModifiedAt};
 use crate::mode::{Ack, Outcome, Output, Published, Waiter};
@@ -115,7 +116,10 @@ impl<V: Payload> Replicated<V> {
         match self.home.replies.by_request.get(&id) {
             Some(None) => return,
             Some(Some(result)) => {
-                let result = reply(result.clone());
+                let mut result = reply(result.clone());
+                if let Ok(modified) = &mut result {
+                    modified.fit(peer.value_bytes_max, VALUE_BYTES_ON_WIRE_MAX);
+                }
                 out.push(Output::Send {
                     to: from,
                     message: CacheMessage::Modified { request, result },
@@ -227,6 +231,11 @@ impl<V: Payload> Replicated<V> {
                     && modified.current.is_none()
                 {
                     modified.current = self.held(key);
+                }
+                if let Ok(modified) = &mut result {
+                    let value_bytes_max =
+                        self.peers.get(&to).map_or(0, |peer| peer.value_bytes_max);
+                    modified.fit(value_bytes_max, VALUE_BYTES_ON_WIRE_MAX);
                 }
                 let message = CacheMessage::Modified {
                     request: request.2,

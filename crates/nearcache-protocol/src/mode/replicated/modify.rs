@@ -133,7 +133,18 @@ impl<V: Payload> Replicated<V> {
             }
             return;
         };
-        let epoch = peer.epoch;
+        let (epoch, limit_bytes) = (peer.epoch, peer.value_bytes_max);
+        let too_long = |asking: &Asking<V>| asking.op.value_len() > limit_bytes;
+        if self.asked.by_request.get(&request).is_some_and(too_long) {
+            if let Some(asking) = self.asked.by_request.remove(&request) {
+                let limit_bytes = u32::try_from(limit_bytes).unwrap_or(u32::MAX);
+                out.push(Output::Done {
+                    waiter: asking.waiter.id,
+                    result: Outcome::Modified(Err(ModifyError::TooLargeForHome { limit_bytes })),
+                });
+            }
+            return;
+        }
         let known = self
             .held(key)
             .map_or(Version::ZERO, |update| update.version());

@@ -8,6 +8,12 @@ use crate::message::{ProgressVector, TransferCursor};
 pub(super) use crate::mode::link::{Agreed, Echoes, Receiving, Sending};
 use crate::time::Time;
 
+/// What a peer is taken to accept before it has said so, in bytes: the default of all nodes, which fits into the least frame.
+const VALUE_BYTES_UNKNOWN: usize = 1 << 20;
+
+/// No longer value is sent to anybody, whatever it accepts: the largest frame, without what it holds besides.
+pub(super) const VALUE_BYTES_ON_WIRE_MAX: usize = (64 << 20) - (256 << 10);
+
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -19,6 +25,8 @@ pub(super) struct Peer {
     pub(super) ready: bool,
     /// How far it was in every stream by its last heartbeat.
     pub(super) progress: ProgressVector,
+    /// The longest value to send it, in bytes.
+    pub(super) value_bytes_max: usize,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
     pub(super) echoes: Echoes,
@@ -47,6 +55,7 @@ impl Peer {
             agreement: Agreed::Unknown,
             ready: false,
             progress: ProgressVector::default(),
+            value_bytes_max: VALUE_BYTES_UNKNOWN,
             sending: Sending::default(),
             receiving: Receiving::new(patience),
             echoes: Echoes::default(),
@@ -60,6 +69,13 @@ impl Peer {
     /// had the time to say so.
     pub(super) fn may_hold_copies(&self, now: Time) -> bool {
         self.agreement.may_hold_copies(now - self.since)
+    }
+
+    /// It said how long a value may be that it is sent.
+    pub(super) fn takes_values_of(&mut self, bytes_max: u32) {
+        self.value_bytes_max = usize::try_from(bytes_max)
+            .unwrap_or(usize::MAX)
+            .min(VALUE_BYTES_ON_WIRE_MAX);
     }
 
     pub(super) fn agrees(&self) -> bool {

@@ -122,7 +122,9 @@ impl<V: Payload> Replicated<V> {
     /// The next message of the transfer that `to` gets from us.
     pub(super) fn poll_bulk(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let progress = self.progress.vector(self.own(), self.log.latest());
-        let serving = self.peers.get_mut(&to)?.serving.as_mut()?;
+        let peer = self.peers.get_mut(&to)?;
+        let value_bytes_max = peer.value_bytes_max;
+        let serving = peer.serving.as_mut()?;
         if serving.done || (serving.started && serving.credit_bytes == 0) {
             serving.awake = false;
             return None;
@@ -157,6 +159,7 @@ impl<V: Payload> Replicated<V> {
             let Some(update) = page.front().map(item_update) else {
                 break;
             };
+            let update = update.for_reader(value_bytes_max);
             let update_bytes = update.wire_bytes();
             if bytes > 0 && bytes + update_bytes > budget_bytes {
                 break;

@@ -71,9 +71,10 @@ impl<V: Payload> Replicated<V> {
 
     /// What `to` gets next of our stream.
     pub(super) fn poll_data(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
-        let sending = &mut self.peers.get_mut(&to)?.sending;
-        sending.cursor?;
-        let message = sending.next(
+        let peer = self.peers.get_mut(&to)?;
+        let value_bytes_max = peer.value_bytes_max;
+        peer.sending.cursor?;
+        let mut message = peer.sending.next(
             &mut self.log,
             self.epoch,
             &self.acks,
@@ -81,6 +82,9 @@ impl<V: Payload> Replicated<V> {
             self.config.batch_updates_max,
         );
         self.any_asleep |= message.is_none();
+        if let Some(CacheMessage::Updates(batch)) = &mut message {
+            batch.fit(value_bytes_max);
+        }
         message
     }
 
@@ -275,6 +279,9 @@ impl<V: Payload> Replicated<V> {
             if self.planted.drops_tombstones() && matches!(update, Update::Remove { .. }) {
                 continue;
             }
+            // A peer that has not heard our limit yet may exceed it.
+            let update = update.for_reader(self.config.value_bytes_max as usize);
+            self.stats.withheld += u64::from(matches!(update, Update::Withheld { .. }));
             match update.apply(&self.store) {
                 Applied::Newer => self.stats.applied += 1,
                 Applied::Superseded | Applied::Dropped => self.stats.superseded += 1,

@@ -1,0 +1,81 @@
+//! Dropping the copy of one key without removing the key: [`Store::forget`].
+
+use crate::{Event, Store, Version, Weigh};
+
+impl<V: Weigh> Store<V> {
+    /// Drops what this store holds under `key` up to and including `version`, as an eviction would: the key is a miss here
+    /// until something that is not older than `version` is merged, nothing is remembered as removed, and nothing is told
+    /// to others by it. Takes the shard's lock.
+    ///
+    /// Returns false if something newer is known; nothing has changed then.
+    pub fn forget(&self, key: &[u8], version: Version) -> bool {
+        let hash = self.hasher.hash(key);
+        let shard = self.shard(hash);
+        let held = {
+            let mut writer = shard.writer.lock();
+            let held = shard.table.peek(hash, key);
+            let known = self.standing(&writer, held.as_ref(), hash, key).known;
+            if known.version() > version {
+                return false;
+            }
+            if let Some(held) = &held {
+                writer.take_out(&shard.table, held);
+            }
+            writer.tombstones.drop_key(hash, key);
+            writer.raise_key_floor(hash, version);
+            held
+        };
+        if let Some(held) = held.filter(|_| self.has_listener()) {
+            self.tell(Event::Evicted(&held));
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        Change, CoarseClock, Expiry, Known, Merged, NodeId, Store, StoreConfig, Tags, Timestamp,
+        Version,
+    };
+
+    fn version(ms: u64) -> Version {
+        Version::new(Timestamp::from_parts(ms, 0), NodeId::from_u64(1))
+    }
+
+    fn put(store: &Store<Vec<u8>>, ms: u64) -> bool {
+        let change = Change::Put {
+            value: vec![1],
+            expiry: Expiry::NEVER,
+            tags: Tags::NONE,
+        };
+        let merged = store.merge(b"key", version(ms), change).unwrap();
+        matches!(merged, Merged::Applied { .. })
+    }
+
+    fn store() -> Store<Vec<u8>> {
+        Store::new(StoreConfig::new(1 << 20), CoarseClock::new(1_000)).unwrap()
+    }
+
+    #[test]
+    fn c2_what_is_forgotten_comes_back_in_its_own_version_or_a_newer_one() {
+        let store = store();
+        assert!(put(&store, 5));
+        assert!(store.forget(b"key", version(7)));
+        assert!(store.peek(b"key").is_none());
+        assert!(matches!(store.known(b"key"), Known::Absent { .. }));
+        assert!(!put(&store, 6));
+        assert!(put(&store, 7));
+    }
+
+    #[test]
+    fn something_newer_is_not_forgotten() {
+        let store = store();
+        assert!(put(&store, 5));
+        assert!(!store.forget(b"key", version(4)));
+        assert!(store.peek(b"key").is_some());
+        let _ = store.merge(b"key", version(9), Change::Remove).unwrap();
+        assert!(!store.forget(b"key", version(8)));
+        assert!(matches!(store.known(b"key"), Known::Removed(_)));
+    }
+}
