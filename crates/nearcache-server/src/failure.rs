@@ -35,6 +35,11 @@ impl Failure {
         }
     }
 
+    /// The system gave no threads.
+    pub(crate) fn no_threads(error: &std::io::Error) -> Self {
+        Self::failed(format_args!("cannot start threads: {error}"))
+    }
+
     /// Writes the lines to standard error.
     pub fn report(&self) {
         for line in &self.lines {

@@ -27,5 +27,6 @@ mod logging;
 pub mod machine;
 pub mod protected;
 pub mod resp;
+mod runtime;
 mod seeds;
 pub mod server;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nearcache::{Node, Raw, RawValue};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,7 @@ use crate::config::{Config, DEFAULT_CACHE};
 use crate::failure::{Failure, chain};
 use crate::http::Addresses;
 use crate::limits::{ConnectionBudget, MemoryBudget};
+use crate::runtime::{self, SideThreads};
 use crate::seeds::Seeds;
 use crate::{http, protected, resp};
 
@@ -44,11 +46,14 @@ pub struct Server {
     drain_timeout: Duration,
     stop: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
+    http_threads: Option<SideThreads>,
 }
 
 impl Server {
-    /// Starts everything `config` asks for. `resp_threads` is the number of threads for RESP
+    /// Starts everything `config` asks for. `resp_threads` is the number of threads that serve RESP
     /// connections, by the number of processors if absent.
+    ///
+    /// On a runtime of one thread, that is one of them, and HTTP gets threads of its own.
     ///
     /// Returns as soon as clients can connect; whether the caches have been filled from peers is
     /// [`Node::is_ready`].
@@ -91,6 +96,7 @@ impl Server {
             drain_timeout: config.limits.drain_timeout,
             stop: CancellationToken::new(),
             listeners: Vec::new(),
+            http_threads: None,
         };
         let limits = Arc::new(config.limits.clone());
         let connections = ConnectionBudget::new(&limits);
@@ -132,11 +138,15 @@ impl Server {
                 addresses: server.addresses.clone(),
                 started: Instant::now(),
             });
-            server.listeners.push(tokio::spawn(http::serve(
-                listener,
-                context,
-                server.stop.clone(),
-            )));
+            let stop = server.stop.clone();
+            let threads = http_threads()?;
+            let handle = threads
+                .as_ref()
+                .map_or_else(Handle::current, SideThreads::handle);
+            server.http_threads = threads;
+            server
+                .listeners
+                .push(handle.spawn(http::serve(listener, context, stop)));
         }
         warn_of_risks(protected::accepted_risks(config), server.stop.clone());
         Ok(server)
@@ -181,6 +191,17 @@ impl Server {
         }
         self.node.shutdown().await;
     }
+}
+
+/// Threads for HTTP, where the current runtime has only the one that peers and RESP clients wait for.
+fn http_threads() -> Result<Option<SideThreads>, Failure> {
+    if !runtime::is_of_one_thread() {
+        return Ok(None);
+    }
+    let threads = SideThreads::start("http");
+    threads
+        .map(Some)
+        .map_err(|error| Failure::no_threads(&error))
 }
 
 fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener, Failure> {

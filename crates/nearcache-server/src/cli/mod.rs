@@ -169,7 +169,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .thread_name("nearcache")
         .build()
-        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))
+        .map_err(|error| Failure::no_threads(&error))
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::{ServeArgs, StopSignals, check, runtime};
+use super::{ServeArgs, StopSignals, check};
 use crate::config::{Loaded, units};
 use crate::failure::Failure;
 use crate::http::Addresses;
 use crate::limits::Limits;
 use crate::logging;
 use crate::machine::files::OpenFiles;
+use crate::runtime;
 use crate::server::Server;
 
 /// Runs until a signal asks it to stop.
@@ -19,7 +20,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    runtime()?.block_on(async {
+    let runtime = runtime::of_one_thread().map_err(|error| Failure::no_threads(&error))?;
+    runtime.block_on(async {
         let mut signals = StopSignals::catch()?;
         let server = Server::start(&loaded.config, None).await?;
         announce(&server);

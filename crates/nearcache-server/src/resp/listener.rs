@@ -13,6 +13,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+use crate::runtime;
+
 use super::{
     Context, KEEPALIVE, Server,
     metrics::CloseReason,
@@ -20,18 +22,18 @@ use super::{
     worker::{Accepted, Worker},
 };
 
-/// Threads when nobody says how many: half of the processors, at most this. The other half is the
+/// Workers when nobody says how many: half of the processors, at most this. The other half is the
 /// application's, and the kernel's work on the sockets; and the fewer threads, the more connections
-/// share one look at the sockets (on two processors, 50 clients without pipelining cost a quarter
-/// less CPU per request with one thread than with two).
-const THREADS_MAX: usize = 4;
+/// share one look at the sockets, and the more writes one message to a peer.
+const WORKERS_MAX: usize = 4;
 /// Pause after the system refused to accept, as when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves RESP connections from `listener` until `stop` is cancelled; then lets connections finish
 /// what they have received, for at most the drain timeout, and returns.
 ///
-/// Spawns threads of its own for the connections; must be called within a tokio runtime.
+/// Connections are served on the current tokio runtime if that has one thread, and on threads of their
+/// own beyond that, or if it has several.
 ///
 /// # Errors
 ///
@@ -47,8 +49,11 @@ pub async fn serve(
     let abort = CancellationToken::new();
     // Dropping this future, instead of stopping it, ends the threads as well.
     let _aborts_when_dropped = abort.clone().drop_guard();
-    let mut workers = (0..threads(server.context.threads))
-        .map(|index| Worker::start(index, Arc::clone(&server), abort.clone()))
+    let mut workers = (0..count_of_workers(server.context.threads))
+        .map(|index| match index {
+            0 if runtime::is_of_one_thread() => Ok(Worker::spawn(&server, abort.clone())),
+            _ => Worker::start_thread(index, &server, abort.clone()),
+        })
         .collect::<io::Result<Vec<_>>>()?;
     let _watchdog = AbortOnDropHandle::new(tokio::spawn(watchdog::watch(Arc::clone(&server))));
 
@@ -102,30 +107,31 @@ fn admit(server: &Server, socket: TcpStream, peer: SocketAddr) -> Option<Accepte
 }
 
 /// Lets every connection finish; whoever takes longer than the drain timeout is cut off.
-async fn drain(server: &Arc<Server>, workers: &mut Vec<Worker>, abort: &CancellationToken) {
+async fn drain(server: &Server, workers: &mut [Worker], abort: &CancellationToken) {
     for worker in workers.iter_mut() {
         worker.close();
     }
     for client in server.clients.all() {
         client.finish();
     }
-    let ending: Vec<Worker> = std::mem::take(workers);
-    let mut ended = tokio::task::spawn_blocking(|| ending.into_iter().for_each(Worker::join));
     let drain_timeout = server.context.limits.drain_timeout;
-    if tokio::time::timeout(drain_timeout, &mut ended)
-        .await
-        .is_err()
-    {
+    let ended = async {
+        for worker in workers.iter_mut() {
+            worker.ended().await;
+        }
+    };
+    if tokio::time::timeout(drain_timeout, ended).await.is_err() {
         abort.cancel();
-        // The threads were told to end at once; how they ended changes nothing any more.
-        let _ = ended.await;
+        for worker in workers {
+            worker.ended().await;
+        }
     }
 }
 
-fn threads(configured: Option<NonZeroUsize>) -> usize {
+fn count_of_workers(configured: Option<NonZeroUsize>) -> usize {
     let chosen = || {
         let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        (processors / 2).clamp(1, THREADS_MAX)
+        (processors / 2).clamp(1, WORKERS_MAX)
     };
     configured.map_or_else(chosen, NonZeroUsize::get)
 }

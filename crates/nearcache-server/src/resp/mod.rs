@@ -1,16 +1,16 @@
 //! The Redis protocol (RESP2 and RESP3) over the node's caches.
 //!
 //! ```text
-//! listener ── admits ──▶ worker (thread) ── one task each ──▶ connection
-//!    │                                                          │ bytes       ▲ bytes
-//!    └─ watchdog: closes what is slow, idle, too full           ▼             │
-//!                                              parser ──▶ commands ──▶ writer
-//!                                                            │
-//!                                                            ▼
-//!                                                      caches
+//! listener ── admits ──▶ worker ── one task each ──▶ connection
+//!    │                                                 │ bytes       ▲ bytes
+//!    └─ watchdog: closes what is slow, idle, too full  ▼             │
+//!                                     parser ──▶ commands ──▶ writer
+//!                                                   │
+//!                                                   ▼
+//!                                                caches
 //! ```
 //!
-//! [`serve`] accepts connections and shares them out among a few threads. A connection's task reads
+//! [`serve`] accepts connections and shares them out among a few workers, each of one thread. A connection's task reads
 //! what has arrived, lets its `Conversation` answer every complete request in order, and writes all
 //! replies at once. Plain reads and writes are answered from this node's memory without waiting; what
 //! another node must decide is awaited, and only by that connection.
@@ -88,7 +88,7 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Where HTTP listens, named to a client that speaks HTTP to this port.
     pub http_address: Option<SocketAddr>,
-    /// Threads that serve connections; `None` chooses by the number of processors.
+    /// Workers that serve connections, each on one thread; `None` chooses by the number of processors.
     pub threads: Option<NonZeroUsize>,
 }
 

@@ -1,8 +1,9 @@
-//! A thread that serves connections.
+//! What serves connections: the runtime that the listener runs on, and further threads.
 //!
-//! Each thread has a runtime of its own and keeps a connection from its first byte to its last, so
-//! that a request wakes no other thread and the threads share nothing on the way of a request but the
-//! caches. The listener hands new connections over through a channel.
+//! A worker is one thread's share of the connections. It keeps a connection from its first byte to its last,
+//! so that a request wakes no other thread and the workers share nothing on the way of a request but the
+//! caches. A worker lives on the listener's own runtime (see [`crate::runtime`]) or has a thread and a
+//! runtime to itself. The listener hands new connections over through a channel.
 
 use std::{
     io,
@@ -14,19 +15,21 @@ use std::{
     thread,
 };
 
-use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ConnectionPermit, MemoryCharge};
+use crate::{
+    limits::{ConnectionPermit, MemoryCharge},
+    runtime,
+};
 
 use super::{
     Server, buffers::BufferPool, connection::Connection, conversation::Conversation,
     metrics::ThreadCounters, session::Session, writer::Protocol,
 };
-
-/// Ready connections served between two looks at the sockets (tokio's default is 61): with all of
-/// perf-A6's connections ready, one look finds them all.
-const EVENT_INTERVAL: u32 = 256;
 
 /// A connection on its way from the listener to its thread.
 #[derive(Debug)]
@@ -35,57 +38,77 @@ pub(super) struct Accepted {
     pub(super) permit: ConnectionPermit,
 }
 
-/// One serving thread, seen from the listener.
+/// One worker, seen from the listener.
 #[derive(Debug)]
 pub(super) struct Worker {
     accepted: Option<mpsc::UnboundedSender<Accepted>>,
     connections: Arc<AtomicUsize>,
-    thread: Option<thread::JoinHandle<()>>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Worker {
-    /// Starts the thread. `abort` ends it at once, closing what is open; without it, the thread ends
-    /// when [`Self::close`] was called and its last connection is gone.
-    pub(super) fn start(
+    /// Starts a worker on the current runtime, which must have one thread. `abort` ends it at once, closing what is open;
+    /// without it, it ends when [`Self::close`] was called and its last connection is gone.
+    pub(super) fn spawn(server: &Arc<Server>, abort: CancellationToken) -> Self {
+        let (worker, run) = Self::new(server, abort);
+        tokio::spawn(run);
+        worker
+    }
+
+    /// As [`Self::spawn`], on a thread and a runtime of its own.
+    pub(super) fn start_thread(
         index: usize,
-        server: Arc<Server>,
+        server: &Arc<Server>,
         abort: CancellationToken,
     ) -> io::Result<Self> {
+        let (worker, run) = Self::new(server, abort);
+        let runtime = runtime::of_one_thread()?;
+        thread::Builder::new()
+            .name(format!("resp-{index}"))
+            .spawn(move || runtime.block_on(run))?;
+        Ok(worker)
+    }
+
+    fn new(
+        server: &Arc<Server>,
+        abort: CancellationToken,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let local = Local {
             counters: server.context.metrics.add_thread(),
-            server,
+            server: Arc::clone(server),
             pool: Arc::default(),
             connections: Arc::clone(&connections),
-            tasks: TaskTracker::new(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .event_interval(EVENT_INTERVAL)
-            .build()?;
-        let thread = thread::Builder::new()
-            .name(format!("resp-{index}"))
-            .spawn(move || {
-                runtime.block_on(abort.run_until_cancelled(local.run(receiver)));
-            })?;
-        Ok(Self {
+        let (ends, ended) = oneshot::channel();
+        let worker = Self {
             accepted: Some(sender),
             connections,
-            thread: Some(thread),
-        })
+            ended,
+        };
+        let run = async move {
+            let mut tasks = JoinSet::new();
+            let running = local.run(receiver, &mut tasks);
+            if abort.run_until_cancelled(running).await.is_none() {
+                tasks.shutdown().await;
+            }
+            // Nobody waits for the end of a listener that was dropped.
+            let _ = ends.send(());
+        };
+        (worker, run)
     }
 
-    /// Connections this thread serves.
+    /// Connections this worker serves.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Hands a connection over; drops it if the thread is gone.
+    /// Hands a connection over; drops it if the worker is gone.
     pub(super) fn serve(&self, accepted: Accepted) {
         if let Some(sender) = &self.accepted {
             self.connections.fetch_add(1, Ordering::Relaxed);
-            // It fails only when the thread has ended, and then the connection ends as well.
+            // It fails only when the worker has ended, and then the connection ends as well.
             let _ = sender.send(accepted);
         }
     }
@@ -95,41 +118,49 @@ impl Worker {
         self.accepted = None;
     }
 
-    /// Waits for the end of the thread. Blocks.
-    pub(super) fn join(mut self) {
-        if let Some(thread) = self.thread.take() {
-            // A panic in it was reported by its hook and ends nothing but the thread.
-            let _ = thread.join();
-        }
+    /// Waits for its end.
+    pub(super) async fn ended(&mut self) {
+        // An error says that it has ended in a panic, which its hook has reported.
+        let _ = (&mut self.ended).await;
     }
 }
 
-/// What the connections of one thread share.
+/// What the connections of one worker share.
 #[derive(Debug)]
 struct Local {
     server: Arc<Server>,
     pool: Arc<BufferPool>,
     counters: Arc<ThreadCounters>,
     connections: Arc<AtomicUsize>,
-    tasks: TaskTracker,
 }
 
 impl Local {
-    async fn run(self, mut accepted: mpsc::UnboundedReceiver<Accepted>) {
-        while let Some(accepted) = accepted.recv().await {
-            let held = Held(Arc::clone(&self.connections));
-            match self.connection(accepted) {
-                Ok(connection) => {
-                    self.tasks.spawn(async move {
-                        connection.run().await;
-                        drop(held);
-                    });
-                }
-                Err(error) => tracing::debug!(%error, "RESP connection lost before it was served"),
+    /// Serves what is handed over, until nothing is any more and all connections are gone.
+    async fn run(self, mut accepted: mpsc::UnboundedReceiver<Accepted>, tasks: &mut JoinSet<()>) {
+        loop {
+            tokio::select! {
+                accepted = accepted.recv() => match accepted {
+                    Some(accepted) => self.begin(accepted, tasks),
+                    None => break,
+                },
+                // A panic in a connection was reported by its hook and ends nothing else.
+                Some(_) = tasks.join_next() => {}
             }
         }
-        self.tasks.close();
-        self.tasks.wait().await;
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn begin(&self, accepted: Accepted, tasks: &mut JoinSet<()>) {
+        let held = Held(Arc::clone(&self.connections));
+        match self.connection(accepted) {
+            Ok(connection) => {
+                tasks.spawn(async move {
+                    connection.run().await;
+                    drop(held);
+                });
+            }
+            Err(error) => tracing::debug!(%error, "RESP connection lost before it was served"),
+        }
     }
 
     fn connection(&self, accepted: Accepted) -> io::Result<Connection> {
