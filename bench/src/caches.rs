@@ -56,6 +56,8 @@ impl Ours {
         let entry_bytes = Self::entry_bytes(key_len)?;
         let config = StoreConfig {
             shards: std::num::NonZeroUsize::new(SHARDS),
+            // As on a node of a cluster.
+            digest_key: Some(rand::random()),
             hash_seed: rand::random(),
             ..StoreConfig::new((entries as u64 * entry_bytes).max(1 << 20))
         };

@@ -19,8 +19,8 @@ pub struct StoreConfig {
     pub shards: Option<NonZeroUsize>,
     /// Drops entries that were not read for so long, on this node. Default: `None`.
     pub time_to_idle: Option<Duration>,
-    /// How long the version of a removed key is kept. Longer than the longest netsplit to be survived without a full
-    /// transfer. Default: 24 h.
+    /// How long removals and group invalidations are kept, counted from their versions. Longer than the longest netsplit to be
+    /// survived without a full transfer. Default: 24 h.
     pub tombstone_ttl: Duration,
     /// Share of `max_bytes` that tombstones may take, in percent; beyond it the oldest become a floor of their shard.
     /// Default: 10.
@@ -31,6 +31,9 @@ pub struct StoreConfig {
     /// Most group invalidations remembered; beyond it neighbouring ones are merged into a wider one, which drops
     /// copies but never lets an old one back. Default: 1,024.
     pub group_floors_max: usize,
+    /// Keeps a digest of what is known, keyed with these bytes, which must be the same on all nodes that compare theirs. Costs a
+    /// SipHash per write and half a byte per small entry. Default `None`: off.
+    pub digest_key: Option<[u8; 16]>,
     /// Keys the hash; must be unpredictable to clients in production, is fixed in a simulation. Default: 0.
     pub hash_seed: u64,
 }
@@ -87,6 +90,7 @@ impl StoreConfig {
             tombstone_percent: 10,
             key_floor_percent: 3,
             group_floors_max: 1024,
+            digest_key: None,
             hash_seed: 0,
         }
     }

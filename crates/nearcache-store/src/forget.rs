@@ -10,19 +10,22 @@ impl<V: Weigh> Store<V> {
     /// Returns false if something newer is known; nothing has changed then.
     pub fn forget(&self, key: &[u8], version: Version) -> bool {
         let hash = self.hasher.hash(key);
+        let key_hash = self.key_hash(hash, key);
         let shard = self.shard(hash);
         let held = {
             let mut writer = shard.writer.lock();
             let held = shard.table.peek(hash, key);
-            let known = self.standing(&writer, held.as_ref(), hash, key).known;
+            let known = self
+                .standing(&writer, held.as_ref(), (hash, key_hash), key)
+                .known;
             if known.version() > version {
                 return false;
             }
             if let Some(held) = &held {
                 writer.take_out(&shard.table, held);
             }
-            writer.tombstones.drop_key(hash, key);
-            writer.raise_key_floor(hash, version);
+            writer.unbury(hash, key, key_hash);
+            writer.raise_key_floor(key_hash, version);
             held
         };
         if let Some(held) = held.filter(|_| self.has_listener()) {

@@ -11,25 +11,19 @@ use std::ops::Bound;
 use crate::{Scope, Tags, Version};
 
 pub(crate) struct GroupFloors {
-    all: Floor,
+    all: Version,
     prefixes: Floors,
     tags: Floors,
     tag_prefixes: Floors,
     len_max: usize,
 }
 
-type Floors = BTreeMap<Box<[u8]>, Floor>;
-
-#[derive(Clone, Copy, Default)]
-struct Floor {
-    version: Version,
-    recorded_ms: u64,
-}
+type Floors = BTreeMap<Box<[u8]>, Version>;
 
 impl GroupFloors {
     pub(crate) fn new(len_max: usize) -> Self {
         Self {
-            all: Floor::default(),
+            all: Version::ZERO,
             prefixes: Floors::new(),
             tags: Floors::new(),
             tag_prefixes: Floors::new(),
@@ -38,60 +32,56 @@ impl GroupFloors {
     }
 
     pub(crate) fn len(&self) -> usize {
-        let all = usize::from(self.all.version != Version::ZERO);
+        let all = usize::from(self.all != Version::ZERO);
         all + self.prefixes.len() + self.tags.len() + self.tag_prefixes.len()
     }
 
     /// The highest floor that covers `key` whatever its entry carries. Cost: O(log n) times the number of nested
     /// prefixes.
     pub(crate) fn of_key(&self, key: &[u8]) -> Version {
-        self.all.version.max(highest_prefix_of(&self.prefixes, key))
+        self.all.max(highest_prefix_of(&self.prefixes, key))
     }
 
     /// The highest floor that covers one of `tags`.
     pub(crate) fn of_tags(&self, tags: &Tags) -> Version {
         let of_tag = |tag: &[u8]| {
-            let exact = self.tags.get(tag).map_or(Version::ZERO, |f| f.version);
+            let exact = self.tags.get(tag).copied().unwrap_or(Version::ZERO);
             exact.max(highest_prefix_of(&self.tag_prefixes, tag))
         };
         tags.iter().map(of_tag).max().unwrap_or(Version::ZERO)
     }
 
     /// Raises the floor of `scope`; false if it was covered as high before.
-    pub(crate) fn raise(&mut self, scope: Scope, version: Version, recorded_ms: u64) -> bool {
-        let floor = Floor {
-            version,
-            recorded_ms,
-        };
+    pub(crate) fn raise(&mut self, scope: Scope, version: Version) -> bool {
         let changed = match scope {
             Scope::All => {
-                let changed = version > self.all.version;
+                let changed = version > self.all;
                 if changed {
-                    self.all = floor;
+                    self.all = version;
                     for floors in [&mut self.prefixes, &mut self.tags, &mut self.tag_prefixes] {
-                        floors.retain(|_, f| f.version > version);
+                        floors.retain(|_, floor| *floor > version);
                     }
                 }
                 changed
             }
             Scope::Prefix(prefix) => {
-                self.of_key(&prefix) < version && raise_prefix(&mut self.prefixes, prefix, floor)
+                self.of_key(&prefix) < version && raise_prefix(&mut self.prefixes, prefix, version)
             }
             Scope::Tag(tag) => {
-                let covered = highest_prefix_of(&self.tag_prefixes, &tag).max(self.all.version);
-                let known = self.tags.get(&tag).map_or(Version::ZERO, |f| f.version);
+                let covered = highest_prefix_of(&self.tag_prefixes, &tag).max(self.all);
+                let known = self.tags.get(&tag).copied().unwrap_or(Version::ZERO);
                 let changed = covered.max(known) < version;
                 if changed {
-                    self.tags.insert(tag, floor);
+                    self.tags.insert(tag, version);
                 }
                 changed
             }
             Scope::TagPrefix(prefix) => {
-                let covered = highest_prefix_of(&self.tag_prefixes, &prefix).max(self.all.version);
+                let covered = highest_prefix_of(&self.tag_prefixes, &prefix).max(self.all);
                 let changed = covered < version;
                 if changed {
                     drop_below(&mut self.tags, &prefix, version);
-                    raise_prefix(&mut self.tag_prefixes, prefix, floor);
+                    raise_prefix(&mut self.tag_prefixes, prefix, version);
                 }
                 changed
             }
@@ -100,44 +90,39 @@ impl GroupFloors {
         changed
     }
 
-    /// Is there a floor recorded at `before_ms` or earlier?
-    pub(crate) fn has_recorded_before(&self, before_ms: u64) -> bool {
-        let all = Some(&self.all).filter(|f| f.version != Version::ZERO);
+    /// Is there a floor of `before_ms` or earlier?
+    pub(crate) fn has_any_before(&self, before_ms: u64) -> bool {
+        let all = Some(&self.all).filter(|floor| **floor != Version::ZERO);
         let others = self.prefixes.values().chain(self.tags.values());
         let mut floors = all
             .into_iter()
             .chain(others)
             .chain(self.tag_prefixes.values());
-        floors.any(|f| f.recorded_ms <= before_ms)
+        floors.any(|floor| floor.time.millis() <= before_ms)
     }
 
-    /// Forgets floors recorded at `before_ms` or earlier; says how many.
-    pub(crate) fn collect(&mut self, before_ms: u64) -> usize {
-        let len = self.len();
-        if self.all.recorded_ms <= before_ms {
-            self.all = Floor::default();
+    /// Forgets floors of `before_ms` or earlier, by their versions, so that all nodes do so at about the same time.
+    pub(crate) fn collect(&mut self, before_ms: u64) {
+        if self.all.time.millis() <= before_ms {
+            self.all = Version::ZERO;
         }
         for floors in [&mut self.prefixes, &mut self.tags, &mut self.tag_prefixes] {
-            floors.retain(|_, f| f.recorded_ms > before_ms);
+            floors.retain(|_, floor| floor.time.millis() > before_ms);
         }
-        len - self.len()
     }
 
     /// All floors, in a fixed order.
     pub(crate) fn to_vec(&self) -> Vec<(Scope, Version)> {
-        let all = (self.all.version != Version::ZERO).then_some((Scope::All, self.all.version));
+        let all = (self.all != Version::ZERO).then_some((Scope::All, self.all));
         let prefixes = self
             .prefixes
             .iter()
-            .map(|(p, f)| (Scope::Prefix(p.clone()), f.version));
-        let tags = self
-            .tags
-            .iter()
-            .map(|(t, f)| (Scope::Tag(t.clone()), f.version));
+            .map(|(p, f)| (Scope::Prefix(p.clone()), *f));
+        let tags = self.tags.iter().map(|(t, f)| (Scope::Tag(t.clone()), *f));
         let tag_prefixes = self
             .tag_prefixes
             .iter()
-            .map(|(t, f)| (Scope::TagPrefix(t.clone()), f.version));
+            .map(|(t, f)| (Scope::TagPrefix(t.clone()), *f));
         all.into_iter()
             .chain(prefixes)
             .chain(tags)
@@ -155,14 +140,14 @@ impl GroupFloors {
             (Some(pair), other) if other.as_ref().is_none_or(|o| o.0.len() <= pair.0.len()) => {
                 let (common, floor) = pair;
                 if common.is_empty() {
-                    self.raise(Scope::All, floor.version, floor.recorded_ms);
+                    self.raise(Scope::All, floor);
                 } else {
                     raise_prefix(&mut self.prefixes, common, floor);
                 }
                 true
             }
             (_, Some((common, floor))) => {
-                drop_below(&mut self.tags, &common, floor.version);
+                drop_below(&mut self.tags, &common, floor);
                 raise_prefix(&mut self.tag_prefixes, common, floor);
                 true
             }
@@ -172,8 +157,8 @@ impl GroupFloors {
 }
 
 /// Sets the floor of `prefix` and drops what it makes superfluous.
-fn raise_prefix(floors: &mut Floors, prefix: Box<[u8]>, floor: Floor) -> bool {
-    drop_below(floors, &prefix, floor.version);
+fn raise_prefix(floors: &mut Floors, prefix: Box<[u8]>, floor: Version) -> bool {
+    drop_below(floors, &prefix, floor);
     floors.insert(prefix, floor);
     true
 }
@@ -184,7 +169,7 @@ fn drop_below(floors: &mut Floors, prefix: &[u8], version: Version) {
     let range = floors.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded));
     let covered = range
         .take_while(|(p, _)| beginning(p))
-        .filter(|(_, f)| f.version <= version);
+        .filter(|(_, floor)| **floor <= version);
     let covered: Vec<Box<[u8]>> = covered.map(|(p, _)| p.clone()).collect();
     for prefix in covered {
         floors.remove(&prefix);
@@ -201,7 +186,7 @@ fn highest_prefix_of(floors: &Floors, bytes: &[u8]) -> Version {
         .next_back()
     {
         if bytes.starts_with(prefix) {
-            highest = highest.max(floor.version);
+            highest = highest.max(*floor);
             bound = Bound::Excluded(prefix);
         } else {
             bound = Bound::Included(&bytes[..common_len(prefix, bytes)]);
@@ -211,24 +196,12 @@ fn highest_prefix_of(floors: &Floors, bytes: &[u8]) -> Version {
 }
 
 /// What the two neighbours that share most have in common, and the floor of both.
-fn closest(sorted: &[(Box<[u8]>, Floor)]) -> Option<(Box<[u8]>, Floor)> {
+fn closest(sorted: &[(Box<[u8]>, Version)]) -> Option<(Box<[u8]>, Version)> {
     let pairs = sorted
         .windows(2)
         .map(|pair| (common_len(&pair[0].0, &pair[1].0), pair));
     let (len, pair) = pairs.max_by_key(|(len, _)| *len)?;
-    let floor = if pair[0].1.version < pair[1].1.version {
-        pair[1].1
-    } else {
-        pair[0].1
-    };
-    let recorded_ms = pair[0].1.recorded_ms.max(pair[1].1.recorded_ms);
-    Some((
-        pair[0].0[..len].into(),
-        Floor {
-            recorded_ms,
-            ..floor
-        },
-    ))
+    Some((pair[0].0[..len].into(), pair[0].1.max(pair[1].1)))
 }
 
 fn common_len(a: &[u8], b: &[u8]) -> usize {

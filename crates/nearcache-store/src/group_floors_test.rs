@@ -38,8 +38,8 @@ proptest! {
         let mut narrow = GroupFloors::new(4);
         let raised: Vec<_> = raised.into_iter().map(|(s, v)| (s, version(v))).collect();
         for (scope, version) in &raised {
-            floors.raise(scope.clone(), *version, 0);
-            narrow.raise(scope.clone(), *version, 0);
+            floors.raise(scope.clone(), *version);
+            narrow.raise(scope.clone(), *version);
             prop_assert!(narrow.len() <= 4);
         }
         for (key, tags) in &keys {
@@ -52,7 +52,7 @@ proptest! {
         // What a joining node is told amounts to the same.
         let mut joined = GroupFloors::new(1000);
         for (scope, version) in floors.to_vec() {
-            joined.raise(scope, version, 0);
+            joined.raise(scope, version);
         }
         for (key, tags) in &keys {
             let tags = Tags::new(tags).unwrap();
@@ -65,9 +65,9 @@ proptest! {
 #[test]
 fn neighbours_that_share_most_are_merged_when_there_are_too_many() {
     let mut floors = GroupFloors::new(2);
-    floors.raise(Scope::Prefix((*b"a:1").into()), version(1), 0);
-    floors.raise(Scope::Prefix((*b"user:17").into()), version(2), 0);
-    floors.raise(Scope::Prefix((*b"user:18").into()), version(3), 0);
+    floors.raise(Scope::Prefix((*b"a:1").into()), version(1));
+    floors.raise(Scope::Prefix((*b"user:17").into()), version(2));
+    floors.raise(Scope::Prefix((*b"user:18").into()), version(3));
     assert_eq!(
         floors.to_vec(),
         [
@@ -80,19 +80,20 @@ fn neighbours_that_share_most_are_merged_when_there_are_too_many() {
 #[test]
 fn raising_what_is_covered_changes_nothing() {
     let mut floors = GroupFloors::new(10);
-    assert!(floors.raise(Scope::Prefix((*b"user:").into()), version(5), 0));
-    assert!(!floors.raise(Scope::Prefix((*b"user:1").into()), version(5), 0));
-    assert!(!floors.raise(Scope::Prefix((*b"user:").into()), version(4), 0));
-    assert!(floors.raise(Scope::All, version(6), 0));
+    assert!(floors.raise(Scope::Prefix((*b"user:").into()), version(5)));
+    assert!(!floors.raise(Scope::Prefix((*b"user:1").into()), version(5)));
+    assert!(!floors.raise(Scope::Prefix((*b"user:").into()), version(4)));
+    assert!(floors.raise(Scope::All, version(6)));
     assert_eq!(floors.to_vec(), [(Scope::All, version(6))]);
 }
 
 #[test]
-fn floors_are_forgotten_by_age() {
+fn r4_floors_are_forgotten_by_the_age_of_their_versions() {
+    let at = |ms| Version::new(Timestamp::from_parts(ms, 0), NodeId::from_u64(1));
     let mut floors = GroupFloors::new(10);
-    floors.raise(Scope::Tag((*b"t").into()), version(5), 100);
-    floors.raise(Scope::All, version(1), 200);
-    assert!(floors.has_recorded_before(100) && !floors.has_recorded_before(99));
-    assert_eq!(floors.collect(100), 1);
-    assert_eq!(floors.to_vec(), [(Scope::All, version(1))]);
+    floors.raise(Scope::Tag((*b"t").into()), at(200));
+    floors.raise(Scope::All, at(100));
+    assert!(floors.has_any_before(100) && !floors.has_any_before(99));
+    floors.collect(100);
+    assert_eq!(floors.to_vec(), [(Scope::Tag((*b"t").into()), at(200))]);
 }

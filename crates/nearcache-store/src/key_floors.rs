@@ -1,6 +1,7 @@
 //! The versions of evicted keys of a shard: [`KeyFloors`], so that evicting an entry lets nothing older back (C2).
 //!
-//! A table of buckets of one cache line, found by the high bits of a key's hash. A bucket knows the floors of two keys
+//! A table of buckets of one cache line, found by the high bits of a key's hash (that of the digest, where there is one, so that
+//! a floor's share in the digest is known without its key). A bucket knows the floors of two keys
 //! exactly; a third makes the lowest of them part of the bucket's common floor, which stands against every key of the bucket.
 //! So the table is bounded by its construction, nothing has to be searched or rebuilt, and an eviction costs one cache
 //! line. Two keys of one 64-bit hash share a floor. Either at worst refuses an update of an absent key that is older
@@ -25,10 +26,22 @@ struct Bucket {
     common: Version,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Floor {
-    hash: u64,
-    version: Version,
+/// The floor of one key.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Floor {
+    pub(crate) hash: u64,
+    pub(crate) version: Version,
+}
+
+/// What raising a floor changed among those that are known exactly.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Raised {
+    /// The floor is known exactly now, and was not before.
+    pub(crate) placed: bool,
+    /// This one no longer is: a higher one of the same key took its place, or it had to make room.
+    pub(crate) gone: Option<Floor>,
+    /// The key whose floor became part of the common one.
+    pub(crate) folded: Option<u64>,
 }
 
 impl Bucket {
@@ -80,9 +93,9 @@ impl KeyFloors {
 
     /// Raises the floor of `hash` to `version`.
     #[inline]
-    pub(crate) fn raise(&mut self, hash: u64, version: Version) {
+    pub(crate) fn raise(&mut self, hash: u64, version: Version) -> Raised {
         if version == Version::ZERO {
-            return;
+            return Raised::default();
         }
         if self.buckets.is_empty() {
             self.buckets = vec![Bucket::default(); self.buckets_max].into_boxed_slice();
@@ -90,8 +103,16 @@ impl KeyFloors {
         let home = self.home(hash);
         let bucket = &mut self.buckets[home];
         if let Some(floor) = bucket.find(hash) {
-            floor.version = floor.version.max(version);
-            return;
+            if version <= floor.version {
+                return Raised::default();
+            }
+            let gone = Some(*floor);
+            floor.version = version;
+            return Raised {
+                placed: true,
+                gone,
+                folded: None,
+            };
         }
         let [first, second] = &mut bucket.exact;
         let lowest = if first.version <= second.version {
@@ -99,35 +120,55 @@ impl KeyFloors {
         } else {
             second
         };
+        let mut raised = Raised::default();
         if lowest.version == Version::ZERO {
             self.len += 1;
         } else {
             self.folded += 1;
             bucket.common = bucket.common.max(lowest.version.min(version));
+            raised.folded = Some(if version > lowest.version {
+                lowest.hash
+            } else {
+                hash
+            });
         }
         if version > lowest.version {
+            raised.gone = Some(*lowest).filter(|floor| floor.version != Version::ZERO);
+            raised.placed = true;
             *lowest = Floor { hash, version };
         }
+        raised
     }
 
-    /// Drops the floor of `hash`: an entry that is at least as new holds the key now. Returns whether there was one.
+    /// Drops the floor of `hash`: an entry that is at least as new holds the key now. Returns what it was, if there was one.
     #[inline]
-    pub(crate) fn drop_hash(&mut self, hash: u64) -> bool {
+    pub(crate) fn drop_hash(&mut self, hash: u64) -> Option<Version> {
         let home = self.home(hash);
-        let floor = self.buckets.get_mut(home).and_then(|b| b.find(hash));
-        let found = floor.is_some();
-        if let Some(floor) = floor {
-            *floor = Floor::default();
-            self.len -= 1;
-        }
-        found
+        let floor = self.buckets.get_mut(home)?.find(hash)?;
+        let version = floor.version;
+        *floor = Floor::default();
+        self.len -= 1;
+        Some(version)
     }
 
-    /// Drops all floors up to `version`. Cost: linear.
-    pub(crate) fn drop_up_to(&mut self, version: Version) {
+    /// Floors of single keys from bucket number `from` on, each with its bucket's number.
+    pub(crate) fn iter_from(&self, from: usize) -> impl Iterator<Item = (usize, Floor)> {
+        let buckets = self.buckets.iter().enumerate().skip(from);
+        let exact = buckets.flat_map(|(number, bucket)| bucket.exact.map(|floor| (number, floor)));
+        exact.filter(|(_, floor)| floor.version != Version::ZERO)
+    }
+
+    /// Number of buckets.
+    pub(crate) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Drops all floors up to `version`, each of a single key told to `gone`. Cost: linear.
+    pub(crate) fn drop_up_to(&mut self, version: Version, mut gone: impl FnMut(Floor)) {
         for bucket in &mut self.buckets {
             for floor in &mut bucket.exact {
                 if floor.version != Version::ZERO && floor.version <= version {
+                    gone(*floor);
                     *floor = Floor::default();
                     self.len -= 1;
                 }
@@ -192,7 +233,9 @@ mod tests {
     fn a_third_key_folds_the_lowest_whichever_came_first() {
         for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
             let mut floors = KeyFloors::new(512);
-            order.iter().for_each(|n| floors.raise(*n, version(*n)));
+            for n in order {
+                floors.raise(n, version(n));
+            }
             let known = [1, 2, 3, 4].map(|n| floors.get(n));
             assert_eq!(known, [1, 2, 3, 1].map(version), "{order:?}");
         }
@@ -201,8 +244,10 @@ mod tests {
     #[test]
     fn floors_up_to_a_version_are_dropped_and_later_ones_kept() {
         let mut floors = KeyFloors::new(4096);
-        (3..=6).for_each(|n| floors.raise(n, version(n)));
-        floors.drop_up_to(version(5));
+        for n in 3..=6 {
+            floors.raise(n, version(n));
+        }
+        floors.drop_up_to(version(5), |_| ());
         assert_eq!((floors.get(5), floors.get(6)), (Version::ZERO, version(6)));
         assert_eq!(floors.len(), 1);
     }

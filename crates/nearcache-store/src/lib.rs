@@ -11,6 +11,7 @@
 //!               ├─ policy       which entry leaves when room is needed
 //!               ├─ tombstones   versions of removed and expired keys
 //!               ├─ key floors   versions of evicted keys
+//!               ├─ digest       sums of all of these, to be compared with another store's
 //!               └─ directory    every entry by slot: walking, sweeping, the timer wheel, the policy's queues
 //!   get ────► table only, then expiry and group floors are compared with the entry found
 //! ```
@@ -22,7 +23,9 @@
 
 mod change;
 mod clock;
+mod compare;
 mod config;
+mod digest;
 mod directory;
 mod expiry;
 mod forget;
@@ -53,7 +56,9 @@ mod wheel;
 
 pub use change::{Change, Known, MergeError, Merged};
 pub use clock::CoarseClock;
+pub use compare::{ListCursor, Listed};
 pub use config::{ConfigError, StoreConfig};
+pub use digest::{LeafRange, LeafSet};
 pub use expiry::Expiry;
 pub use handle::Handle;
 pub use listener::{Event, Listener};

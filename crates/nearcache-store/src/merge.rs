@@ -38,11 +38,28 @@ enum Prepared<V> {
 impl<V: Weigh> Store<V> {
     /// What the store knows of `key`: what a merge would be compared with. Takes the shard's lock.
     pub fn known(&self, key: &[u8]) -> Known<V> {
+        self.stands(key).known
+    }
+
+    /// Would a merge at `version` change what the store knows of `key`? Unlike a merge, which lets an evicted entry back in
+    /// at its own version, this says no to what was evicted: anti-entropy must not bring it back (R10). Takes the shard's lock.
+    pub fn lacks(&self, key: &[u8], version: Version) -> bool {
+        version > self.stands(key).current()
+    }
+
+    fn stands(&self, key: &[u8]) -> Standing<V> {
         let hash = self.hasher.hash(key);
+        let key_hash = self.key_hash(hash, key);
         let shard = self.shard(hash);
         let writer = shard.writer.lock();
         let held = shard.table.peek(hash, key);
-        self.standing(&writer, held.as_ref(), hash, key).known
+        self.standing(&writer, held.as_ref(), (hash, key_hash), key)
+    }
+
+    /// The hash by which digest and floors go, of a key whose hash in the table is `hash`.
+    #[inline]
+    pub(crate) fn key_hash(&self, hash: u64, key: &[u8]) -> u64 {
+        self.digest.as_ref().map_or(hash, |digest| digest.hash(key))
     }
 
     /// Merges one update: the only way in. One atomic step per key, under the shard's lock.
@@ -102,6 +119,7 @@ impl<V: Weigh> Store<V> {
         decide: impl FnOnce(&Known<V>) -> Option<Prepared<V>>,
     ) -> Result<Merged<V>, MergeError> {
         let shard = self.shard(hash);
+        let key_hash = self.key_hash(hash, key);
         // Declared before the lock is taken, so that what leaves is dropped after it is released.
         let mut displaced = Displaced::default();
         let held;
@@ -110,7 +128,7 @@ impl<V: Weigh> Store<V> {
             // Read before the group floors: an entry made now is held against every later invalidation.
             let generation = self.generation.load(Ordering::Acquire);
             held = shard.table.peek(hash, key);
-            let standing = self.standing(&writer, held.as_ref(), hash, key);
+            let standing = self.standing(&writer, held.as_ref(), (hash, key_hash), key);
             let Some(prepared) = decide(&standing.known) else {
                 return Ok(Merged::Declined);
             };
@@ -131,6 +149,7 @@ impl<V: Weigh> Store<V> {
             let held = held.as_ref();
             let update = Update {
                 hash,
+                key_hash,
                 key,
                 version,
                 generation,
@@ -150,7 +169,7 @@ impl<V: Weigh> Store<V> {
         &self,
         writer: &Writer<V>,
         held: Option<&Handle<V>>,
-        hash: u64,
+        (hash, key_hash): (u64, u64),
         key: &[u8],
     ) -> Standing<V> {
         let whole_key = if self.planted.forgets_group_floors() {
@@ -172,7 +191,7 @@ impl<V: Weigh> Store<V> {
         match writer.tombstones.get(hash, key).filter(|v| *v > whole_key) {
             Some(version) => Standing::exact(Known::Removed(version), version),
             None if self.planted.forgets_key_floors() => Standing::absent(whole_key, Version::ZERO),
-            None => Standing::absent(whole_key.max(writer.floor), writer.key_floors.get(hash)),
+            None => Standing::absent(whole_key.max(writer.floor), writer.key_floors.get(key_hash)),
         }
     }
 
@@ -214,6 +233,7 @@ impl<V: Weigh> Store<V> {
     ) -> Result<Option<Handle<V>>, MergeError> {
         let &Update {
             hash,
+            key_hash,
             key,
             version,
             generation,
@@ -224,20 +244,20 @@ impl<V: Weigh> Store<V> {
             if let Some(held) = held {
                 writer.take_out(&shard.table, held);
             }
-            let _ = writer.key_floors.drop_hash(hash);
+            writer.drop_key_floor(key_hash);
             if !self.planted.forgets_tombstones() {
-                writer.bury(hash, key, version, self.clock.now_ms());
+                self.bury(writer, hash, key, version);
             }
             writer.counts.applied += 1;
             return Ok(None);
         };
-        writer.tombstones.drop_key(hash, key);
+        writer.unbury(hash, key, key_hash);
         let weight_bytes = entry.weight_bytes();
         if weight_bytes > self.max_entry_bytes {
             if let Some(held) = held {
                 writer.take_out(&shard.table, held);
             }
-            writer.raise_key_floor(hash, version);
+            writer.raise_key_floor(key_hash, version);
             writer.counts.too_large += 1;
             let limit_bytes = self.max_entry_bytes;
             return Err(MergeError::TooLargeForCache {
@@ -254,13 +274,20 @@ impl<V: Weigh> Store<V> {
             entry.record().last_access.store(stamp, Ordering::Relaxed);
         }
         // Who has a floor of its own was here not long ago.
-        let came_back = update.has_key_floor && writer.key_floors.drop_hash(hash);
+        let came_back = update.has_key_floor && writer.drop_key_floor(key_hash);
         let deadline_ms = self.deadline_ms(&entry);
         let placed = match held {
             Some(held) => Placing::Replace(held),
             None => Placing::Add { came_back },
         };
-        writer.put(&shard.table, &entry, placed, deadline_ms, displaced);
+        writer.put(
+            &shard.table,
+            &entry,
+            key_hash,
+            placed,
+            deadline_ms,
+            displaced,
+        );
         writer.counts.applied += 1;
         Ok(Some(entry))
     }
@@ -352,6 +379,8 @@ fn new_entry<V: Weigh>(
 /// An update on its way in, and the entry physically held for its key.
 struct Update<'a, V> {
     hash: u64,
+    /// By which digest and floors go.
+    key_hash: u64,
     key: &'a [u8],
     version: Version,
     generation: u32,

@@ -14,6 +14,10 @@ pub enum PlantedBug {
     NoKeyFloors,
     /// Group invalidations drop what is held, but do not stay in force (breaks C4).
     NoGroupFloors,
+    /// Tombstones do not count in the digest (breaks R11).
+    DigestWithoutTombstones,
+    /// What is evicted is known no longer, and so is brought back by anti-entropy (breaks R10).
+    DigestWithoutEvicted,
 }
 
 /// Which bugs a store has.
@@ -49,6 +53,14 @@ impl Planted {
     pub(crate) fn forgets_group_floors(&self) -> bool {
         self.has(PlantedBug::NoGroupFloors)
     }
+
+    pub(crate) fn leaves_out_tombstones(&self) -> bool {
+        self.has(PlantedBug::DigestWithoutTombstones)
+    }
+
+    pub(crate) fn leaves_out_evicted(&self) -> bool {
+        self.has(PlantedBug::DigestWithoutEvicted)
+    }
 }
 
 #[cfg(not(feature = "planted-bugs"))]
@@ -71,6 +83,16 @@ impl Planted {
 
     #[inline]
     pub(crate) const fn forgets_group_floors(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(crate) const fn leaves_out_tombstones(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(crate) const fn leaves_out_evicted(&self) -> bool {
         false
     }
 }

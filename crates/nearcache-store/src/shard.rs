@@ -5,8 +5,11 @@
 //! was read from it stays true until the mutex is released. What has to be dropped or told to a
 //! listener is handed to the caller, for after that.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use crate::digest::{self, Digest};
 use crate::directory::Directory;
 use crate::key_floors::KeyFloors;
 use crate::policy::Policy;
@@ -32,6 +35,8 @@ pub(crate) struct Writer<V> {
     pub(crate) floor: Version,
     pub(crate) sweep: Sweep,
     pub(crate) counts: Counts,
+    /// What all shards of the store know; off for a store that is compared with no other.
+    pub(crate) digest: Option<Arc<Digest>>,
     room: Room,
 }
 
@@ -80,7 +85,12 @@ pub(crate) enum Placing<'a, V> {
 
 impl<V: Weigh> Shard<V> {
     /// A shard with one of `shards` equal shares of what `config` allows.
-    pub(crate) fn new(config: &StoreConfig, shards: usize, now_ms: u64) -> Self {
+    pub(crate) fn new(
+        config: &StoreConfig,
+        shards: usize,
+        now_ms: u64,
+        digest: Option<Arc<Digest>>,
+    ) -> Self {
         let share_bytes = config.max_bytes / shards as u64;
         let key_floor_bytes = share_bytes / 100 * u64::from(config.key_floor_percent);
         let writer = Writer {
@@ -92,6 +102,7 @@ impl<V: Weigh> Shard<V> {
             floor: Version::ZERO,
             sweep: Sweep::default(),
             counts: Counts::default(),
+            digest,
             room: Room {
                 share_bytes,
                 tombstone_bytes_max: share_bytes / 100 * u64::from(config.tombstone_percent),
@@ -107,19 +118,23 @@ impl<V: Weigh> Shard<V> {
 }
 
 impl<V: Weigh> Writer<V> {
-    /// Puts `entry` in, to be looked at again at `deadline_ms` (never, if that is the largest number). What leaves is added
-    /// to `displaced`.
+    /// Puts `entry` in, whose key has `key_hash`, to be looked at again at `deadline_ms` (never, if that is the largest number).
+    /// What leaves is added to `displaced`.
     #[inline]
     pub(crate) fn put(
         &mut self,
         table: &Table<V>,
         entry: &Handle<V>,
+        key_hash: u64,
         placing: Placing<'_, V>,
         deadline_ms: u64,
         displaced: &mut Displaced<V>,
     ) {
         let held = match placing {
             Placing::Replace(held) => {
+                if let Some(digest) = &self.digest {
+                    digest.replace(key_hash, held.version(), entry.version());
+                }
                 entry.set_marks(held.marks());
                 displaced.extend(self.directory.replace(held, entry.clone()));
                 let (old, new) = (held.weight_bytes(), entry.weight_bytes());
@@ -127,6 +142,9 @@ impl<V: Weigh> Writer<V> {
                 Some(held)
             }
             Placing::Add { came_back } => {
+                if let Some(digest) = &self.digest {
+                    digest.add(key_hash, entry.version());
+                }
                 self.directory.add(entry.clone());
                 let weight_bytes = entry.weight_bytes();
                 self.policy
@@ -151,15 +169,28 @@ impl<V: Weigh> Writer<V> {
     fn evict(&mut self, displaced: &mut Displaced<V>) {
         while let Some(gone) = self.policy.victim(&mut self.directory) {
             // First, so that the cache lines of floor and slot are fetched together: giving up a handle is a barrier.
-            self.raise_key_floor(gone.record().hash, gone.version());
+            let key_hash = self.key_hash(&gone);
+            let placed = self.place_key_floor(key_hash, gone.version());
+            if let Some(digest) = self.digest.as_ref().filter(|_| !placed) {
+                digest.remove(key_hash, gone.version());
+            }
             self.unlink(&gone);
             self.counts.evictions += 1;
             displaced.push(gone);
         }
     }
 
+    /// The hash of the key of `entry` by which digest and floors go.
+    #[inline]
+    pub(crate) fn key_hash(&self, entry: &Handle<V>) -> u64 {
+        digest::key_hash(self.digest.as_deref(), entry)
+    }
+
     /// Takes the entry of a key out of everything.
     pub(crate) fn take_out(&mut self, table: &Table<V>, held: &Handle<V>) {
+        if let Some(digest) = &self.digest {
+            digest.remove(digest.hash(held.key()), held.version());
+        }
         table.remove(std::slice::from_ref(held));
         self.unlink(held);
     }
@@ -172,22 +203,127 @@ impl<V: Weigh> Writer<V> {
     }
 
     /// Records that a key was removed at `version`. The oldest tombstones make room by raising the shard's floor.
-    pub(crate) fn bury(&mut self, hash: u64, key: &[u8], version: Version, now_ms: u64) {
-        self.tombstones.record(hash, key, version, now_ms);
+    pub(crate) fn bury(&mut self, hash: u64, key: &[u8], version: Version) {
+        let former = self.tombstones.record(hash, key, version);
+        if let Some(digest) = self.counts_tombstones() {
+            let key_hash = digest.hash(key);
+            if let Some(former) = former {
+                digest.remove(key_hash, former);
+            }
+            digest.add(key_hash, version);
+        }
         while self.tombstones.weight_bytes() > self.room.tombstone_bytes_max {
             let Some(folded) = self.tombstones.take_oldest() else {
                 return;
             };
-            self.floor = self.floor.max(folded);
+            self.floor = self.floor.max(folded.version);
             self.counts.tombstones_folded += 1;
+            if let Some(digest) = self.counts_tombstones() {
+                let key_hash = digest.hash(folded.key());
+                digest.remove(key_hash, folded.version);
+                digest.mark_lossy(key_hash);
+            }
         }
     }
 
-    /// Remembers that nothing older than `version` may come back for `hash`.
-    pub(crate) fn raise_key_floor(&mut self, hash: u64, version: Version) {
-        if version > self.floor {
-            self.key_floors.raise(hash, version);
+    /// An entry takes the place of the tombstone of `key`, if there is one.
+    #[inline]
+    pub(crate) fn unbury(&mut self, hash: u64, key: &[u8], key_hash: u64) {
+        if let Some(version) = self.tombstones.drop_key(hash, key)
+            && let Some(digest) = self.counts_tombstones()
+        {
+            digest.remove(key_hash, version);
         }
+    }
+
+    /// Drops tombstones whose version is of `before_ms` or earlier; looks at `budget` of them.
+    pub(crate) fn collect_tombstones(&mut self, before_ms: u64, budget: usize) {
+        let digest = self
+            .digest
+            .as_deref()
+            .filter(|d| !d.planted().leaves_out_tombstones());
+        self.tombstones.collect(before_ms, budget, |tombstone| {
+            if let Some(digest) = digest {
+                digest.remove(digest.hash(tombstone.key()), tombstone.version);
+            }
+        });
+    }
+
+    /// Drops the tombstones that `is_covered` says yes to. Cost: linear.
+    pub(crate) fn drop_covered_tombstones(&mut self, is_covered: impl Fn(&[u8], Version) -> bool) {
+        let digest = self
+            .digest
+            .as_deref()
+            .filter(|d| !d.planted().leaves_out_tombstones());
+        self.tombstones.drop_covered(|tombstone| {
+            let covered = is_covered(tombstone.key(), tombstone.version);
+            if let Some(digest) = digest.filter(|_| covered) {
+                digest.remove(digest.hash(tombstone.key()), tombstone.version);
+            }
+            covered
+        });
+    }
+
+    /// The digest, unless it is told to leave out tombstones.
+    #[inline]
+    fn counts_tombstones(&self) -> Option<&Digest> {
+        let digest = self.digest.as_deref();
+        digest.filter(|digest| !digest.planted().leaves_out_tombstones())
+    }
+
+    /// Remembers that nothing older than `version` may come back for `key_hash`, of which nothing else is known any more.
+    pub(crate) fn raise_key_floor(&mut self, key_hash: u64, version: Version) {
+        if self.place_key_floor(key_hash, version)
+            && let Some(digest) = &self.digest
+        {
+            digest.add(key_hash, version);
+        }
+    }
+
+    /// Raises the floor; whether it is known exactly now. Counts what made room for it, but not itself.
+    #[inline]
+    fn place_key_floor(&mut self, key_hash: u64, version: Version) -> bool {
+        if version <= self.floor {
+            if let Some(digest) = &self.digest {
+                digest.mark_lossy(key_hash);
+            }
+            return false;
+        }
+        let raised = self.key_floors.raise(key_hash, version);
+        if let Some(digest) = &self.digest {
+            if let Some(gone) = raised.gone {
+                digest.remove(gone.hash, gone.version);
+            }
+            if let Some(folded) = raised.folded {
+                digest.mark_lossy(folded);
+            }
+            if digest.planted().leaves_out_evicted() && raised.placed {
+                // Found again by a peer, sent again, evicted again.
+                self.key_floors.drop_hash(key_hash);
+                return false;
+            }
+        }
+        raised.placed
+    }
+
+    /// An entry or a tombstone takes the place of the floor of a key. Whether there was one.
+    #[inline]
+    pub(crate) fn drop_key_floor(&mut self, key_hash: u64) -> bool {
+        let dropped = self.key_floors.drop_hash(key_hash);
+        if let (Some(version), Some(digest)) = (dropped, &self.digest) {
+            digest.remove(key_hash, version);
+        }
+        dropped.is_some()
+    }
+
+    /// Drops all floors of evicted keys up to `version`. Cost: linear.
+    pub(crate) fn drop_key_floors(&mut self, version: Version) {
+        let digest = self.digest.as_deref();
+        self.key_floors.drop_up_to(version, |floor| {
+            if let Some(digest) = digest {
+                digest.remove(floor.hash, floor.version);
+            }
+        });
     }
 
     /// Gives the entries the room that tombstones and floors leave. In steps, and shrinking sooner than growing, so that

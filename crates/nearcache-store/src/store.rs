@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
+use crate::digest::Digest;
 use crate::group_floors::GroupFloors;
 use crate::hash::KeyHasher;
 use crate::idle::Idle;
@@ -46,6 +47,7 @@ pub struct Store<V> {
     pub(crate) groups: RwLock<GroupFloors>,
     pub(crate) config: StoreConfig,
     pub(crate) max_entry_bytes: u64,
+    pub(crate) digest: Option<Arc<Digest>>,
     pub(crate) planted: Planted,
     listener: OnceLock<Arc<dyn Listener<V>>>,
 }
@@ -59,10 +61,13 @@ impl<V: Weigh> Store<V> {
         config.validate()?;
         let shards = config.shard_count();
         let now_ms = clock.now_ms();
+        let digest = config
+            .digest_key
+            .map(|key| Arc::new(Digest::new(key, config.max_bytes)));
         Ok(Self {
             hasher: KeyHasher::new(config.hash_seed),
             shards: (0..shards)
-                .map(|_| CachePadded::new(Shard::new(&config, shards, now_ms)))
+                .map(|_| CachePadded::new(Shard::new(&config, shards, now_ms, digest.clone())))
                 .collect(),
             generation: AtomicU32::new(0),
             clock,
@@ -71,6 +76,7 @@ impl<V: Weigh> Store<V> {
             groups: RwLock::new(GroupFloors::new(config.effective_group_floors_max())),
             max_entry_bytes: config.entry_bytes_limit(),
             config,
+            digest,
             planted: Planted::default(),
             listener: OnceLock::new(),
         })
@@ -253,6 +259,9 @@ impl<V: Weigh> Store<V> {
     #[cfg(feature = "planted-bugs")]
     pub fn plant(&self, bug: crate::PlantedBug) {
         self.planted.plant(bug);
+        if let Some(digest) = &self.digest {
+            digest.plant(bug);
+        }
     }
 
     /// The shard of a key: bits from the middle of its hash, because the table uses both ends.

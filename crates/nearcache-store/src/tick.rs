@@ -39,9 +39,9 @@ impl<V: Weigh> Store<V> {
                 let mut writer = shard.writer.lock();
                 self.expire(shard, &mut writer, budget, &mut gone);
                 self.sweep(shard, &mut writer, budget, &mut gone);
-                writer
-                    .tombstones
-                    .collect(self.tombstones_before_ms(), budget);
+                if let Some(before_ms) = self.forgotten_ms() {
+                    writer.collect_tombstones(before_ms, budget);
+                }
                 writer.fit(&shard.table, &mut gone.displaced);
                 swept &= writer.sweep.done == generation;
             }
@@ -61,7 +61,7 @@ impl<V: Weigh> Store<V> {
         let all = scope == Scope::All;
         {
             let mut groups = self.groups.write();
-            if !groups.raise(scope, version, self.clock.now_ms()) {
+            if !groups.raise(scope, version) {
                 return false;
             }
             // Release, and before the lock is: a read that sees the number finds the floor.
@@ -83,7 +83,7 @@ impl<V: Weigh> Store<V> {
                     self.sweep(shard, &mut writer, SWEEP_STEP, &mut gone);
                     let done = writer.sweep.done == self.generation.load(Ordering::Acquire);
                     if done {
-                        writer.key_floors.drop_up_to(version);
+                        writer.drop_key_floors(version);
                         writer.fit(&shard.table, &mut gone.displaced);
                     }
                     done
@@ -114,11 +114,12 @@ impl<V: Weigh> Store<V> {
             writer.take_out(&shard.table, &entry);
             if !entry.expiry().is_expired(now_ms) {
                 // Idle is this node's own affair, as an eviction is.
-                writer.raise_key_floor(hash, entry.version());
+                let key_hash = writer.key_hash(&entry);
+                writer.raise_key_floor(key_hash, entry.version());
             } else if !self.planted.forgets_tombstones()
                 && entry.version() > self.whole_key_floor(entry.key())
             {
-                writer.bury(hash, entry.key(), entry.version(), now_ms);
+                self.bury(writer, hash, entry.key(), entry.version());
             }
             writer.counts.expirations += 1;
             gone.expired.push(entry);
@@ -162,24 +163,24 @@ impl<V: Weigh> Store<V> {
             // carry other tags.
             if !by_key && !self.planted.forgets_tombstones() {
                 let hash = entry.record().hash;
-                writer.bury(hash, entry.key(), entry.version(), self.clock.now_ms());
+                self.bury(writer, hash, entry.key(), entry.version());
             }
             writer.counts.invalidations += 1;
             gone.invalidated.push(entry);
         }
         writer.sweep.slot = end;
         if end >= writer.directory.slots() {
-            writer
-                .tombstones
-                .drop_covered(|t| t.version <= groups.of_key(t.key()));
+            writer.drop_covered_tombstones(|key, version| version <= groups.of_key(key));
             writer.sweep.slot = 0;
             writer.sweep.done = writer.sweep.target;
         }
     }
 
     fn collect_group_floors(&self, generation: u32) {
-        let before_ms = self.tombstones_before_ms();
-        if !self.groups.read().has_recorded_before(before_ms) {
+        let Some(before_ms) = self.forgotten_ms() else {
+            return;
+        };
+        if !self.groups.read().has_any_before(before_ms) {
             return;
         }
         let mut groups = self.groups.write();
@@ -189,10 +190,23 @@ impl<V: Weigh> Store<V> {
         }
     }
 
-    /// What was recorded up to then is old enough to be forgotten.
-    fn tombstones_before_ms(&self) -> u64 {
+    /// Records that a key was removed, unless that is so long ago that no node remembers it.
+    pub(crate) fn bury(&self, writer: &mut Writer<V>, hash: u64, key: &[u8], version: Version) {
+        if self.remembers(version) {
+            writer.bury(hash, key, version);
+        }
+    }
+
+    /// Removals and floors with versions of this time, in milliseconds, or earlier are forgotten: `tombstone_ttl` ago.
+    pub(crate) fn forgotten_ms(&self) -> Option<u64> {
         let ttl_ms = u64::try_from(self.config.tombstone_ttl.as_millis()).unwrap_or(u64::MAX);
-        self.clock.now_ms().saturating_sub(ttl_ms)
+        self.clock.now_ms().checked_sub(ttl_ms)
+    }
+
+    /// Is a removal at `version` young enough to be remembered?
+    pub(crate) fn remembers(&self, version: Version) -> bool {
+        self.forgotten_ms()
+            .is_none_or(|before_ms| version.time.millis() > before_ms)
     }
 
     fn tell_gone(&self, gone: &Gone<V>) {

@@ -1,7 +1,9 @@
 //! The versions of removed and expired keys of a shard: [`Tombstones`].
 //!
-//! A table by key, and a queue in the order of recording: the oldest are collected by age, or folded into the shard's
-//! floor when there are too many. A tombstone that is recorded again or dropped leaves its old place in the
+//! A table by key, and a queue in the order of recording. A hand goes round the queue and collects those whose *version* is
+//! too old: age counts from the removal and not from when this node heard of it, so that all nodes forget it at about the same time
+//! and do not bring it back to each other for ever. When there are too many, those recorded first are folded into the shard's
+//! floor. A tombstone that is recorded again or dropped leaves its old place in the
 //! queue behind; the queue is cleaned when more than half of it is such places.
 
 use std::collections::VecDeque;
@@ -15,6 +17,8 @@ pub(crate) struct Tombstones {
     table: HashTable<Tombstone>,
     queue: VecDeque<Queued>,
     next_number: u64,
+    /// The number in the queue that is looked at next.
+    hand: u64,
     key_bytes: u64,
 }
 
@@ -22,7 +26,6 @@ pub(crate) struct Tombstone {
     /// Hash and bytes of the key.
     key: ThinArc<u64, u8>,
     pub(crate) version: Version,
-    pub(crate) recorded_ms: u64,
     number: u64,
 }
 
@@ -47,6 +50,7 @@ impl Tombstones {
             table: HashTable::new(),
             queue: VecDeque::new(),
             next_number: 1,
+            hand: 0,
             key_bytes: 0,
         }
     }
@@ -68,67 +72,84 @@ impl Tombstones {
         self.table.find(hash, |t| t.key() == key).map(|t| t.version)
     }
 
-    /// Records that `key` was removed at `version`; the caller has made sure that nothing newer is known.
-    pub(crate) fn record(&mut self, hash: u64, key: &[u8], version: Version, recorded_ms: u64) {
+    /// Records that `key` was removed at `version`; the caller has made sure that nothing newer is known. Returns the version
+    /// that was recorded before.
+    pub(crate) fn record(&mut self, hash: u64, key: &[u8], version: Version) -> Option<Version> {
         let number = self.next_number;
         self.next_number += 1;
         self.queue.push_back(Queued { number, hash });
+        let mut former = None;
         if let Some(known) = self.table.find_mut(hash, |t| t.key() == key) {
-            (known.version, known.recorded_ms, known.number) = (version, recorded_ms, number);
+            former = Some(std::mem::replace(&mut known.version, version));
+            known.number = number;
         } else {
             let key = ThinArc::from_header_and_slice(hash, key);
             self.key_bytes += key.slice.len() as u64;
             let tombstone = Tombstone {
                 key,
                 version,
-                recorded_ms,
                 number,
             };
             self.table
                 .insert_unique(hash, tombstone, |t| t.key.header.header);
         }
         self.clean();
+        former
     }
 
-    /// Drops the tombstone of `key`: an entry has taken its place.
-    pub(crate) fn drop_key(&mut self, hash: u64, key: &[u8]) {
+    /// Drops the tombstone of `key`: an entry has taken its place. Returns its version.
+    #[inline]
+    pub(crate) fn drop_key(&mut self, hash: u64, key: &[u8]) -> Option<Version> {
         if self.table.is_empty() {
-            return;
+            return None;
         }
-        if let Ok(place) = self.table.find_entry(hash, |t| t.key() == key) {
-            self.key_bytes -= key.len() as u64;
-            place.remove();
-            self.clean();
-        }
+        let place = self.table.find_entry(hash, |t| t.key() == key).ok()?;
+        self.key_bytes -= key.len() as u64;
+        let (tombstone, _) = place.remove();
+        self.clean();
+        Some(tombstone.version)
     }
 
-    /// Takes out the oldest.
-    pub(crate) fn take_oldest(&mut self) -> Option<Version> {
+    /// Takes out the one that was recorded first.
+    pub(crate) fn take_oldest(&mut self) -> Option<Tombstone> {
         while let Some(queued) = self.queue.pop_front() {
             if let Some(tombstone) = self.take(queued) {
-                return Some(tombstone.version);
+                return Some(tombstone);
             }
         }
         None
     }
 
-    /// Drops those recorded at `before_ms` or earlier, at most `budget` of them.
-    pub(crate) fn collect(&mut self, before_ms: u64, budget: usize) {
-        for _ in 0..budget {
-            let Some(&queued) = self.queue.front() else {
-                return;
-            };
-            let current = self.find(queued);
-            if current.is_some_and(|t| t.recorded_ms > before_ms) {
-                return;
-            }
-            self.queue.pop_front();
-            self.take(queued);
+    /// Looks at the next `budget` in turn and drops those whose version is of `before_ms` or earlier, each told to `gone`.
+    pub(crate) fn collect(
+        &mut self,
+        before_ms: u64,
+        budget: usize,
+        mut gone: impl FnMut(&Tombstone),
+    ) {
+        if self.queue.is_empty() {
+            return;
         }
+        let start = self.queue.partition_point(|q| q.number < self.hand);
+        for place in start..self.queue.len().min(start + budget) {
+            let queued = self.queue[place];
+            self.hand = queued.number + 1;
+            if self
+                .find(queued)
+                .is_some_and(|t| t.version.time.millis() <= before_ms)
+                && let Some(tombstone) = self.take(queued)
+            {
+                gone(&tombstone);
+            }
+        }
+        if start + budget >= self.queue.len() {
+            self.hand = 0;
+        }
+        self.clean();
     }
 
     /// Drops all that `covered` says yes to. Cost: linear.
-    pub(crate) fn drop_covered(&mut self, covered: impl Fn(&Tombstone) -> bool) {
+    pub(crate) fn drop_covered(&mut self, mut covered: impl FnMut(&Tombstone) -> bool) {
         let key_bytes = &mut self.key_bytes;
         self.table.retain(|t| {
             let gone = covered(t);
@@ -184,17 +205,35 @@ mod tests {
         Version::new(Timestamp::from_u64(n), NodeId::from_u64(1))
     }
 
+    fn at(ms: u64) -> Version {
+        Version::new(Timestamp::from_parts(ms, 0), NodeId::from_u64(1))
+    }
+
     #[test]
-    fn oldest_recording_leaves_first_and_a_new_recording_counts_anew() {
+    fn r4_age_counts_from_the_removal_and_not_from_when_it_was_heard_of() {
         let mut tombstones = Tombstones::new();
-        tombstones.record(1, b"a", version(1), 10);
-        tombstones.record(2, b"b", version(2), 20);
-        tombstones.record(1, b"a", version(3), 30);
-        tombstones.collect(20, 10);
-        assert_eq!(tombstones.get(1, b"a"), Some(version(3)));
-        assert_eq!(tombstones.get(2, b"b"), None);
-        assert_eq!(tombstones.take_oldest(), Some(version(3)));
-        assert_eq!(tombstones.take_oldest(), None);
+        for ms in [30, 10, 20] {
+            tombstones.record(ms, &ms.to_be_bytes(), at(ms));
+        }
+        let mut gone = Vec::new();
+        // Two at a time: the hand comes round.
+        for _ in 0..4 {
+            tombstones.collect(20, 2, |t| gone.push(t.version));
+        }
+        assert_eq!(gone, [at(10), at(20)]);
+        assert_eq!(tombstones.len(), 1);
+    }
+
+    #[test]
+    fn oldest_recording_makes_room_first_and_a_new_recording_counts_anew() {
+        let mut tombstones = Tombstones::new();
+        tombstones.record(1, b"a", version(1));
+        tombstones.record(2, b"b", version(2));
+        assert_eq!(tombstones.record(1, b"a", version(3)), Some(version(1)));
+        let mut oldest = || tombstones.take_oldest().map(|t| t.version);
+        assert_eq!(oldest(), Some(version(2)));
+        assert_eq!(oldest(), Some(version(3)));
+        assert_eq!(oldest(), None);
         assert_eq!(tombstones.weight_bytes(), 0);
     }
 
@@ -202,7 +241,7 @@ mod tests {
     fn c9_recording_and_dropping_the_same_keys_does_not_grow_the_queue() {
         let mut tombstones = Tombstones::new();
         for n in 0..10_000 {
-            tombstones.record(1, b"a", version(n), n);
+            tombstones.record(1, b"a", version(n));
             tombstones.drop_key(1, b"a");
         }
         assert!(
@@ -215,8 +254,8 @@ mod tests {
     #[test]
     fn keys_with_the_same_hash_are_told_apart() {
         let mut tombstones = Tombstones::new();
-        tombstones.record(7, b"a", version(1), 0);
-        tombstones.record(7, b"b", version(2), 0);
+        tombstones.record(7, b"a", version(1));
+        tombstones.record(7, b"b", version(2));
         tombstones.drop_key(7, b"a");
         assert_eq!(
             (tombstones.get(7, b"a"), tombstones.get(7, b"b")),

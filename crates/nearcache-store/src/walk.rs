@@ -82,8 +82,6 @@ pub enum Item<V> {
         key: Box<[u8]>,
         /// Nothing older than this may come back.
         version: Version,
-        /// When this node recorded it, in milliseconds of cluster time.
-        recorded_ms: u64,
     },
 }
 
@@ -166,7 +164,6 @@ impl<V: Weigh> Store<V> {
             return Some(Item::Tombstone {
                 key,
                 version: entry.version(),
-                recorded_ms: now_ms,
             });
         }
         (!self.is_idle(&entry)).then_some(Item::Entry(entry))
@@ -202,7 +199,6 @@ fn copy_tombstones<V: Weigh>(
         tombstones.push(Item::Tombstone {
             key: tombstone.key().into(),
             version: tombstone.version,
-            recorded_ms: tombstone.recorded_ms,
         });
     }
     tombstones.len() < count

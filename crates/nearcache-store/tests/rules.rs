@@ -550,7 +550,7 @@ fn c9_tombstones_take_room_from_entries_and_give_it_back() {
         assert!(store.weight_bytes() <= MAX_BYTES);
     }
     assert!(store.len() < full - 100, "{} {full}", store.len());
-    store.clock().set(20_000);
+    store.clock().set(2_020_000);
     tick_until_done(&store);
     assert_eq!(store.tombstones(), 0);
     fill(3_000_000);

@@ -116,6 +116,9 @@ impl<V: Payload> Shell<V> {
         mut store: StoreConfig,
     ) -> Result<Self, OpenError> {
         store.hash_seed = rand::random();
+        // A cache that no other node has is compared with nobody.
+        store.digest_key =
+            (settings.mode == ModeKind::Replicated).then(|| node.placement().bytes());
         store.max_entry_bytes = store
             .max_entry_bytes
             .max(settings.max_value_bytes as u64 * 2 + settings.max_key_bytes as u64 + 8192)
