@@ -27,6 +27,8 @@ pub enum ModeKind {
     Local = 0,
     /// Entries live on every node; writes are sent to all.
     Replicated = 1,
+    /// Entries live on the nodes that loaded or wrote them; writes are sent to all as invalidations, without values.
+    Invalidation = 2,
 }
 
 /// The first message to a peer about a cache.
@@ -44,6 +46,9 @@ pub struct Announcement {
     pub physical_ms: u64,
     /// The longest value that the sender takes, in bytes; of longer ones it is told key and version only.
     pub value_bytes_max: u32,
+    /// How long after it last had all of a peer's invalidations the sender may serve what that peer may have invalidated, in
+    /// milliseconds; 0 in modes without leases.
+    pub lease_ms: u64,
 }
 
 /// Two nodes do not agree on a cache.

@@ -49,9 +49,52 @@ pub struct ReplicationConfig {
     /// The longest value this node takes from peers, in bytes. Each node's own affair: of a longer one the peer sends key
     /// and version only, this node drops its older copy, and the key is a miss here. Default 1 MiB.
     pub value_bytes_max: u32,
+    /// Mode `invalidation`: how long after it last had all of a peer's invalidations a node may serve what that peer may have
+    /// invalidated since. Default 3 s; at least a few times `heartbeat_every`, because each heartbeat renews it.
+    pub link_timeout: Duration,
+    /// Mode `invalidation`: what becomes of the copies when `link_timeout` has passed. Default: they are not served.
+    pub on_disconnect: OnDisconnect,
+    /// Mode `invalidation`: for how long a member that died without leaving still counts as one whose invalidations are missed.
+    /// Default 60 s: a netsplit up to that long makes no copy stale beyond `link_timeout`. Afterwards all copies are dropped and the
+    /// cache serves again without it.
+    pub dead_counts_for: Duration,
     /// A rule to break on purpose; without the feature `planted-bugs` it is obeyed all the same. Default: none.
     #[doc(hidden)]
     pub planted: PlantedBug,
+}
+
+/// What a node in mode `invalidation` does with its copies while it does not get the invalidations of some peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnDisconnect {
+    /// It keeps them and serves none, until it has got all that it missed.
+    #[default]
+    Bypass,
+    /// It drops them.
+    Flush,
+    /// It serves them for so long after it last had all of every peer's invalidations, instead of `link_timeout`.
+    ServeStale {
+        /// How long.
+        max: Duration,
+    },
+}
+
+impl OnDisconnect {
+    /// Whether the copies go when the lease does.
+    #[must_use]
+    pub const fn flushes(self) -> bool {
+        matches!(self, Self::Flush)
+    }
+}
+
+impl ReplicationConfig {
+    /// How long after it last had all of a peer's invalidations a node may serve what that peer may have invalidated.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        match self.on_disconnect {
+            OnDisconnect::Bypass | OnDisconnect::Flush => self.link_timeout,
+            OnDisconnect::ServeStale { max } => max,
+        }
+    }
 }
 
 impl Default for ReplicationConfig {
@@ -80,6 +123,9 @@ impl Default for ReplicationConfig {
             modify_replies_max: 1_024,
             streams_max: 1_024,
             value_bytes_max: 1 << 20,
+            link_timeout: Duration::from_secs(3),
+            on_disconnect: OnDisconnect::Bypass,
+            dead_counts_for: Duration::from_secs(60),
             planted: PlantedBug::None,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
@@ -13,9 +14,10 @@ use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
 use crate::machine::Machine;
 use crate::message::CacheMessage;
+use crate::mode::invalidation::Invalidation;
 use crate::mode::local::Local;
 use crate::mode::replicated::Replicated;
-use crate::mode::{Ack, Freshness, Mode, ModeStats, Output, Published, Status, Waiter};
+use crate::mode::{Ack, Freshness, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter};
 use crate::modify::ModifyOp;
 use crate::payload::Payload;
 use crate::rendezvous::PlacementKey;
@@ -50,6 +52,13 @@ impl<V: Payload> CacheCore<V> {
                 Arc::clone(&clock),
                 epoch,
                 placement,
+                config,
+            )),
+            ModeKind::Invalidation => Box::new(Invalidation::new(
+                now,
+                Arc::clone(&store),
+                Arc::clone(&clock),
+                epoch,
                 config,
             )),
         };
@@ -144,6 +153,33 @@ impl<V: Payload> CacheCore<V> {
     /// The waiter is told [`Outcome::Found`](crate::mode::Outcome::Found) by its deadline; if `true`, the entry is in the store.
     pub fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
         self.mode.find(now, key, waiter, out);
+    }
+
+    /// Makes sure that this node has all that its peers had at `since`, a time not after `now`.
+    ///
+    /// The waiter is told [`Outcome::Fresh`](crate::mode::Outcome::Fresh) by its deadline.
+    pub fn refresh(&mut self, now: Time, since: Time, waiter: Waiter, out: &mut Vec<Output<V>>) {
+        self.mode.refresh(now, since, waiter, out);
+    }
+
+    /// What a read must compare the clock with (design §6.4, I9). Ask again after every call that takes `&mut self`; it changes at
+    /// no other time. Cost: O(peers) at most.
+    #[must_use]
+    pub fn read_bound(&self) -> ReadBound {
+        self.mode.read_bound()
+    }
+
+    /// The largest possible distance between this node's clock and that of any other, as measured by echoes; the drift bound
+    /// where it is not known (design §6.2). Cost: O(peers).
+    #[must_use]
+    pub fn clock_bound(&self) -> Duration {
+        self.mode.clock_bound()
+    }
+
+    /// Whether peers may hold what is missing here, so that [`find`](Self::find) is worth calling.
+    #[must_use]
+    pub fn finds(&self) -> bool {
+        self.mode.finds()
     }
 
     /// The caller no longer waits; what it started goes on.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use nearcache_store::{CoarseClock, NodeId, Store, StoreConfig, Timestamp, Weigh};
 
-use crate::announce::Announcement;
+use crate::announce::{Announcement, ModeKind};
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::control::{self, Hello, Leave, MemberList, Refused, Welcome};
@@ -109,12 +109,25 @@ pub fn entries_batch(data: &[u8]) {
     let mut written = BytesMut::new();
     if wire::encode(cache, &message, FrameLimit::DEFAULT, &mut written).is_ok() {
         let body = written.split_off(frame::HEADER_BYTES).freeze();
-        let again = wire::decode::<Blob>(&Frame { body, ..frame });
+        let again = wire::decode::<Blob>(&Frame {
+            body,
+            ..frame.clone()
+        });
         assert!(again.is_ok(), "a message is read as it was written");
     }
+    hand_over(message, ModeKind::Replicated);
+    if let Ok(message) = wire::decode::<Blob>(&frame) {
+        hand_over(message, ModeKind::Invalidation);
+    }
+}
+
+/// Gives a peer's message to the machine of a cache.
+fn hand_over(message: CacheMessage<Blob>, mode: ModeKind) {
     let Ok(store) = Store::new(StoreConfig::new(1 << 20), CoarseClock::new(1)) else {
         return;
     };
+    let mut config = ReplicationConfig::default();
+    config.agreement.mode = mode;
     let clock = Hlc::new(
         NodeId::from_u64(1),
         1_800_000_000_000,
@@ -126,13 +139,9 @@ pub fn entries_batch(data: &[u8]) {
         Arc::new(clock),
         Epoch::from_u64(1),
         PlacementKey::of_cluster("demo"),
-        ReplicationConfig::default(),
+        config.clone(),
     );
-    let (peer, config, mut out) = (
-        NodeId::from_u64(2),
-        ReplicationConfig::default(),
-        Vec::new(),
-    );
+    let (peer, mut out) = (NodeId::from_u64(2), Vec::new());
     core.peer_up(Time::ZERO, peer, Epoch::from_u64(1), &mut out);
     let announcement = Announcement {
         agreement: config.agreement,
@@ -141,6 +150,7 @@ pub fn entries_batch(data: &[u8]) {
         ready: true,
         physical_ms: 1_800_000_000_000,
         value_bytes_max: 1 << 20,
+        lease_ms: 3_000,
     };
     core.handle(
         Time::ZERO,

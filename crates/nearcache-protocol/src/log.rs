@@ -120,7 +120,7 @@ impl<V: Payload> Log<V> {
     /// Cost: O(1); allocates only when the ring grows.
     pub fn append(&mut self, published: Published<V>) -> u64 {
         let (change, version) = match published {
-            Published::Entry(entry) => {
+            Published::Entry(entry) | Published::Fill(entry) => {
                 let version = entry.version();
                 (Change::Entry(entry), version)
             }

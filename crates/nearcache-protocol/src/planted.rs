@@ -16,6 +16,12 @@ pub enum PlantedBug {
     MissesTrustedWhileJoining,
     /// A dead origin's last updates are not fetched from those who have them (breaks R1).
     DeadOriginsKept,
+    /// An echo extends the lease although the number that it carries is not applied (breaks I9).
+    LeaseOnEcho,
+    /// An invalidation that arrives evicts whatever is held, newer or not (breaks I4, I5).
+    EchoEvicts,
+    /// A stream goes on past a hole as if nothing were missing (breaks I3).
+    HoleSkipped,
 }
 
 impl PlantedBug {
@@ -37,5 +43,17 @@ impl PlantedBug {
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {
         self.is(Self::DeadOriginsKept)
+    }
+
+    pub(crate) const fn extends_lease_on_echo(self) -> bool {
+        self.is(Self::LeaseOnEcho)
+    }
+
+    pub(crate) const fn evicts_newer(self) -> bool {
+        self.is(Self::EchoEvicts)
+    }
+
+    pub(crate) const fn skips_holes(self) -> bool {
+        self.is(Self::HoleSkipped)
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Acks {
     by_number: BTreeMap<u64, SmallVec<[Waiting; 1]>>,
     deadlines: BTreeSet<(Time, WaiterId)>,
     numbers: BTreeMap<WaiterId, u64>,
+    /// From when on a node counts as having applied a number, because it serves nothing that this write supersedes (I8).
+    excuses: BTreeSet<(Time, u64, NodeId)>,
 }
 
 #[derive(Debug)]
@@ -70,21 +72,31 @@ impl Waiting {
 }
 
 impl Acks {
-    /// `waiter` waits until `number` is applied as `ack` demands, `members` being those it may wait for. It is told at
-    /// once if nothing is to be waited for, or if more than `waiters_max` wait already.
+    /// `waiter` waits until `number` is applied as `ack` demands, `members` being those it may wait for, each with the time from
+    /// which on its silence will do ([`Time::MAX`] for never). It is told at once if nothing is to be waited for, or if more than
+    /// `waiters_max` wait already.
     pub(super) fn wait<V>(
         &mut self,
         number: u64,
         ack: Ack,
         waiter: Waiter,
-        members: impl Iterator<Item = NodeId>,
+        members: impl Iterator<Item = (NodeId, Time)>,
         waiters_max: usize,
         out: &mut Vec<Output<V>>,
     ) {
         let want = match ack {
             Ack::Local => Want::Count(0),
             Ack::Peers(count) => Want::Count(count),
-            Ack::All => Want::Nodes(members.collect()),
+            Ack::All => {
+                let mut nodes = SmallVec::new();
+                for (node, excused_at) in members {
+                    nodes.push(node);
+                    if excused_at != Time::MAX && self.numbers.len() < waiters_max {
+                        self.excuses.insert((excused_at, number, node));
+                    }
+                }
+                Want::Nodes(nodes)
+            }
         };
         let waiting = Waiting {
             waiter,
@@ -178,6 +190,13 @@ impl Acks {
 
     /// Tells those whose time is over how far they have got.
     pub(super) fn tick<V>(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        while let Some(&(at, number, node)) = self.excuses.first() {
+            if at > now {
+                break;
+            }
+            self.excuses.pop_first();
+            self.acked(node, number - 1, number, out);
+        }
         while let Some(&(deadline, id)) = self.deadlines.first() {
             if deadline > now {
                 break;
@@ -190,9 +209,13 @@ impl Acks {
 
     /// The next deadline.
     pub(super) fn next_deadline(&self) -> Time {
-        self.deadlines
-            .first()
-            .map_or(Time::MAX, |(deadline, _)| *deadline)
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let excuse = self.excuses.first().map(|(at, ..)| *at);
+        deadline
+            .into_iter()
+            .chain(excuse)
+            .min()
+            .unwrap_or(Time::MAX)
     }
 
     /// The caller no longer waits.
@@ -276,7 +299,7 @@ mod tests {
             5,
             Ack::All,
             waiter(1, 100),
-            [node(2), node(3)].into_iter(),
+            [(node(2), Time::MAX), (node(3), Time::MAX)].into_iter(),
             10,
             &mut out,
         );
@@ -293,7 +316,7 @@ mod tests {
             5,
             Ack::All,
             waiter(1, 100),
-            [node(2)].into_iter(),
+            [(node(2), Time::MAX)].into_iter(),
             10,
             &mut out,
         );
@@ -311,7 +334,7 @@ mod tests {
             5,
             Ack::All,
             waiter(1, 100),
-            [node(2), node(3)].into_iter(),
+            [(node(2), Time::MAX), (node(3), Time::MAX)].into_iter(),
             10,
             &mut out,
         );
@@ -362,5 +385,26 @@ mod tests {
         );
         assert!(acks.forget(WaiterId(1)));
         assert!(!acks.forget(WaiterId(1)));
+    }
+
+    #[test]
+    fn i8_a_node_whose_lease_has_run_out_is_not_waited_for() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        let members = [(node(2), Time::MAX), (node(3), Time::from_millis(50))];
+        acks.wait(
+            5,
+            Ack::All,
+            waiter(1, 100),
+            members.into_iter(),
+            10,
+            &mut out,
+        );
+        acks.acked(node(2), 0, 5, &mut out);
+        assert_eq!(acks.next_deadline(), Time::from_millis(50));
+        acks.tick(Time::from_millis(49), &mut out);
+        assert_eq!(results(&mut out), vec![]);
+        acks.tick(Time::from_millis(50), &mut out);
+        assert_eq!(results(&mut out), vec![(1, Ok(()))]);
+        assert_eq!(acks.next_deadline(), Time::MAX);
     }
 }

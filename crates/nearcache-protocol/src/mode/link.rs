@@ -23,6 +23,9 @@ pub(super) const PATIENCE_GROWS_MAX: u32 = 4;
 /// Echoes that wait for updates still on their way (guess: a few heartbeats).
 const ECHOES_MAX: usize = 8;
 
+/// Two clocks that tell whole milliseconds, and what they drift apart between two echoes (1,000 ppm of a few seconds).
+const CLOCK_RESOLUTION: Duration = Duration::from_millis(6);
+
 /// How long a peer may take to announce the cache before it is taken not to run it. Longer than a connection may be silent
 /// before it breaks (3 s): a peer whose announcement is stuck in a cut link is not one that has nothing to announce.
 const ANNOUNCES_WITHIN: Duration = Duration::from_secs(4);
@@ -198,6 +201,14 @@ impl Echoes {
         });
     }
 
+    /// The largest possible distance between the peer's clock and ours; `unknown` if it was never measured.
+    pub(super) fn clock_bound(&self, unknown: Duration) -> Duration {
+        let (Some(offset_ms), Some(round_trip)) = (self.clock_offset_ms, self.round_trip) else {
+            return unknown;
+        };
+        Duration::from_millis(offset_ms.unsigned_abs()) + round_trip / 2 + CLOCK_RESOLUTION
+    }
+
     /// The peer's latest number was `latest` when it answered what we asked at `asked`; `applied` of them are here.
     pub(super) fn answered(&mut self, asked: Time, latest: u64, applied: u64) {
         if applied >= latest {
@@ -208,6 +219,11 @@ impl Echoes {
             self.waiting.pop_back();
         }
         self.waiting.push_back((asked, latest));
+    }
+
+    /// The connection is gone: what was answered over it and still waits for updates is not waited for.
+    pub(super) fn disconnected(&mut self) {
+        self.waiting.clear();
     }
 
     /// More of the peer's updates are here.

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
 use super::replicated::home::decide;
-use super::{Ack, Freshness, Mode, ModeStats, Outcome, Output, Published, Status, Waiter};
+use super::{
+    Ack, Freshness, Mode, ModeStats, Outcome, Output, Published, ReadBound, Status, Waiter,
+};
 use crate::clock::Hlc;
 use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
@@ -92,6 +95,25 @@ impl<V: Payload> Mode<V> for Local<V> {
         });
     }
 
+    fn refresh(&mut self, _: Time, _: Time, waiter: Waiter, out: &mut Vec<Output<V>>) {
+        out.push(Output::Done {
+            waiter: waiter.id,
+            result: Outcome::Fresh(true),
+        });
+    }
+
+    fn read_bound(&self) -> ReadBound {
+        ReadBound::ALONE
+    }
+
+    fn clock_bound(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn finds(&self) -> bool {
+        false
+    }
+
     fn find(&mut self, _: Time, _: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
         out.push(Output::Done {
             waiter: waiter.id,
@@ -105,7 +127,7 @@ impl<V: Payload> Mode<V> for Local<V> {
 
     fn freshness(&self, _: Time) -> Freshness {
         Freshness {
-            worst: Some(std::time::Duration::ZERO),
+            worst: Some(Duration::ZERO),
             per_peer: Vec::new(),
         }
     }

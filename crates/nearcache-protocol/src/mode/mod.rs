@@ -9,8 +9,10 @@
 //! which the shell keeps behind one lock.
 
 mod acks;
+pub mod invalidation;
 mod link;
 pub mod local;
+mod refresh;
 pub mod replicated;
 
 use std::fmt;
@@ -67,6 +69,9 @@ pub enum Published<V> {
         /// Below this nothing is accepted.
         version: Version,
     },
+    /// An entry read from the system of record, as returned by the merge. It supersedes nothing that others hold: where values do
+    /// not travel, nobody needs to know.
+    Fill(Handle<V>),
 }
 
 /// What a machine of a cache asks of its shell.
@@ -109,6 +114,8 @@ pub enum Outcome<V> {
     Modified(Result<Modified<V>, ModifyError>),
     /// A find has ended: whether the key was found. If so it is in this node's store.
     Found(bool),
+    /// A refresh has ended: whether this node is as fresh as was asked for.
+    Fresh(bool),
 }
 
 /// A write is applied here, but not known to be applied by all it waited for. It is still on its way to them.
@@ -167,6 +174,44 @@ pub enum Event {
         /// From whom.
         from: NodeId,
     },
+    /// Everything that was held here was dropped, because an invalidation may have been missed.
+    Flushed {
+        /// Why.
+        cause: FlushCause,
+        /// Everything up to this version is gone.
+        version: Version,
+    },
+}
+
+/// Why a node dropped all it held of a cache in mode `invalidation`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FlushCause {
+    /// A peer no longer has the invalidations that this node missed.
+    Hole(NodeId),
+    /// A peer was started again, and nobody knows what it did last.
+    Restarted(NodeId),
+    /// A peer is gone for good, and nobody knows what it did last.
+    Gone(NodeId),
+    /// The lease ran out, and the cache is set to flush then.
+    Disconnected,
+}
+
+/// What the read path compares the clock with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadBound {
+    /// Nothing may be served after this time. [`Time::MAX`] where no lease is needed.
+    pub serve_until: Time,
+    /// All that every peer had at this time is here. [`Time::MAX`] if there is no peer, [`Time::ZERO`] if some peer was never heard
+    /// to the end.
+    pub fresh_since: Time,
+}
+
+impl ReadBound {
+    /// Nobody has to be asked for anything.
+    pub const ALONE: Self = Self {
+        serve_until: Time::MAX,
+        fresh_since: Time::MAX,
+    };
 }
 
 /// What one cache knows of its peers.
@@ -226,6 +271,8 @@ pub struct ModeStats {
     pub withheld: u64,
     /// Messages or updates refused by the drift bound.
     pub drift_refused: u64,
+    /// Times that all held here was dropped because an invalidation may have been missed.
+    pub flushes: u64,
 }
 
 /// A strategy for one cache. The words are those of [`CacheCore`](crate::core::CacheCore), which passes every call on.
@@ -279,6 +326,16 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
         waiter: Waiter,
         out: &mut Vec<Output<V>>,
     );
+    /// Asks the peers how far they are, and tells the waiter [`Outcome::Fresh`] once all that they had at `since` is here.
+    fn refresh(&mut self, now: Time, since: Time, waiter: Waiter, out: &mut Vec<Output<V>>);
+    /// What a read must compare the clock with. Changes only when this machine is called.
+    fn read_bound(&self) -> ReadBound;
+    /// The largest possible distance between this node's clock and that of any other.
+    fn clock_bound(&self) -> Duration;
+    /// Whether peers may hold what is missing here, so that they are worth asking.
+    fn finds(&self) -> bool {
+        true
+    }
     /// Asks peers for a key that is missing here.
     fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>);
     /// The caller no longer waits. No result will be told.

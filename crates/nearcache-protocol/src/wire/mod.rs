@@ -321,6 +321,7 @@ fn put_announcement(announcement: &Announcement, out: &mut BytesMut) {
         ready,
         physical_ms,
         value_bytes_max,
+        lease_ms,
     } = announcement;
     out.put_u8(agreement.mode as u8);
     out.put_u16(agreement.codec);
@@ -331,12 +332,14 @@ fn put_announcement(announcement: &Announcement, out: &mut BytesMut) {
     out.put_u8(u8::from(*ready));
     out.put_u64(*physical_ms);
     out.put_u32(*value_bytes_max);
+    out.put_u64(*lease_ms);
 }
 
 fn announcement(reader: &mut Reader<'_>) -> Result<Announcement, WireError> {
     let mode = match reader.u8()? {
         0 => ModeKind::Local,
         1 => ModeKind::Replicated,
+        2 => ModeKind::Invalidation,
         _ => return Err(WireError::Invalid { field: "mode" }),
     };
     Ok(Announcement {
@@ -351,6 +354,7 @@ fn announcement(reader: &mut Reader<'_>) -> Result<Announcement, WireError> {
         ready: reader.bool("ready")?,
         physical_ms: reader.u64()?,
         value_bytes_max: reader.u32()?,
+        lease_ms: reader.u64()?,
     })
 }
 

@@ -147,6 +147,7 @@ fn messages() -> Vec<Message> {
             ready: true,
             physical_ms: 5,
             value_bytes_max: 6,
+            lease_ms: 3_000,
         }),
         Message::Echo {
             asked: Time::from_nanos(1),

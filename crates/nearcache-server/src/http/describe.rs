@@ -120,6 +120,7 @@ fn mode(kind: Mode) -> &'static str {
     match kind {
         Mode::Local => "local",
         Mode::Replicated => "replicated",
+        Mode::Invalidation => "invalidation",
     }
 }
 

@@ -82,6 +82,7 @@ impl Cluster {
             Outcome::Modified(Ok(_)) => ("modified", Place::Modified),
             Outcome::Modified(Err(_)) => ("not modified", Place::ModifyFailed),
             Outcome::Found(_) => ("found or not", Place::Modified),
+            Outcome::Fresh(_) => ("fresh or not", Place::Modified),
         };
         let by_all = matches!(awaited, Awaited::Ack { by_all: Some(_) });
         if place != Place::AckedByAll || by_all {

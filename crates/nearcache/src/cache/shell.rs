@@ -324,7 +324,9 @@ impl<V: Payload> Shell<V> {
                 acked: timeout.acked as usize,
                 wanted: timeout.wanted as usize,
             }),
-            Some(Outcome::Modified(_) | Outcome::Found(_)) | None => Err(WriteError::NodeStopped),
+            Some(Outcome::Modified(_) | Outcome::Found(_) | Outcome::Fresh(_)) | None => {
+                Err(WriteError::NodeStopped)
+            }
         }
     }
 
@@ -367,7 +369,7 @@ impl<V: Payload> Shell<V> {
                 // Overloaded, unreachable, not the home: nothing was changed.
                 _ => ModifyError::Busy,
             }),
-            Some(Outcome::Acked(_) | Outcome::Found(_)) | None => {
+            Some(Outcome::Acked(_) | Outcome::Found(_) | Outcome::Fresh(_)) | None => {
                 Err(WriteError::NodeStopped.into())
             }
         }

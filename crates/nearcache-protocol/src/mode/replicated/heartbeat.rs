@@ -13,7 +13,7 @@ use super::peer::{Agreed, Early};
 use crate::announce::{Announcement, Disagreement};
 use crate::ids::{Epoch, StreamId};
 use crate::message::{CacheMessage, ProgressVector};
-use crate::mode::{Event, Freshness, Output, PeerFreshness, Status};
+use crate::mode::{Event, Freshness, Output, PeerFreshness, ReadBound, Status};
 use crate::payload::Payload;
 use crate::time::Time;
 
@@ -29,6 +29,7 @@ impl<V: Payload> Replicated<V> {
             ready: self.join.is_ready(),
             physical_ms: self.clock.physical_ms(now),
             value_bytes_max: self.config.value_bytes_max,
+            lease_ms: 0,
         };
         out.push(Output::Send {
             to,
@@ -220,6 +221,42 @@ impl<V: Payload> Replicated<V> {
             peer.age.map(|age| worst.max(age))
         });
         Freshness { worst, per_peer }
+    }
+
+    /// No lease is needed: what is here is as old as the slowest peer's freshness.
+    pub(super) fn read_bound_now(&self) -> ReadBound {
+        let connected = self.peers.values().filter(|peer| peer.agrees());
+        let connected = connected.map(|peer| peer.echoes.fresh_at);
+        let lost = self.lost.values().filter(|lost| !lost.dead);
+        let all = connected.chain(lost.map(|lost| lost.fresh_at));
+        ReadBound {
+            serve_until: Time::MAX,
+            fresh_since: all.fold(Time::MAX, |since, at| since.min(at.unwrap_or(Time::ZERO))),
+        }
+    }
+
+    pub(super) fn clock_bound_now(&self) -> Duration {
+        let max_drift = self.clock.max_drift();
+        let connected = self.peers.values().filter(|peer| peer.agrees());
+        let connected = connected.map(|peer| peer.echoes.clock_bound(max_drift));
+        let lost = self.lost.values().filter(|lost| !lost.dead);
+        connected
+            .chain(lost.map(|_| max_drift))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Tells those who wait for freshness, and asks for them.
+    pub(super) fn serve_refreshes(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.refreshes.is_empty() {
+            return;
+        }
+        self.refreshes
+            .advanced(self.read_bound_now().fresh_since, out);
+        if self.refreshes.must_ask(now) {
+            self.refreshes.asked(now);
+            self.heartbeat(now, out);
+        }
     }
 
     pub(super) fn status_now(&self, now: Time) -> Status {

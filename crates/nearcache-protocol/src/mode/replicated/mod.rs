@@ -28,6 +28,7 @@ mod transfer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
@@ -41,7 +42,8 @@ use self::repair::Repair;
 use self::serve::Page;
 use self::transfer::Fetch;
 use super::acks::Acks;
-use super::{Ack, Freshness, Mode, ModeStats, Output, Published, Status, Waiter};
+use super::refresh::Refreshes;
+use super::{Ack, Freshness, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter};
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, RequestId, StreamId, WaiterId};
@@ -75,6 +77,7 @@ pub struct Replicated<V: Payload> {
     /// Per peer that is being served, the items of the walk's current page.
     pages: BTreeMap<NodeId, Page<V>>,
     finds: Finds,
+    refreshes: Refreshes,
     asked: Asked<V>,
     home: Home<V>,
     last_request: u64,
@@ -119,6 +122,7 @@ impl<V: Payload> Replicated<V> {
             fetch: None,
             pages: BTreeMap::new(),
             finds: Finds::default(),
+            refreshes: Refreshes::default(),
             asked: Asked::new(),
             home: Home::new(config.modify_replies_max),
             last_request: 0,
@@ -323,10 +327,13 @@ impl<V: Payload> Mode<V> for Replicated<V> {
                 self.on_transfer_refused(now, from, request, out)
             }
         }
+        self.serve_refreshes(now, out);
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         self.acks.tick(now, out);
+        self.serve_refreshes(now, out);
+        self.refreshes.tick(now, out);
         self.tick_finds(now, out);
         self.tick_modifies(now, out);
         self.tick_streams(now, out);
@@ -345,6 +352,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.next_heartbeat,
             self.acks.next_deadline(),
             self.finds.next_deadline(),
+            self.refreshes.next_deadline(),
             self.asked.next_deadline(),
             self.next_ask(),
             self.fetch_deadline(),
@@ -379,12 +387,27 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.start_modify(now, key, op, waiter, out);
     }
 
+    fn refresh(&mut self, now: Time, since: Time, waiter: Waiter, out: &mut Vec<Output<V>>) {
+        let waiters_max = self.config.waiters_max;
+        self.refreshes.wait(since, waiter, waiters_max, out);
+        self.serve_refreshes(now, out);
+    }
+
+    fn read_bound(&self) -> ReadBound {
+        self.read_bound_now()
+    }
+
+    fn clock_bound(&self) -> Duration {
+        self.clock_bound_now()
+    }
+
     fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
         self.find_for_read(now, key, waiter, out);
     }
 
     fn forget(&mut self, waiter: WaiterId) {
-        if !self.acks.forget(waiter) && !self.finds.forget(waiter) {
+        if !self.acks.forget(waiter) && !self.finds.forget(waiter) && !self.refreshes.forget(waiter)
+        {
             self.asked.forget(waiter);
         }
     }

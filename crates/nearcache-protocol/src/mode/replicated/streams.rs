@@ -46,6 +46,7 @@ impl<V: Payload> Replicated<V> {
                 .iter()
                 .filter(|(_, peer)| peer.may_hold_copies(now));
             let members = connected.map(|(id, _)| *id).chain(lost);
+            let members = members.map(|id| (id, Time::MAX));
             let waiters_max = self.config.waiters_max;
             self.acks
                 .wait(number, ack, waiter, members, waiters_max, out);

@@ -1,0 +1,134 @@
+//! Until when copies may be served, and how fresh this node is.
+//!
+//! A peer's echo says: when you asked, at t0 of your own clock, my latest number was n. Once n is applied, everything that the peer had
+//! invalidated at t0 is gone from here, and copies may be served until t0 plus the lease. Nothing else extends it (I9): not a
+//! heartbeat, not a connection that stands, not a number that was announced and has not come.
+
+use std::time::Duration;
+
+use super::Invalidation;
+use super::members::{Member, Standing};
+use crate::ids::StreamId;
+use crate::mode::{Event, FlushCause, Freshness, Output, PeerFreshness, ReadBound, Status};
+use crate::payload::Payload;
+use crate::time::Time;
+
+/// By how much a peer's clock may be slower than ours while it counts its lease, as a share (I8: 1,000 ppm).
+const CLOCK_RATE_ERROR: u32 = 1_000;
+
+impl Member {
+    /// Since when nothing that it invalidated may be missing here.
+    fn leased_from(&self) -> Time {
+        self.echoes
+            .fresh_at
+            .map_or(self.known_since, |at| at.max(self.known_since))
+    }
+
+    /// When it serves nothing any more that a write of this moment supersedes, should it not apply that write.
+    pub(super) fn excused_at(&self) -> Time {
+        self.echoed_at.map_or(Time::MAX, |at| {
+            at + self.lease + self.lease / CLOCK_RATE_ERROR
+        })
+    }
+}
+
+impl<V: Payload> Invalidation<V> {
+    /// Works out what follows for readers after anything has happened, and tells those who wait for it.
+    pub(super) fn settle(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.update_bound();
+        let lapsed = now > self.bound.serve_until;
+        if lapsed && !self.lapsed && self.config.on_disconnect.flushes() {
+            self.flush(now, FlushCause::Disconnected, out);
+        }
+        self.lapsed = lapsed;
+        self.check_ready(now, out);
+        if self.refreshes.is_empty() {
+            return;
+        }
+        self.refreshes.advanced(self.bound.fresh_since, out);
+        if self.refreshes.must_ask(now) {
+            self.refreshes.asked(now);
+            self.heartbeat(now, out);
+        }
+    }
+
+    pub(super) fn update_bound(&mut self) {
+        let lease = self.config.lease();
+        let mut bound = ReadBound::ALONE;
+        for member in self.members.values().filter(|member| member.counts()) {
+            let fresh_since = member.echoes.fresh_at.unwrap_or(Time::ZERO);
+            bound.fresh_since = bound.fresh_since.min(fresh_since);
+            bound.serve_until = bound.serve_until.min(member.leased_from() + lease);
+        }
+        self.bound = bound;
+    }
+
+    /// When to look whether the lease has run out, where something follows from that.
+    pub(super) fn next_lapse(&self) -> Time {
+        if self.lapsed || !self.config.on_disconnect.flushes() {
+            return Time::MAX;
+        }
+        self.bound.serve_until + Duration::from_nanos(1)
+    }
+
+    /// Drops everything: whatever is held here, or being loaded, may have been invalidated without our knowing.
+    pub(super) fn flush(&mut self, now: Time, cause: FlushCause, out: &mut Vec<Output<V>>) {
+        // A clock that may not stamp is one whose last stamp is in the future: nothing here is newer than that.
+        let version = self
+            .clock
+            .stamp(now)
+            .unwrap_or_else(|_| nearcache_store::Version::new(self.clock.last(), self.me()));
+        let scope = nearcache_store::Scope::All;
+        self.store.invalidate(scope, version);
+        self.stats.flushes += 1;
+        out.push(Output::Event(Event::Flushed { cause, version }));
+    }
+
+    pub(super) fn clock_bound_now(&self) -> Duration {
+        let max_drift = self.clock.max_drift();
+        let counting = self.members.values().filter(|member| member.counts());
+        counting
+            .map(|member| member.echoes.clock_bound(max_drift))
+            .max()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn freshness_now(&self, now: Time) -> Freshness {
+        let counting = self.members.iter().filter(|(_, member)| member.counts());
+        let per_peer: Vec<_> = counting
+            .map(|(id, member)| {
+                let link = member.link.as_ref();
+                let stream = |epoch| StreamId { origin: *id, epoch };
+                let applied = member
+                    .epoch
+                    .map_or(0, |epoch| self.progress.applied(stream(epoch)));
+                PeerFreshness {
+                    peer: *id,
+                    age: member.echoes.fresh_at.map(|fresh_at| now - fresh_at),
+                    round_trip: link.and(member.echoes.round_trip),
+                    clock_offset_ms: link.and(member.echoes.clock_offset_ms),
+                    missing: link.map_or(0, |link| link.receiving.latest.saturating_sub(applied)),
+                    unacknowledged: link.map_or(0, |link| {
+                        self.log.latest().saturating_sub(link.sending.acked)
+                    }),
+                }
+            })
+            .collect();
+        let worst = per_peer.iter().try_fold(Duration::ZERO, |worst, peer| {
+            peer.age.map(|age| worst.max(age))
+        });
+        Freshness { worst, per_peer }
+    }
+
+    pub(super) fn status_now(&self, now: Time) -> Status {
+        let alive = |member: &&Member| member.standing == Standing::Alive;
+        if !self.members.is_empty() && !self.members.values().filter(alive).any(Member::is_met) {
+            return Status::Isolated;
+        }
+        if self.ready && now <= self.bound.serve_until {
+            Status::Synced
+        } else {
+            Status::CatchingUp
+        }
+    }
+}

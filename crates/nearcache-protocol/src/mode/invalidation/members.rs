@@ -1,0 +1,236 @@
+//! Whom this node must hear to be allowed to serve.
+//!
+//! A member counts from the moment this node first hears of it until it has left in good order. One that only died counts on: it may
+//! be cut off and writing. After `dead_counts_for` it is given up, and because nobody knows what it did last, all copies go with it.
+//! One that was started again has lost what it did not send: the copies go as well.
+
+use std::time::Duration;
+
+use nearcache_store::NodeId;
+
+use super::Invalidation;
+use crate::ids::{Epoch, StreamId};
+use crate::mode::link::{Agreed, Echoes, Receiving, Sending};
+use crate::mode::{FlushCause, Output};
+use crate::payload::Payload;
+use crate::time::Time;
+
+/// Members given up that are remembered, so that one that was only cut off is not taken for a new one (guess).
+const GIVEN_UP_MAX: usize = 256;
+
+/// A node whose invalidations concern us.
+#[derive(Debug)]
+pub(super) struct Member {
+    /// The start of it that we have met; unknown before it was connected.
+    pub(super) epoch: Option<Epoch>,
+    /// When this node first heard of it. Before that it counts for nothing.
+    pub(super) known_since: Time,
+    pub(super) standing: Standing,
+    /// Whether it runs the cache as we do. Kept over a lost connection: within an epoch it does not change.
+    pub(super) agreement: Agreed,
+    /// How old our knowledge of it is. Kept over a lost connection, within an epoch.
+    pub(super) echoes: Echoes,
+    /// How long its own copies may outlive our last echo.
+    pub(super) lease: Duration,
+    /// When we last answered it: its lease ends that much later at the latest, unless it applies what we write from now on.
+    pub(super) echoed_at: Option<Time>,
+    /// The last number of a stream that has ended in good order.
+    pub(super) ends_at: Option<u64>,
+    pub(super) link: Option<Link>,
+}
+
+/// What membership says of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Standing {
+    Alive,
+    /// It died, or is cut off, and counts until then.
+    Dead {
+        counts_until: Time,
+    },
+    /// It counts no more, unless it comes back.
+    GivenUp,
+}
+
+/// A connection to a member.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Its announcement came over this connection.
+    pub(super) met: bool,
+    pub(super) sending: Sending,
+    pub(super) receiving: Receiving,
+    /// What it asked for before it announced the cache.
+    pub(super) early_subscribe: Option<Option<u64>>,
+}
+
+impl Member {
+    fn new(now: Time) -> Self {
+        Self {
+            epoch: None,
+            known_since: now,
+            standing: Standing::Alive,
+            agreement: Agreed::Unknown,
+            echoes: Echoes::default(),
+            lease: Duration::ZERO,
+            echoed_at: None,
+            ends_at: None,
+            link: None,
+        }
+    }
+
+    /// Whether its silence keeps this node from serving. A connected peer that has not said that it runs the cache does not count:
+    /// many a service opens its caches late or never. What it wrote meanwhile is replayed when it says so.
+    pub(super) fn counts(&self) -> bool {
+        let may_run = match self.agreement {
+            Agreed::Yes => true,
+            Agreed::Unknown => self.link.is_none(),
+            Agreed::No(_) => false,
+        };
+        may_run && self.standing != Standing::GivenUp
+    }
+
+    pub(super) fn is_met(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.met)
+    }
+}
+
+impl<V: Payload> Invalidation<V> {
+    /// Membership knows a live node.
+    pub(super) fn hear_of(&mut self, now: Time, peer: NodeId) {
+        if peer == self.me() {
+            return;
+        }
+        let member = self.members.entry(peer).or_insert_with(|| Member::new(now));
+        member.standing = Standing::Alive;
+        self.acks.joined(peer);
+    }
+
+    /// A connection to a peer stands.
+    pub(super) fn meet(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
+        if peer == self.me() {
+            return;
+        }
+        self.hear_of(now, peer);
+        let patience = self.config.replay_retry_after;
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        let restarted = member.epoch.is_some_and(|former| former != epoch);
+        if restarted {
+            let known_since = member.known_since;
+            *member = Member::new(now);
+            member.known_since = known_since;
+        }
+        member.epoch = Some(epoch);
+        member.ends_at = None;
+        member.link = Some(Link {
+            met: false,
+            sending: Sending::default(),
+            receiving: Receiving::new(patience),
+            early_subscribe: None,
+        });
+        if restarted {
+            self.flush(now, FlushCause::Restarted(peer), out);
+        }
+        self.announce(now, peer, out);
+    }
+
+    /// The connection is gone.
+    pub(super) fn lose(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        member.link = None;
+        // Echoes that wait for numbers of this connection would be as good after the next one, but need not be.
+        member.echoes.disconnected();
+        if member.ends_at.is_some() {
+            self.part(now, peer, out);
+        }
+    }
+
+    /// The member has left on purpose. If all it ever invalidated is here, nothing is missed.
+    pub(super) fn part(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        let Some(member) = self.members.remove(&peer) else {
+            return;
+        };
+        let stream = |epoch| StreamId {
+            origin: peer,
+            epoch,
+        };
+        let complete = match (member.epoch, member.ends_at) {
+            (Some(epoch), Some(ends_at)) => self.progress.applied(stream(epoch)) >= ends_at,
+            // It never ran the cache, as far as anybody knows.
+            _ => !member.counts() || member.epoch.is_none(),
+        };
+        if !complete {
+            self.flush(now, FlushCause::Gone(peer), out);
+        }
+        self.acks.gone(peer, out);
+    }
+
+    /// Membership has declared the member dead.
+    pub(super) fn mourn(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        let counts_until = now + self.config.dead_counts_for;
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        member.standing = Standing::Dead { counts_until };
+        // Its own lease ends by itself, and whoever waits for it learns of that then. One that we never answered has none.
+        if member.echoed_at.is_none() {
+            self.acks.gone(peer, out);
+        }
+    }
+
+    /// Gives up those that have been dead for too long.
+    pub(super) fn give_up_dead(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        let over = |member: &Member| matches!(member.standing, Standing::Dead { counts_until } if counts_until <= now);
+        let given_up: Vec<_> = self
+            .members
+            .iter()
+            .filter(|(_, member)| over(member))
+            .map(|(id, _)| *id)
+            .collect();
+        for peer in given_up {
+            let Some(member) = self.members.get_mut(&peer) else {
+                continue;
+            };
+            let counted = member.counts();
+            member.standing = Standing::GivenUp;
+            if counted {
+                self.flush(now, FlushCause::Gone(peer), out);
+            }
+            self.acks.gone(peer, out);
+        }
+        let given_up = |member: &Member| member.standing == Standing::GivenUp;
+        while self.members.values().filter(|m| given_up(m)).count() > GIVEN_UP_MAX {
+            let oldest = self.members.iter().filter(|(_, member)| given_up(member));
+            let oldest = oldest.min_by_key(|(_, member)| member.known_since);
+            let Some(oldest) = oldest.map(|(id, _)| *id) else {
+                break;
+            };
+            self.members.remove(&oldest);
+        }
+    }
+
+    pub(super) fn next_given_up(&self) -> Time {
+        let until = |member: &Member| match member.standing {
+            Standing::Dead { counts_until } => Some(counts_until),
+            Standing::Alive | Standing::GivenUp => None,
+        };
+        let next = self.members.values().filter_map(until).min();
+        next.unwrap_or(Time::MAX)
+    }
+
+    pub(super) fn is_connected(&self, peer: NodeId) -> bool {
+        self.members
+            .get(&peer)
+            .is_some_and(|member| member.link.is_some())
+    }
+
+    pub(super) fn connected(&self) -> Vec<NodeId> {
+        let connected = self
+            .members
+            .iter()
+            .filter(|(_, member)| member.link.is_some());
+        connected.map(|(id, _)| *id).collect()
+    }
+}
