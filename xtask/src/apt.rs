@@ -19,18 +19,36 @@ pub(crate) const PROGRAMS: [(&str, &str); 5] = [
     ("python3", "python3"),
 ];
 
+/// What the end-to-end tests make faults with, and the Debian package that brings it.
+const FAULT_PROGRAMS: [(&str, &str); 3] =
+    [("ip", "iproute2"), ("tc", "iproute2"), ("nft", "nftables")];
+
 /// Packages whose programs are not on the search path, each once.
 pub(crate) fn missing_packages() -> Vec<&'static str> {
     let mut packages: Vec<&str> = PROGRAMS
         .iter()
+        .chain(&FAULT_PROGRAMS)
         .filter(|(program, _)| find_on_path(program).is_none())
         .map(|(_, package)| *package)
         .collect();
     if !python_can_make_environments() {
         packages.push("python3-venv");
     }
+    if !has_clock_library() {
+        packages.push("libfaketime");
+    }
     packages.dedup();
     packages
+}
+
+/// Whether libfaketime, which moves the wall clock of one process, lies where Debian puts it.
+fn has_clock_library() -> bool {
+    let folders = std::fs::read_dir("/usr/lib")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    libraries.any(|path| path.is_file())
 }
 
 /// Debian splits what `python3 -m venv` needs into a package of its own.

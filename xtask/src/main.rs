@@ -18,6 +18,7 @@ mod counts;
 mod deny;
 mod dependencies;
 mod docs;
+mod end_to_end;
 mod job;
 mod nightly;
 mod python;
@@ -52,7 +53,7 @@ enum Task {
     /// As root on Debian, what is missing is installed first (and named); elsewhere what cannot
     /// be set up is skipped, and the reason is told.
     Test(steps::Args),
-    /// Run the long volume: many simulator seeds and minutes of fuzzing per target.
+    /// Run the long volume: many simulator seeds, an hour of faults on real nodes, minutes of fuzzing per target.
     Nightly(nightly::Args),
     /// Measure against peers: a table on stdout, JSON in target/bench.
     Bench(bench::Args),

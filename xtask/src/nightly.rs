@@ -5,8 +5,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 
 use crate::cargo::cargo_with;
-use crate::job;
 use crate::workspace::Workspace;
+use crate::{end_to_end, job};
 
 /// Options of `cargo xtask nightly`.
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// First seed; by default one that differs from night to night.
     #[arg(long)]
     first_seed: Option<u64>,
+    /// Minutes of faults on real nodes in network namespaces; 0 leaves them out.
+    #[arg(long, default_value_t = 60)]
+    end_to_end_minutes: u64,
     /// Minutes of fuzzing for each target; 0 leaves fuzzing out.
     #[arg(long, default_value_t = 10)]
     fuzz_minutes: u64,
@@ -28,6 +31,10 @@ pub(crate) struct Args {
 /// When a program cannot be started.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     let mut all_held = simulate(workspace, args)?;
+    if args.end_to_end_minutes > 0 {
+        let mut command = end_to_end::random(workspace, first_seed(args), args.end_to_end_minutes)?;
+        all_held &= tell(workspace, "nightly-end-to-end", &mut command)?;
+    }
     if args.fuzz_minutes > 0 {
         match why_no_fuzzing(workspace) {
             Some(reason) => println!("skipped: fuzzing: {reason}"),
@@ -41,12 +48,16 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     Ok(all_held)
 }
 
-fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
-    // Without a choice, nights differ: each starts at the second it began in, well apart.
+/// Without a choice, nights differ: each starts at the second it began in, well apart.
+fn first_seed(args: &Args) -> u64 {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    let first = args.first_seed.unwrap_or(seconds << 20);
+    args.first_seed.unwrap_or(seconds << 20)
+}
+
+fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
+    let first = first_seed(args);
     let range = format!("{first}..{}", first.saturating_add(args.seeds));
     let mut command = cargo_with(
         workspace,

@@ -13,7 +13,7 @@ use crate::cargo::cargo_with;
 use crate::counts::Counts;
 use crate::setup::{self, Tools};
 use crate::workspace::Workspace;
-use crate::{deny, dependencies, docs, job, source, tests};
+use crate::{deny, dependencies, docs, end_to_end, job, source, tests};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ struct Step {
     run: fn(&Workspace, &Tools) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "format",
         what: "formatting",
@@ -120,6 +120,11 @@ const STEPS: [Step; 12] = [
         name: "examples",
         what: "example programs run to their end",
         run: |workspace, _| tests::run_examples(workspace),
+    },
+    Step {
+        name: "end-to-end",
+        what: "real nodes in network namespaces, every fault once",
+        run: |workspace, _| end_to_end::smoke(workspace),
     },
 ];
 

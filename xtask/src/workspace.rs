@@ -43,7 +43,9 @@ impl Workspace {
     /// # Errors
     /// When the `crates` folder cannot be read.
     pub(crate) fn packages(&self) -> std::io::Result<Vec<PathBuf>> {
-        let mut folders = vec![self.root.join("bench"), self.root.join("xtask")];
+        let mut folders = ["bench", "e2e", "xtask"]
+            .map(|name| self.root.join(name))
+            .to_vec();
         for entry in std::fs::read_dir(self.root.join("crates"))? {
             let folder = entry?.path();
             if folder.join("Cargo.toml").is_file() {

@@ -1,0 +1,47 @@
+//! The checkers: recorded history in, violations out. They know nothing of the machine or of Nearcache.
+//!
+//! Every value is written once, so it stands for one version, and versions are totally ordered. Nobody tells the
+//! checkers that order; [`order`] derives what every history proves of it, and all else is judged against that.
+
+pub(crate) mod convergence;
+pub(crate) mod loss;
+pub(crate) mod order;
+pub(crate) mod planted;
+pub(crate) mod service;
+
+use std::fmt;
+
+use crate::history::History;
+
+/// A broken rule, with what shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// The rule, by its id in the reliability specification.
+    pub(crate) rule: &'static str,
+    /// What was seen.
+    pub(crate) seen: String,
+}
+
+impl Violation {
+    fn new(rule: &'static str, seen: impl Into<String>) -> Self {
+        Self {
+            rule,
+            seen: seen.into(),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rule, self.seen)
+    }
+}
+
+/// Runs every checker.
+pub(crate) fn all(history: &History) -> Vec<Violation> {
+    let mut found = order::check(history);
+    found.extend(loss::check(history));
+    found.extend(convergence::check(history));
+    found.extend(service::check(history));
+    found
+}

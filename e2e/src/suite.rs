@@ -1,0 +1,228 @@
+//! Rounds one after the other on one cluster, judged and reported. Runs inside the clients' namespace.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::check::{self, planted};
+use crate::clients::Board;
+use crate::cluster::Cluster;
+use crate::history::History;
+use crate::machine::ability::Abilities;
+use crate::machine::network::Network;
+use crate::machine::process::{Setup, log_file};
+use crate::plan::{self, Plan};
+use crate::report::Report;
+use crate::round::{self, Recorded};
+
+/// Which rounds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rounds {
+    /// Every fault once, and what shows that the checkers bite.
+    Smoke,
+    /// Plans drawn from seeds, one after the other, until the time is over.
+    Random {
+        /// The first seed.
+        first: u64,
+        /// Rounds at most.
+        count: u64,
+        /// When no further round begins.
+        limit: Duration,
+    },
+}
+
+/// Plays and judges `rounds`. Stops at the first that fails, and keeps its history and the nodes' logs in `keep`.
+///
+/// # Errors
+/// When the cluster cannot be started or a fault cannot be made.
+pub(crate) fn run(
+    setup: &Setup,
+    rounds: Rounds,
+    keep: &Path,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let nodes = setup.network.nodes();
+    let token = std::fs::read_to_string(&setup.token_file)?
+        .trim()
+        .to_owned();
+    let abilities = Abilities::probe(&setup.network);
+    for line in abilities.describe() {
+        report.say(&line);
+    }
+    let setup = Setup {
+        clock: abilities.clock.clone(),
+        ..setup.clone()
+    };
+    let board = Board::new((0..nodes).map(Network::client_address).collect(), token);
+    let mut cluster = Cluster::start(&setup, &abilities)?;
+    let mut judge = Judge {
+        keep,
+        shown_to_bite: false,
+    };
+    match rounds {
+        Rounds::Smoke => {
+            for (number, plan) in plan::smoke().into_iter().enumerate() {
+                if let Some(missing) = plan.lacks(&abilities) {
+                    report.skipped(&plan.name, &format!("this machine has no {missing}"));
+                    continue;
+                }
+                if !judge.round(&mut cluster, &board, number, &plan, report)? {
+                    return Ok(());
+                }
+            }
+            if abilities.cut.is_some() {
+                left_partitioned(&mut cluster, &board, report)?;
+            }
+        }
+        Rounds::Random {
+            first,
+            count,
+            limit,
+        } => {
+            let began = Instant::now();
+            for number in 0..count {
+                if began.elapsed() > limit {
+                    break;
+                }
+                let plan = plan::random(first.wrapping_add(number), nodes, &abilities);
+                let place = usize::try_from(number)?;
+                if !judge.round(&mut cluster, &board, place, &plan, report)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Judges rounds and keeps what a failed one left.
+#[derive(Debug)]
+struct Judge<'a> {
+    keep: &'a Path,
+    shown_to_bite: bool,
+}
+
+impl Judge<'_> {
+    /// Plays one round; whether it held.
+    fn round(
+        &mut self,
+        cluster: &mut Cluster,
+        board: &Board,
+        number: usize,
+        plan: &Plan,
+        report: &mut Report,
+    ) -> anyhow::Result<bool> {
+        let recorded = match round::play(cluster, board, number, plan, false) {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                self.keep(cluster, board.nodes(), plan, None)?;
+                return Err(error.context(format!("round {}: {}", plan.name, plan.describe())));
+            }
+        };
+        let mut found = recorded.broken.clone();
+        found.extend(
+            check::all(&recorded.history)
+                .iter()
+                .map(ToString::to_string),
+        );
+        if found.is_empty() {
+            report.passed(&plan.name, &figures(plan, &recorded));
+            if !self.shown_to_bite {
+                self.shown_to_bite = true;
+                show_that_checkers_bite(&recorded.history, report);
+            }
+            return Ok(true);
+        }
+        let kept = self.keep(cluster, board.nodes(), plan, Some(&recorded.history))?;
+        found.push(figures(plan, &recorded));
+        found.push(format!("history and logs: {}", kept.display()));
+        report.failed(&plan.name, &found);
+        Ok(false)
+    }
+
+    fn keep(
+        &self,
+        cluster: &Cluster,
+        nodes: usize,
+        plan: &Plan,
+        history: Option<&History>,
+    ) -> anyhow::Result<PathBuf> {
+        let folder = self.keep.join(&plan.name);
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        if let Some(history) = history {
+            std::fs::write(folder.join("history"), history.to_text())?;
+        }
+        for node in 0..nodes {
+            let log = log_file(cluster.folder(), node);
+            std::fs::copy(&log, log_file(&folder, node))
+                .with_context(|| log.display().to_string())?;
+        }
+        Ok(folder)
+    }
+}
+
+/// A line about a round.
+fn figures(plan: &Plan, recorded: &Recorded) -> String {
+    let history = &recorded.history;
+    let answered = history.ops.iter().filter(|op| op.ok).count();
+    let agreed = match history.converged {
+        Some(at) => format!(
+            "agreed after {} ms",
+            at.saturating_sub(history.quiet) / 1_000
+        ),
+        None => "never agreed".to_owned(),
+    };
+    let mut text = format!(
+        "{}; {answered} of {} operations answered, {agreed}",
+        plan.describe(),
+        history.ops.len()
+    );
+    let mut reasons: Vec<_> = recorded.failures.iter().collect();
+    reasons.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
+    for (why, times) in reasons.into_iter().take(3) {
+        text += &format!("; {times} × {why}");
+    }
+    text
+}
+
+/// Spoils a clean history in every way that a checker should find.
+fn show_that_checkers_bite(history: &History, report: &mut Report) {
+    for plant in planted::PLANTS {
+        let name = format!("planted: {}", plant.name);
+        let Some(spoiled) = (plant.spoil)(history) else {
+            report.failed(&name, &["the history has nothing to spoil".to_owned()]);
+            continue;
+        };
+        let found = check::all(&spoiled);
+        match found.iter().find(|found| plant.rules.contains(&found.rule)) {
+            Some(violation) => report.passed(&name, &format!("found: {violation}")),
+            None => report.failed(&name, &["no checker complained".to_owned()]),
+        }
+    }
+}
+
+/// A node that stays cut off must be complained about.
+fn left_partitioned(
+    cluster: &mut Cluster,
+    board: &Board,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let last = board.nodes() - 1;
+    let plan = Plan {
+        name: "planted: a node left partitioned".to_owned(),
+        seed: 1,
+        faults: vec![plan::Timed {
+            fault: plan::apart(&[last], board.nodes()),
+            from: 0,
+            to: 1_000,
+        }],
+    };
+    let recorded = round::play(cluster, board, usize::MAX, &plan, true)?;
+    let found = check::all(&recorded.history);
+    match found.iter().find(|found| found.rule == "R1") {
+        Some(violation) => report.passed(&plan.name, &format!("found: {violation}")),
+        None => report.failed(&plan.name, &["no checker complained".to_owned()]),
+    }
+    Ok(())
+}
