@@ -9,7 +9,9 @@
 //! two parts share one word, so a full counter carries into the milliseconds (the clock advances, it never wraps), and
 //! what is too far ahead of physical time is refused instead of adopted (rule R5).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nearcache_store::{NodeId, Timestamp, Version};
@@ -25,6 +27,12 @@ pub struct Hlc {
     /// The last stamp given or observed.
     last: AtomicU64,
     refused: AtomicU64,
+    /// No stamp before physical time is past this, in milliseconds since the Unix epoch (R6).
+    held_until_ms: AtomicU64,
+    /// How far the peers' clocks are ahead of this one, as far as that is certain.
+    offsets_ms: Mutex<BTreeMap<NodeId, i64>>,
+    /// Their median while it is too far away to make stamps (R5), else 0.
+    skew_ms: AtomicI64,
 }
 
 /// A stamp lies further ahead of this node's physical clock than the drift bound allows (R5). The clock is unchanged.
@@ -50,6 +58,22 @@ pub enum ClockError {
         /// The bound in force.
         max_drift_ms: u64,
     },
+    /// The node has just started and may have run before under the same id: its first stamps must be above all that its
+    /// former self can have made (R6). The clock is unchanged; wait and try again.
+    #[error("node has just started: its first stamp can be made in {wait_ms} ms")]
+    JustStarted {
+        /// For how long, in milliseconds; at most the drift bound.
+        wait_ms: u64,
+    },
+    /// This node's clock is too far from most of its peers' clocks (R5). The clock is unchanged; nothing will change
+    /// before the wall clocks of the machines are set right and this node, or its peers, are started again.
+    #[error("clock is {skew_ms} ms away from most peers' clocks, more than {limit_ms} ms")]
+    Skewed {
+        /// The peers' median minus this node's clock, in milliseconds, as far as that is certain.
+        skew_ms: i64,
+        /// The bound in force: four fifths of the drift bound.
+        limit_ms: u64,
+    },
 }
 
 impl Hlc {
@@ -65,7 +89,25 @@ impl Hlc {
             max_drift_ms: u64::try_from(max_drift.as_millis()).unwrap_or(u64::MAX),
             last: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            held_until_ms: AtomicU64::new(0),
+            offsets_ms: Mutex::default(),
+            skew_ms: AtomicI64::new(0),
         }
+    }
+
+    /// Makes no stamps before physical time is past what a former self of this node, ended before this one began, can have
+    /// stamped: that is the drift bound after the start (R6). For a node whose id lasts longer than its memory.
+    pub fn hold_after_start(&self) {
+        let held_until_ms = self.wall_ms_at_start.saturating_add(self.max_drift_ms);
+        self.held_until_ms.store(held_until_ms, Ordering::Relaxed);
+    }
+
+    /// For how long no stamp will be made because the node has just started; zero if it may.
+    #[must_use]
+    pub fn held_for(&self, now: Time) -> Duration {
+        let held_until_ms = self.held_until_ms.load(Ordering::Relaxed);
+        let left_ms = (held_until_ms + 1).saturating_sub(self.physical_ms(now));
+        Duration::from_millis(if held_until_ms == 0 { 0 } else { left_ms })
     }
 
     /// The node whose stamps it makes.
@@ -103,9 +145,22 @@ impl Hlc {
     /// Lock-free; allocates nothing. More than 65,536 stamps in a millisecond carry into the next one.
     ///
     /// # Errors
-    /// [`ClockError::TooFarAhead`]; the clock is unchanged.
+    /// [`ClockError`]; the clock is unchanged.
     pub fn stamp(&self, now: Time) -> Result<Version, ClockError> {
         let physical_ms = self.physical_ms(now);
+        let held_until_ms = self.held_until_ms.load(Ordering::Relaxed);
+        if physical_ms <= held_until_ms {
+            return Err(ClockError::JustStarted {
+                wait_ms: held_until_ms + 1 - physical_ms,
+            });
+        }
+        let skew_ms = self.skew_ms.load(Ordering::Relaxed);
+        if skew_ms != 0 {
+            return Err(ClockError::Skewed {
+                skew_ms,
+                limit_ms: self.skew_limit_ms(),
+            });
+        }
         let physical = Timestamp::from_parts(physical_ms, 0).as_u64();
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
@@ -148,6 +203,57 @@ impl Hlc {
             self.last.fetch_max(time.as_u64(), Ordering::AcqRel);
         }
         Ok(())
+    }
+
+    /// A peer's clock was read: it is `offset_ms` ahead of this one, and that may be wrong by `error_ms` either way.
+    ///
+    /// While the median of all peers' clocks is certainly more than four fifths of the drift bound away, no stamps are made
+    /// (R5): peers would soon refuse them, or they would win over all that others write. Takes a lock; cost O(peers).
+    pub fn peer_read(&self, peer: NodeId, offset_ms: i64, error_ms: u64) {
+        let certain_ms = offset_ms.unsigned_abs().saturating_sub(error_ms);
+        let certain_ms = i64::try_from(certain_ms).unwrap_or(i64::MAX);
+        let mut offsets = self.offsets();
+        offsets.insert(peer, certain_ms * offset_ms.signum());
+        self.judge(&offsets);
+    }
+
+    /// A peer is not connected any more: its clock does not count.
+    pub fn peer_gone(&self, peer: NodeId) {
+        let mut offsets = self.offsets();
+        if offsets.remove(&peer).is_some() {
+            self.judge(&offsets);
+        }
+    }
+
+    /// The peers' median minus this clock while it is too far away to make stamps (R5), in milliseconds; else 0.
+    #[must_use]
+    pub fn stopped_by_skew_ms(&self) -> i64 {
+        self.skew_ms.load(Ordering::Relaxed)
+    }
+
+    /// How far away the median may be, in milliseconds.
+    const fn skew_limit_ms(&self) -> u64 {
+        self.max_drift_ms / 5 * 4
+    }
+
+    fn offsets(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, i64>> {
+        self.offsets_ms
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, offsets: &BTreeMap<NodeId, i64>) {
+        let mut sorted: Vec<i64> = offsets.values().copied().collect();
+        sorted.sort_unstable();
+        // Of the two in the middle the nearer one: half of the peers are not most of them.
+        let middle = [sorted.len().saturating_sub(1) / 2, sorted.len() / 2];
+        let median = middle.iter().filter_map(|at| sorted.get(*at)).copied();
+        let median = median
+            .min_by_key(|offset| offset.unsigned_abs())
+            .unwrap_or(0);
+        let is_far = median.unsigned_abs() > self.skew_limit_ms();
+        self.skew_ms
+            .store(if is_far { median } else { 0 }, Ordering::Relaxed);
     }
 
     /// How far a reading of the wall clock has moved away from this clock's physical time, in milliseconds; positive
@@ -254,5 +360,63 @@ mod tests {
         let clock = clock();
         assert_eq!(clock.skew_ms(Time::from_millis(10), WALL_MS + 3_010), 3_000);
         assert_eq!(clock.skew_ms(Time::from_millis(10), WALL_MS - 990), -1_000);
+    }
+
+    #[test]
+    fn r6_a_node_that_may_have_run_before_makes_no_stamp_that_its_former_self_can_have_made() {
+        let former = clock();
+        former
+            .observe(Time::ZERO, Timestamp::from_parts(WALL_MS + 499, 0))
+            .unwrap();
+        let last = former.stamp(Time::ZERO).unwrap();
+        let again = clock();
+        again.hold_after_start();
+        assert_eq!(
+            again.stamp(Time::from_millis(500)),
+            Err(ClockError::JustStarted { wait_ms: 1 })
+        );
+        assert_eq!(
+            again.held_for(Time::from_millis(400)),
+            Duration::from_millis(101)
+        );
+        assert_eq!(again.held_for(Time::from_millis(501)), Duration::ZERO);
+        assert!(again.stamp(Time::from_millis(501)).unwrap() > last);
+        assert_eq!(clock().held_for(Time::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn r5_a_clock_far_from_the_median_of_its_peers_makes_no_stamps_until_it_is_near() {
+        let clock = clock();
+        let peer = NodeId::from_u64;
+        clock.peer_read(peer(2), 401, 0);
+        let skewed = ClockError::Skewed {
+            skew_ms: 401,
+            limit_ms: 400,
+        };
+        assert_eq!(clock.stamp(Time::ZERO), Err(skewed));
+        assert_eq!(clock.stopped_by_skew_ms(), 401);
+        clock.peer_read(peer(3), 10, 0);
+        assert!(
+            clock.stamp(Time::ZERO).is_ok(),
+            "half of the peers are not most"
+        );
+        clock.peer_read(peer(4), 450, 0);
+        assert!(clock.stamp(Time::ZERO).is_err());
+        clock.peer_gone(peer(4));
+        assert!(clock.stamp(Time::ZERO).is_ok());
+        clock.peer_gone(peer(3));
+        clock.peer_read(peer(2), 450, 60);
+        assert!(
+            clock.stamp(Time::ZERO).is_ok(),
+            "a slow answer proves nothing"
+        );
+        clock.peer_read(peer(2), -450, 2);
+        assert!(clock.stamp(Time::ZERO).is_err());
+        assert!(
+            clock
+                .observe(Time::ZERO, Timestamp::from_parts(WALL_MS, 1))
+                .is_ok(),
+            "it goes on taking in what others write"
+        );
     }
 }

@@ -150,11 +150,22 @@ impl Cluster {
     }
 
     pub(crate) fn start_with(&mut self, id: u64, config: ReplicationConfig) {
+        self.start_at(id, config, WALL_MS);
+    }
+
+    /// A node whose wall clock is ahead of all others.
+    pub(crate) fn start_ahead(&mut self, id: u64, by: Duration) {
+        let config = self.config.clone();
+        let wall_ms = WALL_MS + u64::try_from(by.as_millis()).unwrap();
+        self.start_at(id, config, wall_ms);
+    }
+
+    fn start_at(&mut self, id: u64, config: ReplicationConfig, wall_ms: u64) {
         self.next_epoch += 1;
         let epoch = Epoch::from_u64(self.next_epoch);
         let clock = Arc::new(Hlc::new(
             NodeId::from_u64(id),
-            WALL_MS,
+            wall_ms,
             Hlc::DEFAULT_MAX_DRIFT,
         ));
         let placement = PlacementKey::of_cluster("test");

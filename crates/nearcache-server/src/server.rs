@@ -239,6 +239,7 @@ async fn start_node(config: &Config) -> Result<Node, Failure> {
     let mut builder = Node::builder(&config.node.cluster)
         .listen(config.peers.listen.to_string())
         .discovery(seeds)
+        .new_identity(config.node.new_identity)
         .allow_insecure_network(config.peers.allow_insecure_network);
     if let Some(name) = &config.node.name {
         builder = builder.name(name);

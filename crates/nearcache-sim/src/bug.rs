@@ -13,6 +13,8 @@ pub enum Bug {
     NoTombstones,
     /// A group invalidation does not stay in force.
     NoGroupFloors,
+    /// A node that has started again makes versions at once.
+    StampsAtOnce,
 }
 
 impl Bug {
@@ -21,6 +23,7 @@ impl Bug {
         ("no-version-check", Self::NoVersionCheck),
         ("no-tombstones", Self::NoTombstones),
         ("no-group-floors", Self::NoGroupFloors),
+        ("stamps-at-once", Self::StampsAtOnce),
     ];
 
     /// The bug of this name.
@@ -46,6 +49,7 @@ impl Bug {
             Self::NoVersionCheck => PlantedBug::NoVersionCheck,
             Self::NoTombstones => PlantedBug::NoTombstones,
             Self::NoGroupFloors => PlantedBug::NoGroupFloors,
+            Self::StampsAtOnce => return,
         });
     }
 }

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::time::Time;
+use nearcache_store::Version;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -81,6 +82,8 @@ pub(crate) struct Host {
     /// Counts the starts: what was meant for a former one is void.
     pub(crate) life: u32,
     pub(crate) paused_until: Time,
+    /// The newest version that any node on it has made for a write.
+    pub(crate) stamped: Version,
 }
 
 /// The whole of a run.
@@ -120,6 +123,7 @@ impl Cluster {
             node: None,
             life: 0,
             paused_until: Time::ZERO,
+            stamped: Version::ZERO,
         };
         Self {
             rng: StdRng::seed_from_u64(plan.seed.wrapping_add(1)),

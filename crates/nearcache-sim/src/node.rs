@@ -137,6 +137,8 @@ pub(crate) struct Node {
     pub(crate) dialling: BTreeMap<usize, usize>,
     /// Sessions that others are opening, by host.
     pub(crate) accepting: BTreeMap<usize, usize>,
+    /// Versions made for writes since the last look.
+    pub(crate) stamped: Vec<Version>,
     /// Callers that wait, and until when by the node's time.
     pub(crate) waiting: BTreeMap<u64, (Time, Awaited)>,
     /// Epochs of peers met, to see them grow.
@@ -154,7 +156,11 @@ impl Node {
         let offset_ms = plan.clock_offset_ms[host];
         let wall_ms = (EPOCH_MS + now.as_millis()).saturating_add_signed(offset_ms);
         let epoch = Epoch::from_u64(wall_ms);
-        let clock = Arc::new(Hlc::new(id, wall_ms, Hlc::DEFAULT_MAX_DRIFT));
+        let clock = Hlc::new(id, wall_ms, Hlc::DEFAULT_MAX_DRIFT);
+        if bug != Some(Bug::StampsAtOnce) {
+            clock.hold_after_start();
+        }
+        let clock = Arc::new(clock);
         let coarse = CoarseClock::new(wall_ms);
         let config = StoreConfig {
             hash_seed: plan.seed,
@@ -192,6 +198,7 @@ impl Node {
             sessions: BTreeMap::new(),
             dialling: BTreeMap::new(),
             accepting: BTreeMap::new(),
+            stamped: Vec::new(),
             waiting: BTreeMap::new(),
             epochs: BTreeMap::new(),
             waiters: 0,

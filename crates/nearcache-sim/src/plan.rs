@@ -25,9 +25,10 @@ const FIRST_OPERATION_MS: u64 = 1_000;
 const FIRST_FAULT_MS: u64 = 3_000;
 /// When the last operation comes, and all faults end.
 const HEAL_MS: u64 = 12_000;
-/// The least time a node stays down: a new start must not stamp below what the former stamped, and its
-/// clock may have been ahead by `max_drift` (rule R6, "wait out `max_drift` at start").
-const DOWN_MS_MIN: u64 = 600;
+/// The least time a node stays down.
+const DOWN_MS_MIN: u64 = 1;
+/// What comes back within this time is a quick restart.
+const QUICK_MS: u64 = 60;
 
 /// One key, by its number.
 pub(crate) fn key(number: usize) -> Vec<u8> {
@@ -134,15 +135,20 @@ impl Plan {
         let rng = &mut rng;
         let nodes = rng.random_range(3..=5);
         let heal = Time::from_millis(HEAL_MS);
+        let clock_offset_ms: Vec<i64> = (0..nodes).map(|_| rng.random_range(-150..=150)).collect();
+        let faults = faults(rng, nodes, heal);
+        let mut operations = operations(rng, nodes);
+        operations.extend(around_restarts(rng, &faults, &clock_offset_ms));
+        operations.sort_by_key(|(at, ..)| *at);
         Self {
             seed,
             nodes,
-            clock_offset_ms: (0..nodes).map(|_| rng.random_range(-150..=150)).collect(),
+            clock_offset_ms,
             replay_updates_max: *[4, 16, 64, 65_536].choose(rng).unwrap_or(&16),
             transfer_chunk_bytes: *[64, 256, 64 << 10].choose(rng).unwrap_or(&256),
             weather: weather(rng),
-            operations: operations(rng, nodes),
-            faults: faults(rng, nodes, heal),
+            operations,
+            faults,
             heal,
         }
     }
@@ -187,6 +193,46 @@ fn operations(rng: &mut StdRng, nodes: usize) -> Vec<(Time, usize, Operation)> {
         )
     };
     at_ms.into_iter().map(one).collect()
+}
+
+/// Writes just before and just after each quick restart, on the node and, before it, on the node whose clock is ahead of all.
+fn around_restarts(
+    rng: &mut StdRng,
+    faults: &[(Time, Fault)],
+    clock_offset_ms: &[i64],
+) -> Vec<(Time, usize, Operation)> {
+    let ahead = (0..clock_offset_ms.len()).max_by_key(|host| clock_offset_ms[*host]);
+    let mut writes = Vec::new();
+    for (at, fault) in faults {
+        let Fault::Crash {
+            node,
+            restart: Some(restart),
+            ..
+        } = fault
+        else {
+            continue;
+        };
+        if *restart > *at + Duration::from_millis(QUICK_MS) {
+            continue;
+        }
+        let (at_ms, restart_ms) = (at.as_millis(), restart.as_millis());
+        let (ahead, key) = (ahead.unwrap_or(*node), rng.random_range(0..KEYS));
+        for (when_ms, host) in [
+            (at_ms - 15, ahead),
+            (at_ms - 2, *node),
+            (restart_ms + 2, *node),
+            (restart_ms + 30, *node),
+        ] {
+            let put = Operation::Put {
+                key,
+                ttl_ms: None,
+                tags: Vec::new(),
+                ack: Ack::Local,
+            };
+            writes.push((Time::from_millis(when_ms), host, put));
+        }
+    }
+    writes
 }
 
 fn operation(rng: &mut StdRng, keys: usize) -> Operation {
@@ -300,7 +346,12 @@ fn crash(rng: &mut StdRng, nodes: usize, heal: Time) -> (Time, Fault) {
     let (at, _) = span(rng, heal);
     let (node, silent) = (rng.random_range(0..nodes), rng.random_bool(0.4));
     let latest_ms = HEAL_MS - at.as_millis();
-    let down_ms = rng.random_range(DOWN_MS_MIN..=latest_ms);
+    // Half of them come back before their clock is past what they stamped.
+    let down_ms = if rng.random_bool(0.5) {
+        rng.random_range(DOWN_MS_MIN..=QUICK_MS)
+    } else {
+        rng.random_range(DOWN_MS_MIN..=latest_ms)
+    };
     let restart = rng
         .random_bool(0.75)
         .then(|| at + Duration::from_millis(down_ms));

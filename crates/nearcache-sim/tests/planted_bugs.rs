@@ -43,3 +43,8 @@ fn group_invalidation_without_floor_is_found() {
     let (_, rule) = found(Bug::NoGroupFloors);
     assert!(["C4", "R1", "R2", "R3"].contains(&rule), "{rule}");
 }
+
+#[test]
+fn r6_a_restarted_node_that_stamps_at_once_is_found() {
+    assert_eq!(found(Bug::StampsAtOnce).1, "R6");
+}

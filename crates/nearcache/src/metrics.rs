@@ -23,6 +23,7 @@ pub(crate) struct NodeMetrics {
     registry: Arc<Mutex<Registry>>,
     undecodable: Family<OfCache, Counter>,
     disagreements: Family<OfCache, Counter>,
+    pub(crate) writes_refused_by_clock: Counter,
     pub(crate) frames_skipped: Counter,
     pub(crate) frames_refused: Counter,
     pub(crate) handshakes_refused: Counter,
@@ -37,6 +38,7 @@ impl NodeMetrics {
             registry: Arc::new(Mutex::new(Registry::with_prefix("nearcache"))),
             undecodable: Family::default(),
             disagreements: Family::default(),
+            writes_refused_by_clock: Counter::default(),
             frames_skipped: Counter::default(),
             frames_refused: Counter::default(),
             handshakes_refused: Counter::default(),
@@ -82,6 +84,11 @@ impl NodeMetrics {
             self.disagreements.clone(),
         );
         let plain = [
+            (
+                "writes_refused_by_clock",
+                "Writes refused because this node's clock is too far from its peers'",
+                &self.writes_refused_by_clock,
+            ),
             (
                 "peer_frames_skipped",
                 "Frames of caches not open here",

@@ -38,6 +38,8 @@ pub struct Config {
 pub struct NodeConfig {
     /// Name of the node; its identity is derived from it, so it is unique in the cluster. Random if absent.
     pub name: Option<String>,
+    /// Its identity is new although it has a name; only for nodes that live as long as one process.
+    pub new_identity: bool,
     /// Name of the cluster; nodes of other clusters are refused.
     pub cluster: String,
 }
@@ -156,6 +158,7 @@ impl Default for Config {
         Self {
             node: NodeConfig {
                 name: None,
+                new_identity: false,
                 cluster: "nearcache".to_owned(),
             },
             peers: PeersConfig {

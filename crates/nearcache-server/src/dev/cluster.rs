@@ -235,6 +235,7 @@ fn connected(server: &Server) -> usize {
 fn config(args: &DevArgs, index: u16, max_bytes: u64) -> Config {
     let mut config = Config::default();
     config.node.name = Some(format!("node-{}", index + 1));
+    config.node.new_identity = true;
     config.node.cluster = "dev".to_owned();
     let port = |base: u16| if base == 0 { 0 } else { base + index };
     let loopback = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

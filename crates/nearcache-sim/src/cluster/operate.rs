@@ -48,9 +48,27 @@ impl Cluster {
         if perform(node, own, n, operation, &mut out) {
             self.succeeded += 1;
         }
+        self.check_stamps(host)?;
         self.note_floors(host);
         self.carry_cache(host, out)?;
         self.settle(host)
+    }
+
+    /// R6: a node's versions never run backwards, also when it has started again.
+    fn check_stamps(&mut self, host: usize) -> Result<(), Violation> {
+        let state = &mut self.hosts[host];
+        let stamped = state
+            .node
+            .as_mut()
+            .map(|node| std::mem::take(&mut node.stamped));
+        for version in stamped.unwrap_or_default() {
+            let former = std::mem::replace(&mut state.stamped, version);
+            if version <= former {
+                let what = format!("n{host} stamps {version:?} after {former:?}");
+                return Err(self.violation("R6", what));
+            }
+        }
+        Ok(())
     }
 
     /// Floors that a node has made itself are not heard by its listener: shows them to the checkers.
@@ -190,6 +208,7 @@ fn write(
     let Ok(version) = node.clock.stamp(own) else {
         return false;
     };
+    node.stamped.push(version);
     let Ok(Merged::Applied { entry, .. }) = node.store.merge(key, version, change) else {
         return false;
     };
@@ -216,6 +235,7 @@ fn invalidate(node: &mut Node, own: Time, scope: Scope, out: &mut Vec<Output<Val
     let Ok(version) = node.clock.stamp(own) else {
         return false;
     };
+    node.stamped.push(version);
     node.store.invalidate(scope.clone(), version);
     let published = Published::Floor { scope, version };
     node.core.publish(own, published, Ack::Local, None, out);

@@ -142,13 +142,16 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
     /// Opens the cache on this node. Opening it again gives the same cache, with the settings it
     /// was opened with first.
     ///
-    /// Does not wait until the cache is filled: that is [`Node::ready`](crate::Node::ready). The
+    /// Does not wait until the cache is filled: that is [`Node::ready`](crate::Node::ready). It begins to fill at once. In the
+    /// first half second of a node that has a name, and so may have run before, this waits until no former start of it can have
+    /// made newer versions than the writes that follow ([`NodeBuilder::new_identity`](crate::NodeBuilder::new_identity)). The
     /// cache stays open until the node stops.
+    ///
+    /// Cancel-safe: dropped while it waits, the cache is open and can be opened again.
     ///
     /// # Errors
     ///
     /// [`OpenError`]; the node is unchanged.
-    #[expect(clippy::unused_async, reason = "later modes wait for the cluster here")]
     pub async fn open(self) -> Result<Cache<K, V, C>, OpenError>
     where
         C: Codec<V>,
@@ -169,6 +172,9 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         let shell = self.node.shared().open_cache(&self.name, |shared, id| {
             Shell::<C::Cell>::new(shared, &self.name, id, settings, store)
         })?;
+        if self.mode != ModeKind::Local {
+            self.node.shared().may_write().await;
+        }
         Ok(Cache {
             shell,
             node: self.node,

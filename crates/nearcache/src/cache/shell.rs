@@ -214,6 +214,7 @@ impl<V: Payload> Shell<V> {
             .hlc()
             .stamp(self.node.now())
             .map_err(|error: ClockError| {
+                self.node.metrics().writes_refused_by_clock.inc();
                 tracing::warn!(cache = %self.name, %error, "write refused");
                 WriteError::ClockSkew
             })

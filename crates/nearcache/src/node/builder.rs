@@ -33,6 +33,7 @@ pub struct NodeBuilder {
     discovery: Arc<dyn Discovery>,
     allow_insecure_network: bool,
     join_alone_after: Duration,
+    new_identity: bool,
 }
 
 impl NodeBuilder {
@@ -45,6 +46,7 @@ impl NodeBuilder {
             discovery: Arc::new(StaticPeers::default()),
             allow_insecure_network: false,
             join_alone_after: JOIN_ALONE_AFTER,
+            new_identity: false,
         }
     }
 
@@ -94,6 +96,14 @@ impl NodeBuilder {
         self
     }
 
+    /// Whether the node gets an id that no node had before although it has a name. Default: false, the id follows from the name
+    /// and lasts longer than the process, so that peers know the node again. For nodes that are started for a moment, as in
+    /// tests: opening a cache need not wait until the node's former self cannot have made newer versions.
+    pub const fn new_identity(mut self, is_new: bool) -> Self {
+        self.new_identity = is_new;
+        self
+    }
+
     /// Starts the node on the current tokio runtime. Does not wait for peers: that is
     /// [`Node::ready`].
     ///
@@ -111,9 +121,10 @@ impl NodeBuilder {
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let local_addr = listener.local_addr().map_err(bind_error)?;
 
-        let id = match &self.name {
-            Some(name) => identity::id_of_name(&self.cluster, name),
-            None => identity::random_id(),
+        let named = self.name.as_ref().filter(|_| !self.new_identity);
+        let (id, may_have_run_before) = match named {
+            Some(name) => (identity::id_of_name(&self.cluster, name), true),
+            None => (identity::random_id(), false),
         };
         let join_alone_after = if self.discovery.is_empty() {
             Duration::ZERO
@@ -127,6 +138,7 @@ impl NodeBuilder {
             local_addr,
             advertised: self.advertise.unwrap_or(local_addr),
             join_alone_after,
+            may_have_run_before,
         };
         let clock = NodeClock::start();
         let shared = Arc::new(NodeShared::new(config, clock)?);

@@ -145,6 +145,11 @@ impl Collector for Scrape {
                 gauge(read(cache)).encode(metric.encode_family(&labels)?)?;
             }
         }
+        let skew_ms = shared.hlc().stopped_by_skew_ms();
+        let stopped = gauge(u64::from(skew_ms != 0));
+        let kind = stopped.metric_type();
+        let help = "1 while this node writes nothing because its clock is too far from its peers'";
+        stopped.encode(encoder.encode_descriptor("clock_skewed", help, None, kind)?)?;
         let members = shared.cluster_state().others(&shared).len() + 1;
         let members = gauge(members as u64);
         let kind = members.metric_type();

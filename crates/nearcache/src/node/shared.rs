@@ -43,6 +43,8 @@ pub(crate) struct NodeConfig {
     pub(crate) local_addr: SocketAddr,
     pub(crate) advertised: SocketAddr,
     pub(crate) join_alone_after: Duration,
+    /// A former start may have made versions under this node's id (rule R6).
+    pub(crate) may_have_run_before: bool,
 }
 
 /// The state of a node.
@@ -78,16 +80,16 @@ impl std::fmt::Debug for NodeShared {
 impl NodeShared {
     pub(super) fn new(config: NodeConfig, clock: NodeClock) -> Result<Self, StartError> {
         let metrics = Arc::new(NodeMetrics::new());
+        let hlc = Hlc::new(config.id, clock.wall_ms_at_start(), Hlc::DEFAULT_MAX_DRIFT);
+        if config.may_have_run_before {
+            hlc.hold_after_start();
+        }
         let epoch = Epoch::from_u64(clock.wall_ms_at_start());
         Ok(Self {
             epoch,
             cluster_state: ClusterState::new(&config, epoch, clock.now())?,
             coarse: CoarseClock::new(clock.now_ms()),
-            hlc: Arc::new(Hlc::new(
-                config.id,
-                clock.wall_ms_at_start(),
-                Hlc::DEFAULT_MAX_DRIFT,
-            )),
+            hlc: Arc::new(hlc),
             placement: PlacementKey::of_cluster(&config.cluster),
             clock,
             caches: ArcSwap::default(),
@@ -137,6 +139,18 @@ impl NodeShared {
 
     pub(crate) const fn hlc(&self) -> &Arc<Hlc> {
         &self.hlc
+    }
+
+    /// Waits until this node may make versions: above all that a former start of it can have made (rule R6).
+    pub(crate) async fn may_write(&self) {
+        let held_for = self.hlc.held_for(self.now());
+        if !held_for.is_zero() {
+            tracing::info!(
+                ?held_for,
+                "opening a cache waits until no former start of this node can have made newer versions"
+            );
+            tokio::time::sleep(held_for).await;
+        }
     }
 
     pub(crate) const fn placement(&self) -> PlacementKey {

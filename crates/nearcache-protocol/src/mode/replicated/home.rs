@@ -112,7 +112,9 @@ impl<V: Payload> Replicated<V> {
             return;
         };
         let id = (from, peer.epoch, request);
-        let is_home = peer.agrees() && self.home_of(&key) == self.me();
+        // A node that may not stamp yet because it has just started is nobody's home.
+        let may_stamp = self.clock.held_for(now).is_zero();
+        let is_home = may_stamp && peer.agrees() && self.home_of(&key) == self.me();
         match self.home.replies.by_request.get(&id) {
             Some(None) => return,
             Some(Some(result)) => {

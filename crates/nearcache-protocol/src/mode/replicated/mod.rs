@@ -152,6 +152,7 @@ impl<V: Payload> Replicated<V> {
     /// Forgets all that concerned the connection to a peer.
     fn drop_peer(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) -> Option<Peer> {
         let dropped = self.peers.remove(&peer)?;
+        self.clock.peer_gone(peer);
         self.pages.remove(&peer);
         if self
             .fetch

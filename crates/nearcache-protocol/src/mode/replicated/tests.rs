@@ -706,3 +706,39 @@ fn the_answer_to_a_modify_fits_into_one_frame() {
     assert_eq!(withheld.apply(&store), crate::update::Applied::Superseded);
     assert!(store.peek(b"k").is_some());
 }
+
+#[test]
+fn r5_a_node_whose_clock_is_far_from_its_peers_stops_writing_and_goes_on_reading() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "k", "v");
+    cluster.deliver();
+    cluster.crash(3);
+    cluster.start_ahead(3, Duration::from_millis(450));
+    cluster.connect_all(3);
+    cluster.run(SECOND * 2);
+    let stamp = |cluster: &Cluster, id: u64| cluster.nodes[&id].core.clock().stamp(cluster.now);
+    assert!(matches!(
+        stamp(&cluster, 3),
+        Err(crate::clock::ClockError::Skewed { skew_ms, limit_ms: 400 }) if skew_ms < -400
+    ));
+    assert!(stamp(&cluster, 1).is_ok() && stamp(&cluster, 2).is_ok());
+    assert_eq!(cluster.read(3, "k"), Some("v".to_owned()));
+    for n in 0..20 {
+        let waiter = cluster.modify(1, &format!("key-{n}"), ModifyOp::Add { delta: 1 });
+        cluster.deliver();
+        let result = &cluster.nodes[&1].results[&waiter];
+        assert!(
+            matches!(
+                result,
+                Outcome::Modified(Ok(_) | Err(ModifyError::ClockSkew))
+            ),
+            "{result:?}"
+        );
+    }
+    cluster.put(1, "k", "w");
+    cluster.deliver();
+    assert_eq!(cluster.read(3, "k"), Some("w".to_owned()));
+    cluster.cut(1, 3);
+    cluster.cut(2, 3);
+    assert!(stamp(&cluster, 3).is_ok(), "alone it cannot know");
+}
