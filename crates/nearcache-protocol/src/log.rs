@@ -184,6 +184,13 @@ impl<V: Payload> Log<V> {
         }
     }
 
+    /// Keeps nothing for replay: whoever is behind must be told by a transfer.
+    pub fn forget(&mut self) {
+        while !self.slots.is_empty() {
+            self.drop_oldest();
+        }
+    }
+
     fn drop_oldest(&mut self) {
         if let Some(slot) = self.slots.pop_front() {
             self.base += 1;

@@ -22,6 +22,10 @@ pub enum PlantedBug {
     EchoEvicts,
     /// A stream goes on past a hole as if nothing were missing (breaks I3).
     HoleSkipped,
+    /// A node that was away for longer than removals are remembered keeps what it has (breaks R4).
+    StateKeptWhenAway,
+    /// A subscription goes on from the latest number when the ring no longer reaches back, and nobody is told (breaks I3).
+    ResumesPastAHole,
 }
 
 impl PlantedBug {
@@ -39,6 +43,14 @@ impl PlantedBug {
 
     pub(crate) const fn trusts_misses_while_joining(self) -> bool {
         self.is(Self::MissesTrustedWhileJoining)
+    }
+
+    pub(crate) const fn keeps_state_when_away(self) -> bool {
+        self.is(Self::StateKeptWhenAway)
+    }
+
+    pub(crate) const fn resumes_past_a_hole(self) -> bool {
+        self.is(Self::ResumesPastAHole)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -57,7 +57,12 @@ impl Payload for Text {
 }
 
 pub(crate) fn store() -> Arc<Store<Text>> {
+    store_with(Duration::from_secs(24 * 60 * 60))
+}
+
+fn store_with(tombstone_ttl: Duration) -> Arc<Store<Text>> {
     let mut config = StoreConfig::new(64 << 20);
+    config.tombstone_ttl = tombstone_ttl;
     config.shards = std::num::NonZeroUsize::new(1);
     Arc::new(Store::new(config, CoarseClock::new(WALL_MS)).unwrap())
 }
@@ -169,7 +174,8 @@ impl Cluster {
             Hlc::DEFAULT_MAX_DRIFT,
         ));
         let placement = PlacementKey::of_cluster("test");
-        let core = CacheCore::new(self.now, store(), clock, epoch, placement, config);
+        let store = store_with(Duration::from_millis(config.agreement.tombstone_ttl_ms));
+        let core = CacheCore::new(self.now, store, clock, epoch, placement, config);
         let node = TestNode {
             core,
             events: Vec::new(),
@@ -298,6 +304,7 @@ impl Cluster {
                         .store()
                         .clock()
                         .set(node.core.clock().physical_ms(now));
+                    node.core.store().tick(64);
                     if now >= node.core.next_tick() {
                         node.core.tick(now, out);
                     }

@@ -99,7 +99,8 @@ pub enum Output<V> {
         /// What.
         result: Outcome<V>,
     },
-    /// The cache is filled: from now on a miss is a miss. Once in a node's life per cache.
+    /// The cache is filled: from now on a miss is a miss. Once in a node's life per cache, and again after each
+    /// [`Event::StartedClean`].
     Ready,
     /// Something to log, count or show.
     Event(Event),
@@ -168,6 +169,14 @@ pub enum Event {
         updates: u64,
         /// How long it took.
         took: Duration,
+    },
+    /// This node was cut off from most of its cluster for longer than removals are remembered: it dropped what it held of
+    /// the time before and is filled again (R4).
+    StartedClean {
+        /// For how long.
+        away: Duration,
+        /// How many entries were dropped.
+        dropped: u64,
     },
     /// A transfer was cut and will be tried again.
     TransferCut {

@@ -164,9 +164,10 @@ impl<V: Payload> Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         let value_bytes_max = self.peers.get(&from).map_or(0, |peer| peer.value_bytes_max);
-        let update = self
-            .held(key)
-            .map(|update| update.for_reader(value_bytes_max));
+        // A peer that was just met may have to start clean before it tells what it holds.
+        let is_met = self.peers.get(&from).is_some_and(super::peer::Peer::agrees);
+        let held = if is_met { self.held(key) } else { None };
+        let update = held.map(|update| update.for_reader(value_bytes_max));
         out.push(Output::Send {
             to: from,
             message: CacheMessage::Found { request, update },

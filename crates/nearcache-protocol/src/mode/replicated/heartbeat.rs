@@ -72,6 +72,11 @@ impl<V: Payload> Replicated<V> {
         peer.takes_values_of(theirs.value_bytes_max);
         peer.receiving.latest = peer.receiving.latest.max(theirs.latest);
         if met {
+            let since = peer.since;
+            self.start_clean_if_away(now, since, out);
+            let Some(peer) = self.peers.get_mut(&from) else {
+                return;
+            };
             let early = std::mem::take(&mut peer.early);
             // What we said when the session began was lost on a peer that opened the cache later.
             self.announce(now, from, out);

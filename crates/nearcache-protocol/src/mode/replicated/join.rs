@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use nearcache_store::NodeId;
 
 use super::Replicated;
+use super::peer::Peer;
 use crate::ids::StreamId;
 use crate::mode::Output;
 use crate::payload::Payload;
@@ -22,6 +23,8 @@ pub(super) struct Join {
     patience_ends: Time,
     /// Peers, themselves not ready, whose all is here.
     fetched: BTreeSet<NodeId>,
+    /// Only peers met from then on may fill this node: what the others hold may be as old as what it has just dropped.
+    met_since: Time,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +42,15 @@ impl Join {
             state: State::Filling,
             patience_ends,
             fetched: BTreeSet::new(),
+            met_since: Time::ZERO,
+        }
+    }
+
+    /// Once more, from peers met at `met_since` or later.
+    pub(super) fn again(patience_ends: Time, met_since: Time) -> Self {
+        Self {
+            met_since,
+            ..Self::new(patience_ends)
         }
     }
 
@@ -56,7 +68,9 @@ impl<V: Payload> Replicated<V> {
         }
         match self.join.state {
             State::Filling => {
-                let agreeing = self.peers.iter().filter(|(_, peer)| peer.agrees());
+                let met_since = self.join.met_since;
+                let may_fill = |peer: &Peer| peer.agrees() && peer.since >= met_since;
+                let agreeing = self.peers.iter().filter(|(_, peer)| may_fill(peer));
                 let usable = agreeing.filter(|(id, _)| !self.repair.avoids(now, **id));
                 let source = usable
                     .clone()
@@ -74,7 +88,7 @@ impl<V: Payload> Replicated<V> {
                 let all_fetched = !self
                     .peers
                     .iter()
-                    .any(|(id, peer)| peer.agrees() && wanted(id));
+                    .any(|(id, peer)| may_fill(peer) && wanted(id));
                 match source {
                     Some(source) => self.fetch(now, source, out),
                     None if all_fetched => self.catch_up(now, out),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `streams` | our stream to peers, theirs to us; gaps and acknowledgements of batches |
 //! | `heartbeat` | meeting a peer, heartbeats and echoes, freshness |
+//! | `away` | starting clean after an absence that is longer than removals are remembered |
 //! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
 //! | `repair` | what no stream will bring, and whom to ask for it |
 //! | `find` | asking peers for one key |
@@ -12,6 +13,7 @@
 //!
 //! The log of the own stream ([`Log`]) and the progress in those of others ([`Progress`]) are independent of all this.
 
+mod away;
 mod find;
 mod heartbeat;
 pub(in crate::mode) mod home;
@@ -33,6 +35,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
+use self::away::Contact;
 use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
@@ -72,6 +75,7 @@ pub struct Replicated<V: Payload> {
     lost: BTreeMap<NodeId, Lost>,
     acks: Acks,
     join: Join,
+    contact: Contact,
     repair: Repair,
     fetch: Option<Fetch>,
     /// Per peer that is being served, the items of the walk's current page.
@@ -118,6 +122,7 @@ impl<V: Payload> Replicated<V> {
             lost: BTreeMap::new(),
             acks: Acks::default(),
             join: Join::new(now + config.join_alone_after),
+            contact: Contact::new(now),
             repair: Repair::default(),
             fetch: None,
             pages: BTreeMap::new(),
@@ -341,6 +346,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_fetch(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
+            self.note_contact(now);
             self.heartbeat(now, out);
             self.repair(now, out);
         } else if !self.join.is_ready() {

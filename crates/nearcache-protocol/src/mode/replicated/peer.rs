@@ -17,7 +17,7 @@ pub(super) const VALUE_BYTES_ON_WIRE_MAX: usize = (64 << 20) - (256 << 10);
 /// A connected peer.
 #[derive(Debug)]
 pub(super) struct Peer {
-    since: Time,
+    pub(super) since: Time,
     pub(super) epoch: Epoch,
     /// Whether both run the cache alike; unknown before its announcement.
     pub(super) agreement: Agreed,

@@ -166,6 +166,10 @@ impl<V: Payload> Replicated<V> {
         let patience = self.config.replay_retry_after;
         peer.receiving.subscribed = true;
         peer.receiving.latest = peer.receiving.latest.max(after);
+        if self.planted.resumes_past_a_hole() {
+            let from = self.progress.applied(stream);
+            self.progress.advance(stream, from, after);
+        }
         let hole = self.progress.resume(stream, after);
         let complete = self.progress.wanted_after(stream) >= peer.receiving.latest;
         peer.receiving.moved(now, patience, complete);

@@ -742,3 +742,48 @@ fn r5_a_node_whose_clock_is_far_from_its_peers_stops_writing_and_goes_on_reading
     cluster.cut(2, 3);
     assert!(stamp(&cluster, 3).is_ok(), "alone it cannot know");
 }
+
+#[test]
+fn r4_a_node_away_for_longer_than_removals_are_remembered_starts_clean() {
+    let mut short = config();
+    short.agreement.tombstone_ttl_ms = 5_000;
+    short.replay_updates_max = 8;
+    let mut cluster = Cluster::ready(3, short);
+    cluster.put(1, "removed", "v");
+    cluster.put(1, "kept", "v");
+    cluster.deliver();
+    cluster.cut(1, 3);
+    cluster.cut(2, 3);
+    for (a, b) in [(1, 3), (2, 3), (3, 1), (3, 2)] {
+        cluster.act(a, |node, now, out| {
+            node.core.peer_dead(now, NodeId::from_u64(b), out)
+        });
+    }
+    cluster.remove(1, "removed");
+    cluster.put(3, "forgotten", "v");
+    cluster.run(SECOND * 6);
+    // Nobody remembers the removal, neither as a tombstone nor in the stream.
+    for n in 0..20 {
+        cluster.put(1, &format!("k{n}"), "v");
+    }
+    cluster.put(3, "recent", "v");
+    cluster.run(SECOND);
+    assert_eq!(cluster.nodes[&1].core.store().tombstones(), 0);
+    assert_eq!(cluster.read(3, "removed"), Some("v".to_owned()));
+    cluster.connect_all(3);
+    cluster.run(SECOND * 4);
+    assert_eq!(cluster.read_all("removed"), vec![None; 3]);
+    assert_eq!(cluster.read_all("forgotten"), vec![None; 3]);
+    assert_eq!(cluster.read_all("kept"), all("v", 3));
+    assert_eq!(cluster.read_all("recent"), all("v", 3));
+    assert_eq!(cluster.read_all("k7"), all("v", 3));
+    let cleaned = |id: u64| {
+        let events = cluster.nodes[&id].events.iter();
+        events
+            .filter(|event| matches!(event, Event::StartedClean { .. }))
+            .count()
+    };
+    assert_eq!([cleaned(1), cleaned(2), cleaned(3)], [0, 0, 1]);
+    assert!(cluster.nodes[&3].core.is_ready());
+    assert_eq!(cluster.nodes[&3].core.status(cluster.now), Status::Synced);
+}

@@ -161,6 +161,7 @@ impl<V: Payload> Replicated<V> {
         }
         let bytes = updates.iter().map(Update::wire_bytes).sum::<usize>();
         let count = updates.len() as u64;
+        let updates = self.without_forgotten(now, updates);
         let refused = !self.apply_all(now, from, updates, out);
         let Some(fetch) = &mut self.fetch else { return };
         fetch.moved = now;
