@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 use crate::chance::Chance;
 use crate::history::{Kind, Op, Value};
 use crate::resp::{Connection, Reply};
@@ -203,22 +205,34 @@ impl<'a> Client<'a> {
         self.perform(node, key, Kind::Read(None), &["GET", &name]);
     }
 
-    /// Reads all keys of a node; `None` if it does not answer for all of them.
+    /// Reads all keys of a node together; `None` if it does not answer for all of them.
     pub(crate) fn read_all(&mut self, node: usize) -> Option<Vec<Option<Value>>> {
-        let from = self.ops.len();
-        for key in 0..self.keys.count() {
-            self.read(node, key);
+        let names: Vec<String> = (0..self.keys.count())
+            .map(|key| self.keys.name(key))
+            .collect();
+        let words: Vec<[&str; 2]> = names.iter().map(|name| ["GET", name.as_str()]).collect();
+        let commands: Vec<&[&str]> = words.iter().map(<[&str; 2]>::as_slice).collect();
+        let start = self.board.now();
+        let (life, replies) = self.call_all(node, &commands).ok()?;
+        let end = self.board.now();
+        let mut values = Vec::new();
+        for (key, reply) in replies.into_iter().enumerate() {
+            let read = self.understand(node, key, Kind::Read(None), reply);
+            let Ok(kind @ Kind::Read(value)) = read else {
+                return None;
+            };
+            values.push(value);
+            self.ops.push(Op {
+                start,
+                end,
+                node,
+                life,
+                key,
+                kind,
+                ok: true,
+            });
         }
-        self.ops
-            .get(from..)
-            .unwrap_or_default()
-            .iter()
-            .map(|op| match op.kind {
-                Kind::Read(value) if op.ok => Some(value),
-                _ => None,
-            })
-            .collect::<Option<Vec<_>>>()
-            .filter(|values| values.len() == self.keys.count())
+        Some(values)
     }
 
     /// Whether the node says that it is ready and knows all its peers.
@@ -296,8 +310,18 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Asks, over the connection of the node's present life. After a failure the connection is closed.
     fn call(&mut self, node: usize, words: &[&str]) -> anyhow::Result<(usize, Reply)> {
+        let (life, mut replies) = self.call_all(node, &[words])?;
+        Ok((life, replies.pop().context("no answer")?))
+    }
+
+    /// Asks all of `commands` together, over the connection of the node's present life. After a failure the
+    /// connection is closed.
+    fn call_all(
+        &mut self,
+        node: usize,
+        commands: &[&[&str]],
+    ) -> anyhow::Result<(usize, Vec<Reply>)> {
         let (address, link) = match (self.board.addresses.get(node), self.links.get_mut(node)) {
             (Some(address), Some(link)) => (*address, link),
             _ => anyhow::bail!("no node {node}"),
@@ -312,9 +336,9 @@ impl<'a> Client<'a> {
                 (life, connection)
             }
         };
-        let reply = connection.call(words)?;
+        let replies = connection.call(commands)?;
         *link = Some((life, connection));
-        Ok((life, reply))
+        Ok((life, replies))
     }
 }
 

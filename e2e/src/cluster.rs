@@ -1,6 +1,6 @@
 //! The nodes of a run, and the faults that are on at the moment.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 
@@ -19,7 +19,7 @@ pub(crate) struct Cluster {
     abilities: Abilities,
     processes: Vec<Process>,
     on: Vec<Fault>,
-    killed: BTreeMap<(usize, usize), bool>,
+    killed: BTreeSet<(usize, usize)>,
 }
 
 impl Cluster {
@@ -39,7 +39,7 @@ impl Cluster {
             abilities: abilities.clone(),
             processes,
             on: Vec::new(),
-            killed: BTreeMap::new(),
+            killed: BTreeSet::new(),
         })
     }
 
@@ -53,11 +53,13 @@ impl Cluster {
                 self.on.push(fault.clone());
                 self.filter()
             }
-            Fault::Kill(node) => {
-                self.process(*node)?.kill()?;
-                self.killed.insert((*node, board.life(*node)), true);
-                board.next_life(*node);
-                Ok(())
+            Fault::Reset(node) => cut::reset(&self.setup.network, *node, true),
+            Fault::Kill(node) => self.kill(*node, board),
+            Fault::Skew(node, seconds) => {
+                self.kill(*node, board)?;
+                let process = self.process(*node)?;
+                process.set_clock(*seconds)?;
+                process.start()
             }
             Fault::Stop(node) => self.process(*node)?.stop(),
             Fault::Slow(node) => self.set_slow(*node, true),
@@ -75,7 +77,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When the machine refuses.
-    pub(crate) fn end(&mut self, fault: &Fault) -> anyhow::Result<()> {
+    pub(crate) fn end(&mut self, fault: &Fault, board: &Board) -> anyhow::Result<()> {
         match fault {
             Fault::Cut(_) | Fault::Loss(_) => {
                 if let Some(at) = self.on.iter().position(|on| on == fault) {
@@ -83,7 +85,14 @@ impl Cluster {
                 }
                 self.filter()
             }
+            Fault::Reset(node) => cut::reset(&self.setup.network, *node, false),
             Fault::Kill(node) => self.process(*node)?.start(),
+            Fault::Skew(node, _) => {
+                self.kill(*node, board)?;
+                let process = self.process(*node)?;
+                process.set_clock(0)?;
+                process.start()
+            }
             Fault::Stop(node) => self.process(*node)?.go_on(),
             Fault::Slow(node) => self.set_slow(*node, false),
             Fault::Clock(node, _) => self.process(*node)?.set_clock(0),
@@ -99,7 +108,7 @@ impl Cluster {
                 node,
                 life,
                 ready: None,
-                killed: self.killed.contains_key(&(node, life)),
+                killed: self.killed.contains(&(node, life)),
             })
             .collect()
     }
@@ -125,6 +134,13 @@ impl Cluster {
 
     fn process(&mut self, node: usize) -> anyhow::Result<&mut Process> {
         self.processes.get_mut(node).context("no such node")
+    }
+
+    fn kill(&mut self, node: usize, board: &Board) -> anyhow::Result<()> {
+        self.process(node)?.kill()?;
+        self.killed.insert((node, board.life(node)));
+        board.next_life(node);
+        Ok(())
     }
 
     fn set_slow(&self, node: usize, slow: bool) -> anyhow::Result<()> {

@@ -12,8 +12,12 @@ pub(crate) enum Fault {
     Cut(Vec<(usize, usize)>),
     /// So many per cent of the packets among all nodes are lost.
     Loss(u8),
+    /// What peers send the node over TCP is answered by a reset.
+    Reset(usize),
     /// SIGKILL; at the end the node starts again, with empty memory.
     Kill(usize),
+    /// SIGKILL, and a new start at once with the wall clock off by so many seconds; at the end both are undone.
+    Skew(usize, i64),
     /// SIGSTOP; at the end SIGCONT.
     Stop(usize),
     /// The node's link to its peers is slow.
@@ -31,7 +35,8 @@ impl Fault {
             Self::Cut(_) if abilities.cut.is_none() => Some("nft and iptables"),
             Self::Loss(_) if !abilities.loss => Some("nft numgen and iptables statistic"),
             Self::Slow(_) if abilities.slow.is_none() => Some("tc netem and tc tbf"),
-            Self::Clock(..) if abilities.clock.is_none() => Some("libfaketime"),
+            Self::Reset(_) if !abilities.reset => Some("nft reject"),
+            Self::Clock(..) | Self::Skew(..) if abilities.clock.is_none() => Some("libfaketime"),
             _ => None,
         }
     }
@@ -39,8 +44,10 @@ impl Fault {
     /// The node whose process it touches.
     pub(crate) fn process(&self) -> Option<usize> {
         match self {
-            Self::Kill(node) | Self::Stop(node) | Self::Restart(node) => Some(*node),
-            Self::Cut(_) | Self::Loss(_) | Self::Slow(_) | Self::Clock(..) => None,
+            Self::Kill(node) | Self::Skew(node, _) | Self::Stop(node) | Self::Restart(node) => {
+                Some(*node)
+            }
+            Self::Cut(_) | Self::Loss(_) | Self::Reset(_) | Self::Slow(_) | Self::Clock(..) => None,
         }
     }
 }
@@ -55,7 +62,15 @@ impl fmt::Display for Fault {
                     .try_for_each(|(from, to)| write!(f, " {}→{}", from + 1, to + 1))
             }
             Self::Loss(percent) => write!(f, "loss {percent} %"),
+            Self::Reset(node) => write!(f, "reset {}", node + 1),
             Self::Kill(node) => write!(f, "kill {}", node + 1),
+            Self::Skew(node, seconds) => {
+                write!(
+                    f,
+                    "restart {} with its clock off by {seconds:+} s",
+                    node + 1
+                )
+            }
             Self::Stop(node) => write!(f, "stop {}", node + 1),
             Self::Slow(node) => write!(f, "slow {}", node + 1),
             Self::Clock(node, seconds) => write!(f, "clock of {} by {seconds:+} s", node + 1),
@@ -131,37 +146,38 @@ pub(crate) fn apart(side: &[usize], nodes: usize) -> Fault {
 /// Every fault once, on three nodes. Cuts and stops last longer than it takes to give a peer up.
 pub(crate) fn smoke() -> Vec<Plan> {
     vec![
-        Plan::new("partition", vec![(apart(&[2], 3), 0, 6_500)]),
+        Plan::new("partition", vec![(apart(&[2], 3), 0, 5_500)]),
         Plan::new(
             "one-way-partition",
-            vec![(Fault::Cut(vec![(0, 1)]), 0, 5_500)],
+            vec![(Fault::Cut(vec![(0, 1)]), 0, 4_500)],
         ),
+        Plan::new("reset", vec![(Fault::Reset(1), 0, 1_500)]),
         Plan::new("kill", vec![(Fault::Kill(1), 0, 2_000)]),
-        Plan::new("stop", vec![(Fault::Stop(2), 0, 5_500)]),
-        Plan::new("slow-link", vec![(Fault::Slow(0), 0, 4_000)]),
-        Plan::new("loss", vec![(Fault::Loss(15), 0, 4_000)]),
+        Plan::new("stop", vec![(Fault::Stop(2), 0, 4_500)]),
+        Plan::new("slow-link", vec![(Fault::Slow(0), 0, 3_000)]),
+        Plan::new("loss", vec![(Fault::Loss(15), 0, 3_000)]),
         Plan::new(
             "clock-jump",
             vec![
-                (Fault::Clock(1, 3_600), 0, 2_500),
-                (Fault::Clock(1, -3_600), 2_500, 5_000),
+                (Fault::Clock(1, 3_600), 0, 2_000),
+                (Fault::Clock(1, -3_600), 2_000, 4_000),
             ],
         ),
         Plan::new(
             "rolling-restart",
             vec![
                 (Fault::Restart(0), 0, 0),
-                (Fault::Restart(1), 2_500, 2_500),
-                (Fault::Restart(2), 5_000, 5_000),
+                (Fault::Restart(1), 2_000, 2_000),
+                (Fault::Restart(2), 4_000, 4_000),
             ],
         ),
         Plan::new(
             "mixed",
             vec![
-                (apart(&[0], 3), 0, 5_000),
+                (apart(&[0], 3), 0, 4_500),
                 (Fault::Stop(1), 500, 3_000),
                 (Fault::Kill(2), 1_000, 4_000),
-                (Fault::Loss(10), 3_000, 6_000),
+                (Fault::Loss(10), 3_000, 5_000),
             ],
         ),
     ]
@@ -194,7 +210,7 @@ pub(crate) fn random(seed: u64, nodes: usize, abilities: &Abilities) -> Plan {
 
 fn any(chance: &mut Chance, nodes: usize) -> Fault {
     let node = chance.below(nodes);
-    match chance.below(9) {
+    match chance.below(11) {
         0 => apart(&[node], nodes),
         1 => {
             let half: Vec<usize> = (0..nodes / 2).map(|at| (node + at) % nodes).collect();
@@ -216,6 +232,9 @@ fn any(chance: &mut Chance, nodes: usize) -> Fault {
         5 => Fault::Kill(node),
         6 => Fault::Stop(node),
         7 => Fault::Slow(node),
+        8 => Fault::Reset(node),
+        9 if chance.below(2) == 0 => Fault::Skew(node, -3_600),
+        9 => Fault::Skew(node, 3_600),
         _ => match chance.below(4) {
             0 => Fault::Restart(node),
             1 => Fault::Clock(node, -3_600),
@@ -234,7 +253,7 @@ fn clash(a: &Fault, b: &Fault) -> bool {
     };
     match (a, b) {
         (Fault::Loss(_), Fault::Loss(_)) | (Fault::Cut(_), Fault::Cut(_)) => true,
-        (Fault::Slow(a), Fault::Slow(b)) => a == b,
+        (Fault::Slow(a), Fault::Slow(b)) | (Fault::Reset(a), Fault::Reset(b)) => a == b,
         _ => touched(a).is_some() && touched(a) == touched(b),
     }
 }
@@ -248,6 +267,7 @@ mod tests {
         Abilities {
             cut: Some(cut::Tool::NftBridge),
             loss: true,
+            reset: true,
             slow: Some(slow::Tool::Tbf),
             clock: Some("clock".into()),
         }
@@ -270,7 +290,9 @@ mod tests {
     #[test]
     fn the_smoke_run_has_every_fault_and_says_what_a_machine_lacks() {
         let all: Vec<Timed> = smoke().into_iter().flat_map(|plan| plan.faults).collect();
-        for fault in ["cut", "loss", "kill", "stop", "slow", "clock", "restart"] {
+        for fault in [
+            "cut", "loss", "reset", "kill", "stop", "slow", "clock", "restart",
+        ] {
             assert!(
                 all.iter()
                     .any(|timed| timed.fault.to_string().starts_with(fault)),
@@ -282,6 +304,6 @@ mod tests {
             .iter()
             .filter(|plan| plan.lacks(&poor).is_some())
             .count();
-        assert_eq!(lacking, 6, "all but kill, stop and restart");
+        assert_eq!(lacking, 7, "all but kill, stop and restart");
     }
 }

@@ -47,42 +47,29 @@ impl Connection {
         let mut connection = Self {
             stream: BufReader::new(stream),
         };
-        match connection.call(&["AUTH", token])? {
-            Reply::Simple(_) => Ok(connection),
+        match connection.call(&[&["AUTH", token]])?.as_slice() {
+            [Reply::Simple(_)] => Ok(connection),
             other => bail!("AUTH: {other:?}"),
         }
     }
 
-    /// Sends one command and waits for its answer.
+    /// Sends commands together and waits for their answers.
     ///
     /// # Errors
-    /// When the connection breaks, the answer is late or is not RESP.
-    pub(crate) fn call(&mut self, words: &[&str]) -> anyhow::Result<Reply> {
-        self.send(&[words.to_vec()])?;
-        self.receive()
-    }
-
-    /// Sends commands together; their answers are then received one by one.
-    ///
-    /// # Errors
-    /// When the connection breaks.
-    pub(crate) fn send(&mut self, commands: &[Vec<&str>]) -> anyhow::Result<()> {
+    /// When the connection breaks, an answer is late or is not RESP.
+    pub(crate) fn call(&mut self, commands: &[&[&str]]) -> anyhow::Result<Vec<Reply>> {
         let mut bytes = String::new();
         for words in commands {
             bytes += &format!("*{}\r\n", words.len());
-            for word in words {
+            for word in *words {
                 bytes += &format!("${}\r\n{word}\r\n", word.len());
             }
         }
         self.stream.get_mut().write_all(bytes.as_bytes())?;
-        Ok(())
+        commands.iter().map(|_| self.receive()).collect()
     }
 
-    /// The next answer.
-    ///
-    /// # Errors
-    /// As [`Connection::call`].
-    pub(crate) fn receive(&mut self) -> anyhow::Result<Reply> {
+    fn receive(&mut self) -> anyhow::Result<Reply> {
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
         let line = line.trim_end();

@@ -88,7 +88,7 @@ pub(crate) fn play(
     });
     if leave {
         for timed in &plan.faults {
-            cluster.end(&timed.fault)?;
+            cluster.end(&timed.fault, board)?;
         }
     }
     let (watched, ready, clients) = round?;
@@ -233,7 +233,7 @@ fn watch(
         match begins {
             true => cluster.begin(&fault, board)?,
             false if leave => {}
-            false => cluster.end(&fault)?,
+            false => cluster.end(&fault, board)?,
         }
     }
     std::thread::sleep(AFTERWARDS);

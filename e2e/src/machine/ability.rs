@@ -13,6 +13,8 @@ pub(crate) struct Abilities {
     pub(crate) cut: Option<cut::Tool>,
     /// For loss; the same tool with a random choice.
     pub(crate) loss: bool,
+    /// For resets: nftables in a node.
+    pub(crate) reset: bool,
     /// For slow links.
     pub(crate) slow: Option<slow::Tool>,
     /// For clock jumps: the libfaketime library.
@@ -51,8 +53,10 @@ impl Abilities {
                 set.and_then(|()| slow::set(*tool, network, 0, false))
                     .is_ok()
             });
+        let reset = cut::reset(network, 0, true).and_then(|()| cut::reset(network, 0, false));
         Self {
             cut,
+            reset: reset.is_ok(),
             loss: cut.is_some_and(|tool| works(tool, 20)),
             slow,
             clock: clock_library(),
@@ -69,12 +73,16 @@ impl Abilities {
                 cut.filter(|_| self.loss)
                     .map(|tool| format!("{tool}, at random")),
             ),
+            (
+                "reset",
+                self.reset.then(|| "nft reject, in the node".to_owned()),
+            ),
             ("slow link", self.slow.map(|tool| tool.name().to_owned())),
             (
                 "clock jump",
                 self.clock.as_ref().map(|path| path.display().to_string()),
             ),
-            ("kill, stop", Some("signals".to_owned())),
+            ("kill, stop, restart", Some("signals".to_owned())),
         ];
         lines
             .into_iter()

@@ -62,6 +62,22 @@ pub(crate) fn apply(tool: Tool, network: &Network, drops: &Drops) -> anyhow::Res
     }
 }
 
+/// Answers what peers send to `node` over TCP with a reset, or no longer. With nftables in the node only.
+///
+/// # Errors
+/// When the tool fails.
+pub(crate) fn reset(network: &Network, node: usize, on: bool) -> anyhow::Result<()> {
+    let mut text = "add table inet nearcache\n\
+                    add chain inet nearcache refuse { type filter hook input priority 0 ; policy accept ; }\n\
+                    flush chain inet nearcache refuse\n"
+        .to_owned();
+    if on {
+        text += "add rule inet nearcache refuse iifname \"eth0\" meta l4proto tcp reject with tcp reset\n";
+    }
+    let within = ["ip", "netns", "exec", &network.node(node), "nft", "-f", "-"];
+    command::run_with_input(&within, &text).map(|_| ())
+}
+
 fn chance(percent: u8) -> String {
     match percent {
         100.. => String::new(),

@@ -22,10 +22,26 @@ pub(crate) struct Setup {
     pub(crate) folder: PathBuf,
     /// The file with the clients' token.
     pub(crate) token_file: PathBuf,
+    /// Certificates and secret of the peers; without, they neither prove who they are nor encrypt.
+    pub(crate) certificates: Option<PathBuf>,
     /// The library that moves clocks.
     pub(crate) clock: Option<PathBuf>,
     /// The namespaces.
     pub(crate) network: Network,
+}
+
+impl Setup {
+    /// Has the server make certificates and a secret for its nodes, if it can.
+    pub(crate) fn make_certificates(&mut self) {
+        let folder = self.folder.join("certs");
+        let (binary, into) = (self.binary.to_string_lossy(), folder.to_string_lossy());
+        let names: Vec<String> = (0..self.network.nodes())
+            .map(|node| format!("node-{}", node + 1))
+            .collect();
+        let mut words: Vec<&str> = vec![&binary, "certs", "--dir", &into];
+        words.extend(names.iter().map(String::as_str));
+        self.certificates = command::run(&words).is_ok().then_some(folder.clone());
+    }
 }
 
 /// One node's process. Dropping it kills it.
@@ -66,10 +82,10 @@ impl Process {
             .args(["--peer-listen", &Network::peer_address(node).to_string()])
             .args(["--set", "http.enabled=false"])
             .args(["--set", "auth.allow_plaintext=true"])
-            .args(["--set", "peers.allow_insecure_network=true"])
             .args(["--set", "caches.default.max_bytes=64MiB"])
             .arg("--set")
             .arg(format!("auth.token_file={}", setup.token_file.display()));
+        command.args(self.peer_security());
         for peer in (0..setup.network.nodes()).filter(|peer| *peer != node) {
             command.args(["--join", &Network::peer_address(peer).to_string()]);
         }
@@ -95,6 +111,32 @@ impl Process {
             .context("starting a node")?;
         self.child = Some(child);
         Ok(())
+    }
+
+    /// Settings by which peers prove who they are.
+    fn peer_security(&self) -> Vec<String> {
+        let Some(folder) = &self.setup.certificates else {
+            return ["--set", "peers.allow_insecure_network=true"]
+                .map(str::to_owned)
+                .to_vec();
+        };
+        let name = format!("node-{}", self.node + 1);
+        let files = [
+            ("certificate_file", format!("{name}.pem")),
+            ("key_file", format!("{name}.key")),
+            ("ca_file", "ca.pem".to_owned()),
+            ("secret_file", "secret".to_owned()),
+        ];
+        files
+            .into_iter()
+            .flat_map(|(setting, file)| {
+                let path = folder.join(file);
+                [
+                    "--set".to_owned(),
+                    format!("peers.tls.{setting}={}", path.display()),
+                ]
+            })
+            .collect()
     }
 
     /// Ends it at once, whether stopped or not.
