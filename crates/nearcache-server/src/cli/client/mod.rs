@@ -1,0 +1,41 @@
+//! `nearcache get | put | del | info | members`: a small client of the HTTP interface.
+//!
+//! ```text
+//! entries    get, put, del: one entry
+//! overview   info, members: what a node tells about itself, as text
+//! ```
+
+mod entries;
+mod overview;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+pub(super) use entries::{DelArgs, GetArgs, PutArgs, del, get, put};
+pub(super) use overview::{InfoArgs, MembersArgs, info, members};
+
+use super::runtime;
+use crate::client::{Client, Request, Response};
+use crate::failure::Failure;
+
+/// Which node to ask.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// Address of a node's HTTP listener
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8001",
+        env = "NEARCACHE_URL"
+    )]
+    url: String,
+    /// File with the token, where the node demands one
+    #[arg(long, value_name = "FILE", env = "NEARCACHE_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+fn send(node: &NodeArgs, request: Request) -> Result<Response, Failure> {
+    let client = Client::new(&node.url, node.token_file.as_deref())?;
+    runtime()?.block_on(client.send(request))
+}
