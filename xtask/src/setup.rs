@@ -11,6 +11,21 @@ use crate::job::find_on_path;
 use crate::workspace::Workspace;
 use crate::{apt, cargo, deny, job, python};
 
+/// Something that is set up only where it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Components of the Rust toolchain: formatting and lints.
+    Components,
+    /// Real clients and servers, the Python environment among them.
+    Clients,
+    /// The cargo-deny program.
+    CargoDeny,
+}
+
+impl Need {
+    const ALL: [Self; 3] = [Self::Components, Self::Clients, Self::CargoDeny];
+}
+
 /// What is there after the set-up.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -37,11 +52,28 @@ impl Tools {
 /// # Errors
 /// When the Rust toolchain lacks a component and it cannot be added: nothing works without.
 pub(crate) fn everything(workspace: &Workspace) -> anyhow::Result<Tools> {
+    set_up(workspace, &Need::ALL)
+}
+
+/// Sets up what is in `needs` and leaves the rest alone: a step that formats does not wait for a compiler
+/// that builds cargo-deny.
+///
+/// # Errors
+/// When the Rust toolchain lacks a component and it cannot be added: nothing works without.
+pub(crate) fn set_up(workspace: &Workspace, needs: &[Need]) -> anyhow::Result<Tools> {
     let mut missing = Vec::new();
-    rust_components(workspace)?;
-    debian_packages(workspace, &mut missing);
-    let python = python_environment(workspace, &mut missing);
-    let cargo_deny = cargo_deny(workspace, &mut missing);
+    if needs.contains(&Need::Components) {
+        rust_components(workspace)?;
+    }
+    let mut python = None;
+    if needs.contains(&Need::Clients) {
+        debian_packages(workspace, &mut missing);
+        python = python_environment(workspace, &mut missing);
+    }
+    let cargo_deny = match needs.contains(&Need::CargoDeny) {
+        true => cargo_deny(workspace, &mut missing),
+        false => None,
+    };
     Ok(Tools {
         python,
         cargo_deny,

@@ -11,7 +11,7 @@ use anyhow::bail;
 
 use crate::cargo::cargo_with;
 use crate::counts::Counts;
-use crate::setup::{self, Tools};
+use crate::setup::{self, Need, Tools};
 use crate::workspace::Workspace;
 use crate::{deny, dependencies, docs, end_to_end, job, source, tests};
 
@@ -53,10 +53,11 @@ impl Outcome {
     }
 }
 
-/// One step: a name to call it by, what it does, and the doing.
+/// One step: a name to call it by, what it does, what must be set up for it, and the doing.
 struct Step {
     name: &'static str,
     what: &'static str,
+    needs: &'static [Need],
     run: fn(&Workspace, &Tools) -> anyhow::Result<Outcome>,
 }
 
@@ -64,61 +65,73 @@ const STEPS: [Step; 13] = [
     Step {
         name: "format",
         what: "formatting",
+        needs: &[Need::Components],
         run: |workspace, _| format(workspace),
     },
     Step {
         name: "source",
         what: "every crate forbids unsafe code",
+        needs: &[],
         run: |workspace, _| source::check_forbid_unsafe(workspace),
     },
     Step {
         name: "commands",
         what: "the README's commands are what CI runs",
+        needs: &[],
         run: |workspace, _| docs::check_commands(workspace),
     },
     Step {
         name: "purity",
         what: "store and protocol depend on no runtime, no sockets",
+        needs: &[],
         run: |workspace, _| dependencies::check_purity(workspace),
     },
     Step {
         name: "budget",
         what: "number of dependencies",
+        needs: &[],
         run: |workspace, _| dependencies::check_budget(workspace),
     },
     Step {
         name: "deny",
         what: "licences, bans, sources, advisories",
+        needs: &[Need::CargoDeny],
         run: deny_step,
     },
     Step {
         name: "lints",
         what: "clippy without warnings",
+        needs: &[Need::Components],
         run: |workspace, _| lints(workspace),
     },
     Step {
         name: "docs",
         what: "rustdoc without warnings",
+        needs: &[],
         run: |workspace, _| rustdoc(workspace),
     },
     Step {
         name: "tests",
         what: "unit, property, integration, real-client, corpus and simulator tests",
+        needs: &[Need::Clients],
         run: tests::run_workspace,
     },
     Step {
         name: "doc-tests",
         what: "examples in the documentation",
+        needs: &[],
         run: tests::run_doc_tests,
     },
     Step {
         name: "shuttle",
         what: "interleavings of threads in the store",
+        needs: &[],
         run: tests::run_shuttle,
     },
     Step {
         name: "examples",
         what: "example programs run to their end",
+        needs: &[],
         run: |workspace, _| tests::run_examples(workspace),
     },
     Step {
@@ -143,8 +156,9 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
         .filter(|step| args.only.is_empty() || args.only.iter().any(|name| name == step.name))
         .collect();
     let before = source::changed_files(workspace);
-    println!("[ 0/{}] setup: what the tests need", steps.len());
-    let tools = setup::everything(workspace)?;
+    println!("[ 0/{}] setup: what these steps need", steps.len());
+    let needs: Vec<Need> = steps.iter().flat_map(|step| step.needs).copied().collect();
+    let tools = setup::set_up(workspace, &needs)?;
     println!("      setup done, {:.0} s", started.elapsed().as_secs_f64());
     let mut notes: Vec<String> = tools
         .missing
