@@ -16,7 +16,7 @@ use crate::{apt, cargo, deny, job, python};
 pub(crate) enum Need {
     /// Components of the Rust toolchain: formatting and lints.
     Components,
-    /// Real clients and servers, the Python environment among them.
+    /// Debian packages, with real clients and servers and what makes faults, and the Python environment.
     Clients,
     /// The cargo-deny program.
     CargoDeny,

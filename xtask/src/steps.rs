@@ -137,6 +137,7 @@ const STEPS: [Step; 13] = [
     Step {
         name: "end-to-end",
         what: "real nodes in network namespaces, every fault once",
+        needs: &[Need::Clients],
         run: |workspace, _| end_to_end::smoke(workspace),
     },
 ];

@@ -2,11 +2,23 @@
 //!
 //! The targets panic when a decoder misbehaves. `cargo xtask nightly` goes on from the same seeds with coverage guidance.
 
-#![expect(clippy::panic, reason = "a test without its seeds must not pass")]
+#![expect(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test without its seeds must not pass, and tells what it tried"
+)]
 
 use std::path::{Path, PathBuf};
 
 use nearcache_protocol::fuzzing;
+
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the driver looks at the clock, what it drives does not"
+)]
+#[path = "../../../fuzz/driver.rs"]
+mod driver;
 
 type Target = fn(&[u8]);
 
@@ -48,6 +60,13 @@ fn seeds_with_any_byte_changed_are_survived() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn fuzz_all_targets_from_their_seeds() {
+    for (name, target) in TARGETS {
+        driver::drive(name, target);
     }
 }
 

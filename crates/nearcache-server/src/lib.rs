@@ -20,7 +20,12 @@ pub mod config;
 pub mod dev;
 pub mod failure;
 #[doc(hidden)]
-pub use resp::fuzzing;
+pub mod fuzzing {
+    //! What the fuzz targets call.
+    pub use crate::config::fuzzing::*;
+    pub use crate::http::fuzzing::*;
+    pub use crate::resp::fuzzing::*;
+}
 pub mod http;
 pub mod limits;
 mod logging;

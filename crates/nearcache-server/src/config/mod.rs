@@ -12,6 +12,7 @@
 //! is a likely one, its remedy. A configuration with a problem starts nothing.
 
 mod document;
+pub(crate) mod fuzzing;
 mod model;
 mod problem;
 mod settings;

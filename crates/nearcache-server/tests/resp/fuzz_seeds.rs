@@ -1,28 +1,26 @@
-//! The seeds of the fuzz targets, replayed on every run of the tests.
-
-use std::path::Path;
+//! The fuzz targets of this crate, driven with their seeds on every run of the tests.
 
 use nearcache_server::fuzzing;
 
-fn replay(target: &str, run: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/seeds")
-        .join(target);
-    let files = std::fs::read_dir(&folder).unwrap();
-    let seeds: Vec<_> = files.map(|file| file.unwrap().path()).collect();
-    assert!(!seeds.is_empty(), "{} is empty", folder.display());
-    for seed in seeds {
-        println!("{}", seed.display());
-        run(&std::fs::read(seed).unwrap());
-    }
+#[path = "../../../../fuzz/driver.rs"]
+mod driver;
+
+#[test]
+fn fuzz_resp_command() {
+    driver::drive("resp_command", fuzzing::resp_command);
 }
 
 #[test]
-fn seeds_of_resp_command_hold() {
-    replay("resp_command", fuzzing::resp_command);
+fn fuzz_resp_session() {
+    driver::drive("resp_session", fuzzing::resp_session);
 }
 
 #[test]
-fn seeds_of_resp_session_hold() {
-    replay("resp_session", fuzzing::resp_session);
+fn fuzz_http_request() {
+    driver::drive("http_request", fuzzing::http_request);
+}
+
+#[test]
+fn fuzz_config_parse() {
+    driver::drive("config_parse", fuzzing::config_parse);
 }
