@@ -8,9 +8,11 @@
 use std::time::Duration;
 
 mod connection_budget;
+mod lockout;
 mod memory_budget;
 
 pub use connection_budget::{ConnectionBudget, ConnectionPermit, ConnectionRefused};
+pub use lockout::Lockout;
 pub use memory_budget::{MemoryBudget, MemoryCharge, Pressure};
 
 const KIB: usize = 1 << 10;
@@ -75,6 +77,11 @@ pub struct Limits {
     pub authentication_timeout: Duration,
     /// Wrong passwords on one connection before it is closed. Default 5.
     pub authentication_failures: u32,
+    /// Wrong tokens from one source address within a minute (of IPv6: from one /64) before HTTP answers
+    /// all its requests 429 for [`Self::authentication_lockout`]. Default 20.
+    pub authentication_failures_per_address: u32,
+    /// How long an address that presented too many wrong tokens is not listened to. Default 60 s.
+    pub authentication_lockout: Duration,
     /// Time for an HTTP request's header block to arrive. Default 10 s.
     pub header_timeout: Duration,
     /// Time for one RESP argument, or one HTTP body, to make [`Self::body_bytes_per_second`] of
@@ -111,6 +118,8 @@ impl Default for Limits {
             scan_keys: 10_000,
             authentication_timeout: Duration::from_secs(5),
             authentication_failures: 5,
+            authentication_failures_per_address: 20,
+            authentication_lockout: Duration::from_secs(60),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             body_bytes_per_second: 1_024,

@@ -25,7 +25,7 @@ use crate::caches::{Caches, RawCache};
 use crate::config::{Config, DEFAULT_CACHE};
 use crate::failure::{Failure, chain};
 use crate::http::Addresses;
-use crate::limits::{ConnectionBudget, MemoryBudget};
+use crate::limits::{ConnectionBudget, Lockout, MemoryBudget};
 use crate::runtime::{self, SideThreads};
 use crate::seeds::Seeds;
 use crate::{http, protected, resp};
@@ -134,6 +134,7 @@ impl Server {
                 connections,
                 memory,
                 credentials,
+                lockout: Lockout::new(&config.limits),
                 metrics,
                 addresses: server.addresses.clone(),
                 started: Instant::now(),

@@ -65,6 +65,15 @@ pub(crate) const SETTINGS: &[Setting] = settings! { Setting, path:
     "limits.output_hard_bytes" => |c, v| { c.limits.output_hard_bytes = v.size_usize()?; Ok(()) },
     "limits.in_flight_bytes" => |c, v| { c.limits.in_flight_bytes = v.size_usize()?; Ok(()) },
     "limits.authentication_timeout" => |c, v| { c.limits.authentication_timeout = v.duration()?; Ok(()) },
+    "limits.authentication_failures_per_address" => |c, v| {
+        let failures = v.count()?;
+        if failures == 0 {
+            return Err(Rejection::new("must be more than zero"));
+        }
+        c.limits.authentication_failures_per_address = u32::try_from(failures).unwrap_or(u32::MAX);
+        Ok(())
+    },
+    "limits.authentication_lockout" => |c, v| { c.limits.authentication_lockout = v.duration()?; Ok(()) },
     "limits.header_timeout" => |c, v| { c.limits.header_timeout = v.duration()?; Ok(()) },
     "limits.body_timeout" => |c, v| { c.limits.body_timeout = v.duration()?; Ok(()) },
     "limits.idle_timeout" => |c, v| { c.limits.idle_timeout = v.duration()?; Ok(()) },

@@ -1,16 +1,19 @@
-//! Who is answered at all: `Host`, `Origin` and the token, in this order, before anything else.
+//! Who is answered at all: `Host`, `Origin`, the address and the token, in this order, before anything
+//! else.
 //!
 //! A web page in an operator's browser can send requests to loopback. It cannot choose `Host` freely
 //! (DNS rebinding shows the page's own domain there) and cannot hide its `Origin`, so a foreign name in
 //! either is refused. An IP address in `Host` is fine: no page's domain is one.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
 use http::{HeaderMap, StatusCode, Uri, header};
 
 use super::problem::Problem;
 use crate::auth::Credentials;
 use crate::config::HttpConfig;
+use crate::limits::Lockout;
 
 /// The rules of one listener.
 #[derive(Debug)]
@@ -34,17 +37,18 @@ impl Admission {
     /// Judges a request by its head.
     ///
     /// # Errors
-    /// 421 for a `Host` that is not ours, 403 for an `Origin` that is not listed, 401 without the token.
+    /// 421 for a `Host` that is not ours, 403 for an `Origin` that is not listed, 429 for an address that
+    /// presented too many wrong tokens, 401 without the token.
     pub(super) fn check(
         &self,
         uri: &Uri,
         headers: &HeaderMap,
-        credentials: Option<&Credentials>,
+        token: Option<TokenRule<'_>>,
     ) -> Result<(), Problem> {
         self.check_host(uri, headers)?;
         self.check_origin(headers)?;
-        match credentials {
-            Some(credentials) => check_token(headers, credentials),
+        match token {
+            Some(rule) => rule.check(headers),
             None => Ok(()),
         }
     }
@@ -110,27 +114,50 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-fn check_token(headers: &HeaderMap, credentials: &Credentials) -> Result<(), Problem> {
-    let presented = headers
-        .get(header::AUTHORIZATION)
-        .map(|value| value.as_bytes());
-    let token = presented.and_then(|value| {
-        let (scheme, token) = value.split_at_checked(7)?;
-        scheme
-            .eq_ignore_ascii_case(b"bearer ")
-            .then(|| token.trim_ascii())
-    });
-    // A missing token is compared as well, so that its absence does not show in the time taken.
-    let accepted = credentials.verify(None, token.unwrap_or(b"")) && token.is_some();
-    if accepted {
-        return Ok(());
+/// Which token a request must carry, and what becomes of an address that keeps guessing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TokenRule<'a> {
+    pub(super) credentials: &'a Credentials,
+    pub(super) lockout: &'a Lockout,
+    pub(super) address: IpAddr,
+}
+
+impl TokenRule<'_> {
+    fn check(self, headers: &HeaderMap) -> Result<(), Problem> {
+        let now = Instant::now();
+        if let Err(left) = self.lockout.check(self.address, now) {
+            return Err(Problem::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "TooManyFailures",
+                "this address has presented too many wrong tokens; wait as long as Retry-After says",
+            )
+            .header(header::RETRY_AFTER, (left.as_secs() + 1).to_string()));
+        }
+        let presented = headers
+            .get(header::AUTHORIZATION)
+            .map(|value| value.as_bytes());
+        let token = presented.and_then(|value| {
+            let (scheme, token) = value.split_at_checked(7)?;
+            scheme
+                .eq_ignore_ascii_case(b"bearer ")
+                .then(|| token.trim_ascii())
+        });
+        // A missing token is compared as well, so that its absence does not show in the time taken.
+        let accepted = self.credentials.verify(None, token.unwrap_or(b"")) && token.is_some();
+        if accepted {
+            return Ok(());
+        }
+        // Who presents nothing does not guess.
+        if presented.is_some() && self.lockout.failed(self.address, now) {
+            tracing::warn!(address = %self.address, "too many wrong tokens: locked out");
+        }
+        Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "Unauthorized",
+            "send the token of auth.token_file as: Authorization: Bearer <token>",
+        )
+        .header(header::WWW_AUTHENTICATE, "Bearer realm=\"nearcache\""))
     }
-    Err(Problem::new(
-        StatusCode::UNAUTHORIZED,
-        "Unauthorized",
-        "send the token of auth.token_file as: Authorization: Bearer <token>",
-    )
-    .header(header::WWW_AUTHENTICATE, "Bearer realm=\"nearcache\""))
 }
 
 #[cfg(test)]
@@ -139,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::limits::Limits;
 
     fn status(
         configure: impl FnOnce(&mut HttpConfig),
@@ -152,7 +180,13 @@ mod tests {
             map.append(name, HeaderValue::from_str(value).unwrap());
         }
         let uri = Uri::from_static("/");
-        let outcome = Admission::new(&config).check(&uri, &map, credentials);
+        let lockout = Lockout::new(&Limits::default());
+        let rule = credentials.map(|credentials| TokenRule {
+            credentials,
+            lockout: &lockout,
+            address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        });
+        let outcome = Admission::new(&config).check(&uri, &map, rule);
         outcome
             .err()
             .map(|problem| problem.into_response().status())

@@ -1,13 +1,16 @@
 //! Accepts connections, serves each within the limits, and ends them when the server stops.
 
+use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +19,6 @@ use tokio_util::task::TaskTracker;
 use super::admission::Admission;
 use super::stream::TimedStream;
 use super::{Context, service};
-use crate::limits::ConnectionPermit;
 
 /// How long to wait before accepting again when the system is out of descriptors or memory (a guess).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -44,14 +46,13 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, stop: Cancellat
         match accepted {
             Ok((socket, peer)) => match context.connections.try_acquire(peer.ip()) {
                 Ok(permit) => {
-                    let connection = connection(
-                        socket,
-                        permit,
-                        Arc::clone(&context),
-                        Arc::clone(&admission),
-                        stop.clone(),
-                    );
-                    tasks.spawn(connection);
+                    let _ = socket.set_nodelay(true);
+                    let (context, admission) = (Arc::clone(&context), Arc::clone(&admission));
+                    let stop = stop.clone();
+                    tasks.spawn(async move {
+                        connection(socket, peer.ip(), context, admission, stop).await;
+                        drop(permit);
+                    });
                 }
                 Err(refused) => {
                     context.metrics.refused("limit");
@@ -79,22 +80,69 @@ pub async fn serve(listener: TcpListener, context: Arc<Context>, stop: Cancellat
     }
 }
 
-async fn connection(
-    socket: TcpStream,
-    permit: ConnectionPermit,
+/// Serves one connection of a client at `address` to its end.
+///
+/// ```text
+/// awake ── hyper, its buffers, requests ──► nothing for a while ──► parked: the socket and a timer
+///   ▲                                                                   │
+///   └────────────────────────────── a byte ─────────────────────────────┘
+/// ```
+pub(super) async fn connection(
+    socket: impl AsyncRead + AsyncWrite + Unpin,
+    address: IpAddr,
     context: Arc<Context>,
     admission: Arc<Admission>,
     stop: CancellationToken,
 ) {
-    let _ = socket.set_nodelay(true);
     context.metrics.connections.inc();
-    let limits = &context.limits;
-    let stream = TokioIo::new(TimedStream::new(socket, limits));
-    let service = service_fn(|request| {
-        let (context, admission) = (Arc::clone(&context), Arc::clone(&admission));
-        async move {
-            Ok::<_, std::convert::Infallible>(service::answer(&context, &admission, request).await)
+    let mut stream = TimedStream::new(socket, &context.limits);
+    let outcome = loop {
+        // Boxed, so that a parked connection does not keep the room that it takes.
+        let awake = Box::pin(awake(stream, address, &context, &admission, &stop)).await;
+        match awake {
+            Ok(served) if served.is_parked() => stream = served,
+            Ok(mut served) => {
+                let _ = served.shutdown().await;
+                break Ok(());
+            }
+            Err(error) => break Err(reason_of(&error)),
         }
+        tokio::select! {
+            woken = stream.next_byte() => match woken {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => break Err("timeout"),
+                Err(_) => break Err("broken"),
+            },
+            () = stop.cancelled() => break Ok(()),
+        }
+    };
+    if let Err(reason) = outcome {
+        context.metrics.refused(reason);
+        tracing::debug!(reason, "HTTP connection cut off");
+    }
+    context.metrics.connections.dec();
+}
+
+/// Serves requests until the connection ends or is parked, which is an end to hyper.
+async fn awake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: TimedStream<S>,
+    address: IpAddr,
+    context: &Arc<Context>,
+    admission: &Arc<Admission>,
+    stop: &CancellationToken,
+) -> hyper::Result<TimedStream<S>> {
+    let limits = &context.limits;
+    let answering = stream.answering();
+    let service = service_fn(|request| {
+        let (context, admission) = (Arc::clone(context), Arc::clone(admission));
+        let answering = Arc::clone(&answering);
+        Box::pin(async move {
+            answering.store(true, Ordering::Relaxed);
+            let response = service::answer(&context, &admission, address, request).await;
+            answering.store(false, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(response)
+        })
     });
     let mut builder = http1::Builder::new();
     builder
@@ -105,21 +153,16 @@ async fn connection(
         .max_header_size(limits.header_bytes)
         .max_buf_size((2 * limits.header_bytes).max(BUFFER_BYTES_MIN))
         .half_close(false);
-    let mut serving = std::pin::pin!(builder.serve_connection(stream, service));
-    let outcome = tokio::select! {
-        outcome = serving.as_mut() => outcome,
+    let mut serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        outcome = poll_fn(|cx| serving.poll_without_shutdown(cx)) => outcome?,
         () = stop.cancelled() => {
-            serving.as_mut().graceful_shutdown();
+            std::pin::Pin::new(&mut serving).graceful_shutdown();
             // The caller bounds this wait for all connections together.
-            serving.as_mut().await
+            poll_fn(|cx| serving.poll_without_shutdown(cx)).await?;
         }
-    };
-    if let Err(error) = outcome {
-        context.metrics.refused(reason_of(&error));
-        tracing::debug!(%error, "HTTP connection cut off");
     }
-    context.metrics.connections.dec();
-    drop(permit);
+    Ok(serving.into_parts().io.into_inner())
 }
 
 /// The bound hyper is told, beyond those the stream enforces; none if idle connections stay for good.

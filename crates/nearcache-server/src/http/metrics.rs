@@ -58,6 +58,12 @@ impl Metrics {
             .inc();
     }
 
+    /// How many requests were answered so.
+    pub(super) fn answers(&self, status: StatusCode) -> u64 {
+        let status = status.as_u16();
+        self.requests.get_or_create(&StatusLabel { status }).get()
+    }
+
     pub(super) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
     }

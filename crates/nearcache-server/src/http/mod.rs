@@ -17,6 +17,7 @@ mod describe;
 mod entries;
 pub(crate) mod figures;
 mod framing;
+pub(crate) mod fuzzing;
 mod group;
 mod lifetime;
 mod metrics;
@@ -42,7 +43,7 @@ pub use metrics::Metrics;
 use crate::auth::Credentials;
 use crate::caches::Caches;
 use crate::config::HttpConfig;
-use crate::limits::{ConnectionBudget, Limits, MemoryBudget};
+use crate::limits::{ConnectionBudget, Limits, Lockout, MemoryBudget};
 
 /// Every body this server sends is known in full.
 type Body = Full<Bytes>;
@@ -64,6 +65,8 @@ pub struct Context {
     pub memory: Arc<MemoryBudget>,
     /// The token, where one is configured.
     pub credentials: Option<Arc<Credentials>>,
+    /// Addresses that presented wrong tokens.
+    pub lockout: Lockout,
     /// Counters, made with [`Metrics::register`].
     pub metrics: Arc<Metrics>,
     /// Where the node listens.

@@ -1,21 +1,24 @@
 //! From a request to its answer: admission, route, method, resource.
 
+use std::net::IpAddr;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use super::admission::Admission;
+use super::admission::{Admission, TokenRule};
 use super::path::{PathError, Route};
 use super::problem::Problem;
 use super::{Body, Context, describe, entries, group, openapi, refusal, status_page};
 use crate::caches::RawCache;
 
-/// Answers one request; every outcome is a response.
+/// Answers one request of `address`; every outcome is a response.
 pub(super) async fn answer(
     context: &Context,
     admission: &Admission,
+    address: IpAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let mut response = match route(context, admission, request).await {
+    let mut response = match route(context, admission, address, request).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),
     };
@@ -31,17 +34,22 @@ pub(super) async fn answer(
 async fn route(
     context: &Context,
     admission: &Admission,
+    address: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Problem> {
     let (head, body) = request.into_parts();
     let (uri, headers) = (&head.uri, &head.headers);
     let route = Route::parse(uri.path());
     // Probes of an orchestrator have no token; they tell nothing but yes or no.
-    let credentials = match route {
+    let token = match route {
         Ok(Route::Health | Route::Readiness) => None,
-        _ => context.credentials.as_deref(),
+        _ => context.credentials.as_deref().map(|credentials| TokenRule {
+            credentials,
+            lockout: &context.lockout,
+            address,
+        }),
     };
-    admission.check(uri, headers, credentials)?;
+    admission.check(uri, headers, token)?;
     let route = route.map_err(|error| match error {
         PathError::Unknown => Problem::new(
             StatusCode::NOT_FOUND,

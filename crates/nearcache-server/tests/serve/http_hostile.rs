@@ -269,3 +269,35 @@ fn what_is_not_http_is_refused_and_others_are_unaffected() {
     }
     assert_eq!(serve.get("/healthz").status, 200);
 }
+
+#[test]
+fn a_connection_idle_for_longer_than_its_buffers_are_kept_is_served_on_and_closed_in_time() {
+    let serve = Serve::start(&["--set", "limits.idle_timeout=2s"]);
+    let mut socket = connect(serve.http);
+    let ask = |socket: &mut std::net::TcpStream| {
+        let request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        socket.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\nok\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+    };
+    ask(&mut socket);
+    std::thread::sleep(Duration::from_secs(1));
+    ask(&mut socket);
+    let asked = Instant::now();
+    assert_eq!(read_all(&mut socket), "");
+    let kept = asked.elapsed();
+    assert!(
+        (1_900..6_000).contains(&kept.as_millis()),
+        "kept for {kept:?}"
+    );
+    assert!(
+        serve
+            .get("/metrics")
+            .body
+            .contains("http_connections_refused_total{reason=\"timeout\"} 1")
+    );
+}

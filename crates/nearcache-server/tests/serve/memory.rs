@@ -78,3 +78,68 @@ fn twice_the_bound_stays_within_memory_and_the_newest_and_hottest_survive() {
     let newest = held(ENTRIES - 100..ENTRIES);
     assert!(newest >= 90, "{newest} of the 100 newest survive");
 }
+
+/// Bytes of resident memory that each of a thousand idle connections to `address` adds, all of which have
+/// sent `request` once and read the answer.
+fn idle_bytes(serve: &Serve, address: std::net::SocketAddr, request: &[u8]) -> u64 {
+    const CONNECTIONS: u64 = 1_000;
+    let used = |count: u64| -> Vec<_> {
+        let open = |_| {
+            let mut socket = connect_from_elsewhere(address);
+            socket.write_all(request).unwrap();
+            let mut answer = [0; 4096];
+            assert!(
+                socket.read(&mut answer).unwrap() > 1_000,
+                "the value comes back"
+            );
+            socket
+        };
+        (0..count).map(open).collect()
+    };
+    // What the first connections cost is the listener's.
+    let warm = used(100);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let before = resident(serve.pid()).1;
+    let idle = used(CONNECTIONS);
+    std::thread::sleep(IDLE);
+    let after = resident(serve.pid()).1;
+    // Each is served on as if nothing had been.
+    for mut socket in warm.into_iter().chain(idle) {
+        socket.write_all(request).unwrap();
+        assert!(socket.read(&mut [0; 4096]).unwrap() > 1_000);
+    }
+    after.saturating_sub(before) / CONNECTIONS
+}
+
+/// From an address of loopback that nobody listens on: a thousand ports of 127.0.0.1 less would be in the
+/// way of tests that take theirs again.
+fn connect_from_elsewhere(address: std::net::SocketAddr) -> std::net::TcpStream {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let from = std::net::SocketAddr::from(([127, 0, 0, 2], 0));
+    socket.bind(&from.into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let socket = std::net::TcpStream::from(socket);
+    socket
+        .set_read_timeout(Some(crate::process::PATIENCE))
+        .unwrap();
+    socket
+}
+
+/// After so long without a request, a connection holds no buffers any more (reliability, limits).
+const IDLE: std::time::Duration = std::time::Duration::from_secs(6);
+
+#[test]
+fn limits_3_1_an_idle_connection_costs_at_most_4_kib() {
+    let _ = nearcache_server::machine::files::OpenFiles::raise();
+    let serve = Serve::start(&[]);
+    let value = [b'v'; 1_000];
+    let put = serve.put("/v1/caches/default/entries/key", "", &value);
+    assert_eq!(put.status, 204);
+    let get = b"GET /v1/caches/default/entries/key HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let resp = idle_bytes(&serve, serve.resp, b"*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n");
+    let http = idle_bytes(&serve, serve.http, get);
+    println!("bytes per idle connection: RESP {resp}, HTTP {http}");
+    assert!(resp <= 4_096, "RESP: {resp} bytes");
+    assert!(http <= 4_096, "HTTP: {http} bytes");
+}

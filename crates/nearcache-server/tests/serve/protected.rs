@@ -196,3 +196,39 @@ fn a_token_file_that_others_can_read_is_refused() {
     assert_one_line(&ended, &["16 to 1024"]);
     assert!(!ended.stderr.contains("canary"), "{ended:?}");
 }
+
+#[test]
+fn twenty_wrong_tokens_lock_an_address_out_of_http_with_the_right_one_as_well() {
+    let (_directory, token) = file(TOKEN, 0o600);
+    let serve = Serve::start(&[
+        "--set",
+        &format!("auth.token_file={}", token.display()),
+        "--set",
+        "limits.authentication_lockout=2s",
+    ]);
+    let ask = |token: &str| {
+        let header = format!("Authorization: Bearer {token}\r\n");
+        serve.request("GET", "/v1/node", &header, b"")
+    };
+    // Who presents nothing does not guess.
+    for _ in 0..30 {
+        serve.get("/v1/node").assert_problem(401, "Unauthorized");
+    }
+    for _ in 0..20 {
+        ask("canary-wrong").assert_problem(401, "Unauthorized");
+    }
+    for token in ["canary-wrong", TOKEN] {
+        let refused = ask(token);
+        refused.assert_problem(429, "TooManyFailures");
+        let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((1..=2).contains(&wait), "{refused:?}");
+    }
+    assert_eq!(serve.get("/healthz").status, 200, "probes carry no token");
+    crate::process::until(|| (ask(TOKEN).status == 200).then_some(()));
+    assert_eq!(
+        serve.log().matches("locked out").count(),
+        1,
+        "{}",
+        serve.log()
+    );
+}
