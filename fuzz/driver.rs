@@ -111,7 +111,8 @@ fn call(name: &str, target: Target, input: &[u8]) {
     panic!("{name} fails on {} (written: {kept:?})", path.display());
 }
 
-fn seeds(name: &str) -> Vec<Vec<u8>> {
+/// The saved inputs of a target.
+pub(crate) fn seeds(name: &str) -> Vec<Vec<u8>> {
     let folder = root().join("fuzz/seeds").join(name);
     let Ok(entries) = std::fs::read_dir(&folder) else {
         panic!("no folder {}", folder.display());

@@ -8,8 +8,6 @@
     reason = "a test without its seeds must not pass, and tells what it tried"
 )]
 
-use std::path::{Path, PathBuf};
-
 use nearcache_protocol::fuzzing;
 
 #[expect(
@@ -35,14 +33,14 @@ const FLIPS: [u8; 3] = [0x01, 0x80, 0xff];
 #[test]
 fn seeds_are_survived_whole() {
     for (name, target) in TARGETS {
-        seeds(name).iter().for_each(|seed| target(seed));
+        driver::seeds(name).iter().for_each(|seed| target(seed));
     }
 }
 
 #[test]
 fn seeds_cut_short_at_any_byte_are_survived() {
     for (name, target) in TARGETS {
-        for seed in seeds(name) {
+        for seed in driver::seeds(name) {
             (0..seed.len()).for_each(|len| target(&seed[..len]));
         }
     }
@@ -51,7 +49,7 @@ fn seeds_cut_short_at_any_byte_are_survived() {
 #[test]
 fn seeds_with_any_byte_changed_are_survived() {
     for (name, target) in TARGETS {
-        for mut seed in seeds(name) {
+        for mut seed in driver::seeds(name) {
             for at in 0..seed.len() {
                 for flip in FLIPS {
                     seed[at] ^= flip;
@@ -68,17 +66,4 @@ fn fuzz_all_targets_from_their_seeds() {
     for (name, target) in TARGETS {
         driver::drive(name, target);
     }
-}
-
-fn seeds(target: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../fuzz/seeds")
-        .join(target);
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        panic!("no folder {}", folder.display());
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    assert!(!paths.is_empty(), "no seeds in {}", folder.display());
-    paths.iter().flat_map(std::fs::read).collect()
 }
