@@ -57,6 +57,8 @@ enum Task {
     Nightly(nightly::Args),
     /// Measure against peers: a table on stdout, JSON in target/bench.
     Bench(bench::Args),
+    /// Take each rule out of the simulated cluster in turn and print which seed finds that it is missing.
+    MutantsSim,
     /// Only set up what `test` and `bench` need.
     Setup,
 }
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     let done = match &cli.task {
         Task::Test(args) => steps::run(&workspace, args),
         Task::Nightly(args) => nightly::run(&workspace, args),
+        Task::MutantsSim => nightly::mutants(&workspace),
         Task::Bench(args) => bench::run(&workspace, args),
         Task::Setup => setup::everything(&workspace).map(|_| true),
     };

@@ -71,6 +71,15 @@ fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     tell(workspace, "nightly-simulator", &mut command)
 }
 
+/// Every planted bug must be found within a thousand seeds that are clean without it. About a minute.
+pub(crate) fn mutants(workspace: &Workspace) -> anyhow::Result<bool> {
+    let mut command = cargo_with(
+        workspace,
+        "run --locked --release --package nearcache-sim -- --seeds 0..1000 --mutants",
+    );
+    Ok(command.status()?.success())
+}
+
 /// Why fuzzing cannot be done here, or `None` when it can: it needs a nightly compiler and cargo-fuzz.
 fn why_no_fuzzing(workspace: &Workspace) -> Option<&'static str> {
     if job::output_of(std::process::Command::new("cargo").args(["+nightly", "--version"])).is_none()

@@ -1,31 +1,53 @@
-//! Bugs planted on purpose, to prove that the checkers bite.
+//! Bugs planted on purpose, to prove that the checkers bite. One build holds all of them; a run is given one, or none.
 
-use nearcache_store::{PlantedBug, Store};
+use nearcache_protocol::planted::PlantedBug as ProtocolBug;
+use nearcache_store::{PlantedBug as StoreBug, Store};
 
 use crate::value::Value;
 
-/// A bug that a run can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+macro_rules! bugs {
+    ($($(#[doc = $doc:literal])* $bug:ident = $name:literal),* $(,)?) => {
+        /// A bug that a run can be given.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Bug { $($(#[doc = $doc])* $bug),* }
+
+        impl Bug {
+            /// Every bug, by the name it has on the command line.
+            pub const ALL: &[(&str, Self)] = &[$(($name, Self::$bug)),*];
+        }
+    };
+}
+
+bugs! {
     /// A merge applies whatever it is given, older or not.
-    NoVersionCheck,
+    NoVersionCheck = "no-version-check",
     /// A removal leaves no tombstone.
-    NoTombstones,
+    NoTombstones = "no-tombstones",
     /// A group invalidation does not stay in force.
-    NoGroupFloors,
+    NoGroupFloors = "no-group-floors",
+    /// An evicted entry leaves no floor.
+    NoKeyFloors = "no-key-floors",
+    /// A store forgets its tombstones after a tenth of the time that was agreed on.
+    TombstonesCollectedEarly = "tombstones-collected-early",
     /// A node that has started again makes versions at once.
-    StampsAtOnce,
+    StampsAtOnce = "stamps-at-once",
+    /// Versions are readings of the wall clock, whatever was seen before.
+    WallClock = "wall-clock",
+    /// A version from any future is taken in.
+    NoDriftBound = "no-drift-bound",
+    /// Removals that arrive are skipped.
+    TombstonesDropped = "tombstones-dropped",
+    /// A gap of one update is taken for none.
+    OneGapTolerated = "one-gap-tolerated",
+    /// A joining node is ready at once.
+    MissesTrustedWhileJoining = "misses-trusted-while-joining",
+    /// A dead origin's last updates are not fetched from those who have them.
+    DeadOriginsKept = "dead-origins-kept",
+    /// A stream goes on past a hole, and nobody repairs it.
+    ResumesPastAHole = "resumes-past-a-hole",
 }
 
 impl Bug {
-    /// Every bug, by the name it has on the command line.
-    pub const ALL: &[(&str, Self)] = &[
-        ("no-version-check", Self::NoVersionCheck),
-        ("no-tombstones", Self::NoTombstones),
-        ("no-group-floors", Self::NoGroupFloors),
-        ("stamps-at-once", Self::StampsAtOnce),
-    ];
-
     /// The bug of this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
@@ -44,12 +66,27 @@ impl Bug {
             .map_or("", |(name, _)| name)
     }
 
+    /// Plants it if it is one of a store.
     pub(crate) fn plant(self, store: &Store<Value>) {
-        store.plant(match self {
-            Self::NoVersionCheck => PlantedBug::NoVersionCheck,
-            Self::NoTombstones => PlantedBug::NoTombstones,
-            Self::NoGroupFloors => PlantedBug::NoGroupFloors,
-            Self::StampsAtOnce => return,
-        });
+        let bug = match self {
+            Self::NoVersionCheck => StoreBug::NoVersionCheck,
+            Self::NoTombstones => StoreBug::NoTombstones,
+            Self::NoGroupFloors => StoreBug::NoGroupFloors,
+            Self::NoKeyFloors => StoreBug::NoKeyFloors,
+            _ => return,
+        };
+        store.plant(bug);
+    }
+
+    /// What it is to the machine of a cache.
+    pub(crate) const fn of_protocol(self) -> ProtocolBug {
+        match self {
+            Self::TombstonesDropped => ProtocolBug::TombstonesDropped,
+            Self::OneGapTolerated => ProtocolBug::OneGapTolerated,
+            Self::MissesTrustedWhileJoining => ProtocolBug::MissesTrustedWhileJoining,
+            Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
+            Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
+            _ => ProtocolBug::None,
+        }
     }
 }

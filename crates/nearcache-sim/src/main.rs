@@ -4,6 +4,7 @@
 //! cargo run -p nearcache-sim -- --seed 42 --verbose
 //! cargo run -p nearcache-sim -- --seeds 0..100000
 //! cargo run -p nearcache-sim -- --seeds 0..1000 --bug no-tombstones
+//! cargo run -p nearcache-sim -- --seeds 0..1000 --mutants
 //! ```
 //!
 //! Exit code 0 if every seed is clean, 1 if one is not (the first is told in full), 2 for a wrong command.
@@ -17,7 +18,7 @@ use std::time::Duration;
 use nearcache_sim::{Bug, Options, Place, Report, Sometimes, run};
 
 const USAGE: &str = "usage: nearcache-sim (--seed N [--verbose] | --seeds A..B | --seeds COUNT) \
-                     [--bug no-version-check|no-tombstones|no-group-floors]";
+                     [--bug NAME | --mutants]";
 
 /// How often progress is told.
 const PROGRESS_SEEDS: u64 = 500;
@@ -30,6 +31,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.mutants {
+        return mutants(seeds);
+    }
+    let options = options.options;
     let alone = seeds.end - seeds.start == 1;
     let (mut total, mut failed) = (Total::default(), 0);
     for seed in seeds.clone() {
@@ -60,6 +65,47 @@ fn main() -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// Looks for every planted bug, and prints what found it.
+fn mutants(seeds: Range<u64>) -> ExitCode {
+    let mut missed = 0;
+    println!("| planted bug | found by seed | rule | clean without it |\n|---|---|---|---|");
+    for (name, bug) in Bug::ALL {
+        let options = Options {
+            bug: Some(*bug),
+            ..Options::default()
+        };
+        let found = seeds
+            .clone()
+            .find_map(|seed| Some((seed, run(seed, options).failure?)));
+        match found {
+            Some((seed, failure)) => {
+                let clean = (seeds.start..=seed)
+                    .all(|seed| run(seed, Options::default()).failure.is_none());
+                missed += usize::from(!clean);
+                let clean = if clean { "yes" } else { "NO" };
+                println!("| {name} | {seed} | {} | {clean} |", failure.violation.rule);
+            }
+            None => {
+                missed += 1;
+                println!("| {name} | NOT FOUND | | |");
+            }
+        }
+    }
+    if missed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// What a command line asks for.
+#[derive(Default)]
+struct Command {
+    options: Options,
+    /// All planted bugs, one after the other.
+    mutants: bool,
 }
 
 /// What all runs came to.
@@ -99,8 +145,8 @@ impl Total {
     }
 }
 
-fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Options), String> {
-    let (mut seeds, mut options) = (None, Options::default());
+fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command), String> {
+    let (mut seeds, mut options) = (None, Command::default());
     while let Some(flag) = args.next() {
         let mut value = || args.next().ok_or(format!("{flag} needs a value"));
         match flag.as_str() {
@@ -109,10 +155,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Options)
                 seeds = Some(seed..seed + 1);
             }
             "--seeds" => seeds = Some(range(&value()?)?),
-            "--verbose" => options.verbose = true,
+            "--verbose" => options.options.verbose = true,
+            "--mutants" => options.mutants = true,
             "--bug" => {
                 let name = value()?;
-                options.bug = Some(Bug::by_name(&name).ok_or(format!("no bug {name:?}"))?);
+                options.options.bug = Some(Bug::by_name(&name).ok_or(format!("no bug {name:?}"))?);
             }
             _ => return Err(format!("unknown argument {flag:?}")),
         }

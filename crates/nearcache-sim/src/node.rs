@@ -16,7 +16,9 @@ use nearcache_protocol::membership::{Membership, MembershipConfig};
 use nearcache_protocol::mode::Waiter;
 use nearcache_protocol::rendezvous::PlacementKey;
 use nearcache_protocol::time::Time;
-use nearcache_store::{CoarseClock, Event, Handle, Listener, NodeId, Store, StoreConfig, Version};
+use nearcache_store::{
+    CoarseClock, Event, Handle, Listener, NodeId, Store, StoreConfig, Timestamp, Version,
+};
 
 use crate::bug::Bug;
 use crate::plan::Plan;
@@ -28,19 +30,22 @@ pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 /// How often a node lets its store do its chores.
 const STORE_TICK: Duration = Duration::from_millis(50);
 
-/// Bytes a simulated store may hold: room for all, so that nothing is evicted.
-const STORE_BYTES: u64 = 1 << 20;
+/// When a store with that bug forgets what was removed.
+const TOO_EARLY: Duration = Duration::from_millis(300);
 
 /// The cluster's name.
 pub(crate) const CLUSTER: &str = "simulated";
 
 /// The settings of the cache.
-fn replication(plan: &Plan) -> ReplicationConfig {
+fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     let shipped = ReplicationConfig {
+        planted: bug.map_or(Default::default(), Bug::of_protocol),
         replay_updates_max: plan.replay_updates_max,
         transfer_chunk_bytes: plan.transfer_chunk_bytes,
         ..ReplicationConfig::default()
     };
+    let mut shipped = shipped;
+    shipped.agreement.tombstone_ttl_ms = plan.tombstone_ttl_ms;
     // Where single messages go astray, which on real connections they do not, retries must be quick for
     // the bound on convergence to mean anything.
     match plan.weather.chaos {
@@ -139,6 +144,14 @@ pub(crate) struct Node {
     pub(crate) accepting: BTreeMap<usize, usize>,
     /// Versions made for writes since the last look.
     pub(crate) stamped: Vec<Version>,
+    /// A version that was not newer than what its maker knew.
+    pub(crate) overtaken: Option<(Version, Version)>,
+    /// The least length of values.
+    pub(crate) value_bytes: usize,
+    /// Makes versions of the wall clock alone.
+    pub(crate) by_wall_clock: bool,
+    /// Transfers completed.
+    pub(crate) transfers: u64,
     /// Callers that wait, and until when by the node's time.
     pub(crate) waiting: BTreeMap<u64, (Time, Awaited)>,
     /// Epochs of peers met, to see them grow.
@@ -156,15 +169,24 @@ impl Node {
         let offset_ms = plan.clock_offset_ms[host];
         let wall_ms = (EPOCH_MS + now.as_millis()).saturating_add_signed(offset_ms);
         let epoch = Epoch::from_u64(wall_ms);
-        let clock = Hlc::new(id, wall_ms, Hlc::DEFAULT_MAX_DRIFT);
-        if bug != Some(Bug::StampsAtOnce) {
+        let max_drift = match bug {
+            Some(Bug::NoDriftBound) => Duration::from_secs(3_600),
+            _ => Hlc::DEFAULT_MAX_DRIFT,
+        };
+        let clock = Hlc::new(id, wall_ms, max_drift);
+        // Without a drift bound there would be no end of waiting.
+        if !matches!(bug, Some(Bug::StampsAtOnce | Bug::NoDriftBound)) {
             clock.hold_after_start();
         }
         let clock = Arc::new(clock);
         let coarse = CoarseClock::new(wall_ms);
         let config = StoreConfig {
             hash_seed: plan.seed,
-            ..StoreConfig::new(STORE_BYTES)
+            tombstone_ttl: match bug {
+                Some(Bug::TombstonesCollectedEarly) => TOO_EARLY,
+                _ => Duration::from_millis(plan.tombstone_ttl_ms),
+            },
+            ..StoreConfig::new(plan.store_bytes)
         };
         let store = Arc::new(Store::new(config, coarse.clone()).ok()?);
         if let Some(bug) = bug {
@@ -176,7 +198,7 @@ impl Node {
         let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
         let membership =
             Membership::new(MembershipConfig::default(), identity, seed, Time::ZERO).ok()?;
-        let config = replication(plan);
+        let config = replication(plan, bug);
         let core = CacheCore::new(
             Time::ZERO,
             Arc::clone(&store),
@@ -199,12 +221,25 @@ impl Node {
             dialling: BTreeMap::new(),
             accepting: BTreeMap::new(),
             stamped: Vec::new(),
+            overtaken: None,
+            value_bytes: plan.value_bytes,
+            by_wall_clock: bug == Some(Bug::WallClock),
+            transfers: 0,
             waiting: BTreeMap::new(),
             epochs: BTreeMap::new(),
             waiters: 0,
             store_tick_at: Time::ZERO,
             wake_at: Time::MAX,
         })
+    }
+
+    /// The version of a write.
+    pub(crate) fn stamp(&self, own: Time) -> Option<Version> {
+        if self.by_wall_clock {
+            let wall = Timestamp::from_parts(self.clock.physical_ms(own), 0);
+            return Some(Version::new(wall, self.id));
+        }
+        self.clock.stamp(own).ok()
     }
 
     /// The node's own time. Moves the clock of its store along.

@@ -25,6 +25,10 @@ const FIRST_OPERATION_MS: u64 = 1_000;
 const FIRST_FAULT_MS: u64 = 3_000;
 /// When the last operation comes, and all faults end.
 const HEAL_MS: u64 = 12_000;
+/// How long removals are remembered in runs in which they are forgotten.
+const FORGETS_MS: u64 = 4_000;
+/// From when to when a node is isolated in them.
+const ISOLATED_MS: (u64, u64) = (3_200, 10_500);
 /// The least time a node stays down.
 const DOWN_MS_MIN: u64 = 1;
 /// What comes back within this time is a quick restart.
@@ -61,6 +65,10 @@ pub(crate) enum Operation {
     SetAbsent {
         key: usize,
     },
+    /// Read; a node that joins asks a peer.
+    Find {
+        key: usize,
+    },
     /// Add to a number.
     Add {
         key: usize,
@@ -89,6 +97,8 @@ pub(crate) enum Fault {
     },
     /// The node does not run.
     Pause { node: usize, until: Time },
+    /// The node's versions run ahead of its clock as far as they may.
+    ClockAhead { node: usize },
     /// The connections between the two are reset.
     Reset { a: usize, b: usize },
 }
@@ -121,6 +131,10 @@ pub(crate) struct Plan {
     pub(crate) clock_offset_ms: Vec<i64>,
     pub(crate) replay_updates_max: usize,
     pub(crate) transfer_chunk_bytes: usize,
+    pub(crate) tombstone_ttl_ms: u64,
+    pub(crate) store_bytes: u64,
+    /// The least length of values.
+    pub(crate) value_bytes: usize,
     pub(crate) weather: Weather,
     pub(crate) operations: Vec<(Time, usize, Operation)>,
     pub(crate) faults: Vec<(Time, Fault)>,
@@ -129,27 +143,82 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Whether not all entries have room.
+    pub(crate) const fn is_small(&self) -> bool {
+        self.value_bytes > 0
+    }
+
+    /// Whether removals are forgotten during the run.
+    pub(crate) const fn forgets(&self) -> bool {
+        self.tombstone_ttl_ms == FORGETS_MS
+    }
+
     /// Draws the plan of a seed.
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let rng = &mut rng;
-        let nodes = rng.random_range(3..=5);
+        let nodes = *[3, 3, 3, 4, 4, 5, 6, 7].choose(rng).unwrap_or(&3);
         let heal = Time::from_millis(HEAL_MS);
         let clock_offset_ms: Vec<i64> = (0..nodes).map(|_| rng.random_range(-150..=150)).collect();
-        let faults = faults(rng, nodes, heal);
+        let mut faults = faults(rng, nodes, heal);
         let mut operations = operations(rng, nodes);
+        let mut weather = weather(rng);
+        let forgets = rng.random_bool(0.15);
+        let small = !forgets && rng.random_bool(0.15);
+        let mut replay_updates_max = *[4, 16, 64, 65_536].choose(rng).unwrap_or(&16);
+        if small {
+            // A node that joins is not told what others have evicted, and may serve something older: not held yet.
+            faults.retain(|(_, fault)| !matches!(fault, Fault::Crash { .. }));
+        }
+        if forgets {
+            let isolated = rng.random_range(0..nodes);
+            faults = vec![isolation(nodes, isolated)];
+            keep_off(&mut operations, nodes, isolated);
+            weather.chaos = None;
+            replay_updates_max = 4;
+        }
         operations.extend(around_restarts(rng, &faults, &clock_offset_ms));
         operations.sort_by_key(|(at, ..)| *at);
         Self {
             seed,
             nodes,
             clock_offset_ms,
-            replay_updates_max: *[4, 16, 64, 65_536].choose(rng).unwrap_or(&16),
+            replay_updates_max,
+            tombstone_ttl_ms: if forgets {
+                FORGETS_MS
+            } else {
+                24 * 60 * 60 * 1_000
+            },
+            store_bytes: if small { 16 << 10 } else { 1 << 20 },
+            value_bytes: if small { 1_200 } else { 0 },
             transfer_chunk_bytes: *[64, 256, 64 << 10].choose(rng).unwrap_or(&256),
-            weather: weather(rng),
+            weather,
             operations,
             faults,
             heal,
+        }
+    }
+}
+
+/// One node is cut off for longer than removals are remembered.
+fn isolation(nodes: usize, isolated: usize) -> (Time, Fault) {
+    let others = (0..nodes).filter(|other| *other != isolated);
+    let fault = Fault::Cut {
+        links: others
+            .flat_map(|other| [(isolated, other), (other, isolated)])
+            .collect(),
+        one_way: false,
+        until: Time::from_millis(ISOLATED_MS.1),
+    };
+    (Time::from_millis(ISOLATED_MS.0), fault)
+}
+
+/// What the isolated node would write, and would have to forget when it starts clean, is written by its neighbour.
+fn keep_off(operations: &mut [(Time, usize, Operation)], nodes: usize, isolated: usize) {
+    for (at, host, _) in operations {
+        let at_ms = at.as_millis();
+        if *host == isolated && (ISOLATED_MS.0 - 500..ISOLATED_MS.1).contains(&at_ms) {
+            *host = (isolated + 1) % nodes;
         }
     }
 }
@@ -261,7 +330,8 @@ fn operation(rng: &mut StdRng, keys: usize) -> Operation {
         75..=77 => Operation::InvalidateTag(rng.random_range(0..TAGS)),
         78..=79 => Operation::InvalidatePrefix(PREFIXES[rng.random_range(0..4)]),
         80 => Operation::Clear,
-        81..=88 => Operation::SetAbsent { key },
+        81..=83 => Operation::Find { key },
+        84..=88 => Operation::SetAbsent { key },
         89..=95 => Operation::Add {
             key,
             delta: rng.random_range(-5..=5),
@@ -273,7 +343,12 @@ fn operation(rng: &mut StdRng, keys: usize) -> Operation {
 fn faults(rng: &mut StdRng, nodes: usize, heal: Time) -> Vec<(Time, Fault)> {
     let mut faults = vec![cut(rng, nodes, heal), crash(rng, nodes, heal)];
     for _ in 0..rng.random_range(0..=3) {
-        faults.push(match rng.random_range(0..4) {
+        faults.push(match rng.random_range(0..5) {
+            4 => {
+                let (at, _) = span(rng, heal);
+                let node = rng.random_range(0..nodes);
+                (at, Fault::ClockAhead { node })
+            }
             0 => cut(rng, nodes, heal),
             1 => {
                 let (at, until) = span(rng, heal);
@@ -375,6 +450,11 @@ impl fmt::Display for Plan {
             "transfers in chunks of {} bytes",
             self.transfer_chunk_bytes
         )?;
+        writeln!(
+            f,
+            "stores of {} bytes, values of at least {}, removals remembered for {} ms",
+            self.store_bytes, self.value_bytes, self.tombstone_ttl_ms
+        )?;
         writeln!(f, "{:?}", self.weather)?;
         for (at, fault) in &self.faults {
             writeln!(f, "{at:?} {fault:?}")?;
@@ -398,7 +478,11 @@ mod tests {
             assert!(plan.operations.len() >= 200);
             let is = |kind: fn(&Fault) -> bool| plan.faults.iter().any(|(_, fault)| kind(fault));
             assert!(is(|fault| matches!(fault, Fault::Cut { .. })));
-            assert!(is(|fault| matches!(fault, Fault::Crash { .. })));
+            assert!(
+                plan.forgets()
+                    || plan.is_small()
+                    || is(|fault| matches!(fault, Fault::Crash { .. }))
+            );
         }
     }
 

@@ -124,7 +124,13 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
         ));
     }
     let nodes: Vec<_> = cluster.running().collect();
-    if let Some(what) = resurrection::resurrected(&cluster.checkers, &nodes) {
+    // What was evicted everywhere is not told to who missed it: see docs/testing.md.
+    let resurrected = if cluster.plan.is_small() {
+        None
+    } else {
+        resurrection::resurrected(&cluster.checkers, &nodes)
+    };
+    if let Some(what) = resurrected {
         return Err(violation(cluster, "R3", what));
     }
     if let Some(what) = cluster
@@ -142,7 +148,8 @@ fn difference(cluster: &Cluster) -> Option<String> {
         node.time(cluster.now);
     }
     let nodes: Vec<_> = cluster.running().collect();
-    convergence::difference(&nodes)
+    let loosely = cluster.plan.is_small() || cluster.plan.forgets();
+    convergence::difference(&nodes, loosely)
 }
 
 fn violation(cluster: &Cluster, rule: &'static str, what: String) -> Violation {

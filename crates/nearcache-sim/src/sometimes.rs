@@ -74,6 +74,16 @@ places! {
     ModifyFailed,
     /// A group invalidation of a peer was applied.
     RemoteInvalidation,
+    /// A read of a joining node asked a peer.
+    FoundWhileJoining,
+    /// A clock was pushed ahead as far as it may be.
+    ClockAhead,
+    /// An update was refused by the drift bound.
+    DriftRefused,
+    /// A node that was away for longer than removals are remembered started clean.
+    StartedClean,
+    /// An entry made room for others.
+    Eviction,
 }
 
 /// How often each [`Place`] was reached.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use nearcache_protocol::config::ReplicationConfig;
 use nearcache_protocol::frame::{self, Frame, FrameLimit, Kind};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
@@ -133,6 +134,7 @@ impl Cluster {
                 }
                 Output::Done { waiter, result } => self.done(host, waiter, result)?,
                 Output::Ready => {
+                    self.check_ready(host)?;
                     self.trace
                         .step(self.now, &[8, host as u64], || format!("n{host} is ready"));
                 }
@@ -142,10 +144,30 @@ impl Cluster {
         Ok(())
     }
 
+    /// R9: who has got nothing from anybody is not ready, unless it has waited for somebody.
+    fn check_ready(&self, host: usize) -> Result<(), Violation> {
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
+        let waited = node.time(self.now) - Time::ZERO;
+        if node.transfers == 0 && waited < ReplicationConfig::default().join_alone_after {
+            let what = format!("n{host} is ready after {waited:?} without a transfer");
+            return Err(self.violation("R9", what));
+        }
+        Ok(())
+    }
+
     fn note_event(&mut self, host: usize, event: &CacheEvent) {
         match event {
             CacheEvent::Gap { .. } => self.sometimes.reach(Place::Gap),
-            CacheEvent::TransferDone { .. } => self.sometimes.reach(Place::Transfer),
+            CacheEvent::TransferDone { .. } => {
+                self.sometimes.reach(Place::Transfer);
+                if let Some(node) = self.hosts[host].node.as_mut() {
+                    node.transfers += 1;
+                }
+            }
+            CacheEvent::DriftRefused { .. } => self.sometimes.reach(Place::DriftRefused),
+            CacheEvent::StartedClean { .. } => self.sometimes.reach(Place::StartedClean),
             CacheEvent::TransferCut { .. } => self.sometimes.reach(Place::TransferCut),
             CacheEvent::Invalidated { scope, version } => {
                 self.sometimes.reach(Place::RemoteInvalidation);

@@ -6,6 +6,8 @@ use crate::violation::Violation;
 
 /// By how much an answer may come after its deadline (C10).
 const LATE_MS: u64 = 100;
+/// R5: how far versions may be ahead of the clock.
+const DRIFT_MS_MAX: u64 = 500;
 
 impl Cluster {
     pub(super) fn observe(&mut self, host: usize) -> Result<(), Violation> {
@@ -24,6 +26,15 @@ impl Cluster {
         }
         let result = self.checkers.observe(host, node, heard);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
+        let ahead_ms = node
+            .clock
+            .last()
+            .millis()
+            .saturating_sub(node.clock.physical_ms(own));
+        if ahead_ms > DRIFT_MS_MAX {
+            let what = format!("n{host}'s versions are {ahead_ms} ms ahead of its clock");
+            return Err(self.violation("R5", what));
+        }
         let overdue = node
             .waiting
             .values()
@@ -39,10 +50,16 @@ impl Cluster {
 
     /// Counts what the machines' own counters say was reached.
     pub(crate) fn count_stats(&mut self) {
-        let stats: Vec<_> = self.running().map(|(_, node)| node.core.stats()).collect();
-        for stats in stats {
+        let stats: Vec<_> = self
+            .running()
+            .map(|(_, node)| (node.core.stats(), node.store.stats().evictions > 0))
+            .collect();
+        for (stats, evicted) in stats {
             if stats.coalesced > 0 {
                 self.sometimes.reach(Place::Coalesced);
+            }
+            if evicted {
+                self.sometimes.reach(Place::Eviction);
             }
             if stats.superseded > 0 {
                 self.sometimes.reach(Place::Superseded);

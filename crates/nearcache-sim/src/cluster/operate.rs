@@ -61,6 +61,11 @@ impl Cluster {
             .node
             .as_mut()
             .map(|node| std::mem::take(&mut node.stamped));
+        let overtaken = state.node.as_mut().and_then(|node| node.overtaken.take());
+        if let Some((version, current)) = overtaken {
+            let what = format!("n{host} stamps {version:?} although it knows {current:?}");
+            return Err(self.violation("R6", what));
+        }
         for version in stamped.unwrap_or_default() {
             let former = std::mem::replace(&mut state.stamped, version);
             if version <= former {
@@ -99,7 +104,7 @@ impl Cluster {
             Outcome::Acked(Err(_)) => ("not acknowledged in time", Place::AckTimeout),
             Outcome::Modified(Ok(_)) => ("modified", Place::Modified),
             Outcome::Modified(Err(_)) => ("not modified", Place::ModifyFailed),
-            Outcome::Found(_) => ("found or not", Place::Modified),
+            Outcome::Found(_) => ("found or not", Place::FoundWhileJoining),
             Outcome::Fresh(_) => ("fresh or not", Place::Modified),
         };
         let by_all = matches!(awaited, Awaited::Ack { by_all: Some(_) });
@@ -132,7 +137,11 @@ fn perform(
 ) -> bool {
     let now_ms = node.clock.physical_ms(own);
     let after = |ttl_ms| Expiry::after(now_ms, Duration::from_millis(ttl_ms));
-    let value = || Value::new(format!("value {n}").as_bytes());
+    let value = || {
+        let mut bytes = format!("value {n}").into_bytes();
+        bytes.resize(bytes.len().max(node.value_bytes), b'.');
+        Value::new(&bytes)
+    };
     match operation {
         Operation::Put {
             key: number,
@@ -173,6 +182,13 @@ fn perform(
         Operation::InvalidatePrefix(prefix) => {
             invalidate(node, own, Scope::Prefix([prefix].into()), out)
         }
+        Operation::Find { key: number } => {
+            if !node.core.is_ready() {
+                let waiter = node.waiter(own, PATIENCE, Awaited::Modify);
+                node.core.find(own, Bytes::from(key(number)), waiter, out);
+            }
+            true
+        }
         Operation::Clear => invalidate(node, own, Scope::All, out),
         Operation::SetAbsent { key: number } => {
             let op = ModifyOp::Set {
@@ -205,12 +221,17 @@ fn write(
     ack: Ack,
     out: &mut Vec<Output<Value>>,
 ) -> bool {
-    let Ok(version) = node.clock.stamp(own) else {
+    let Some(version) = node.stamp(own) else {
         return false;
     };
     node.stamped.push(version);
-    let Ok(Merged::Applied { entry, .. }) = node.store.merge(key, version, change) else {
-        return false;
+    let entry = match node.store.merge(key, version, change) {
+        Ok(Merged::Applied { entry, .. }) => entry,
+        Ok(Merged::Stale { current }) => {
+            node.overtaken = Some((version, current));
+            return false;
+        }
+        _ => return false,
     };
     let published = match entry {
         Some(entry) => Published::Entry(entry),
@@ -232,7 +253,7 @@ fn write(
 }
 
 fn invalidate(node: &mut Node, own: Time, scope: Scope, out: &mut Vec<Output<Value>>) -> bool {
-    let Ok(version) = node.clock.stamp(own) else {
+    let Some(version) = node.stamp(own) else {
         return false;
     };
     node.stamped.push(version);

@@ -1,6 +1,7 @@
 //! Faults: how each strikes, and how all of them end.
 
 use nearcache_protocol::time::Time;
+use nearcache_store::Timestamp;
 
 use super::{Cluster, Event};
 use crate::plan::Fault;
@@ -37,6 +38,16 @@ impl Cluster {
                 self.sometimes.reach(Place::Pause);
                 let host = &mut self.hosts[node];
                 host.paused_until = host.paused_until.max(until);
+            }
+            Fault::ClockAhead { node } => {
+                let now = self.now;
+                if let Some(node) = self.hosts[node].node.as_mut() {
+                    let own = node.time(now);
+                    let ahead = Timestamp::from_parts(node.clock.physical_ms(own) + 499, 0);
+                    if node.clock.observe(own, ahead).is_ok() {
+                        self.sometimes.reach(Place::ClockAhead);
+                    }
+                }
             }
             Fault::Reset { a, b } => self.reset_between(a, b),
         }
