@@ -162,6 +162,12 @@ impl<V: Weigh> Store<V> {
         self.groups.read().of_key(key)
     }
 
+    /// How many group invalidations there were, modulo 2^32: what was read elsewhere before the last of them may be stale.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// The floors of group invalidations in force, in a fixed order: a joining node needs them as much as the entries.
     pub fn floors(&self) -> Vec<(Scope, Version)> {
         self.groups.read().to_vec()

@@ -15,6 +15,8 @@ use nearcache_protocol::time::Time;
 use nearcache_store::CoarseClock;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::quick_clock::QuickClock;
+
 /// How often the coarse clock advances. Entries expire at most this much late, plus scheduling.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -72,7 +74,11 @@ pub(crate) struct Ticker {
 
 impl Ticker {
     /// Starts the thread, which shows up under the name `nearcache-clock`.
-    pub(crate) fn spawn(clock: NodeClock, coarse: CoarseClock) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        clock: NodeClock,
+        coarse: CoarseClock,
+        quick: Arc<QuickClock>,
+    ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         coarse.set(clock.now_ms());
@@ -81,6 +87,7 @@ impl Ticker {
             .spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
                     coarse.set(clock.now_ms());
+                    quick.tick();
                     std::thread::sleep(TICK);
                 }
             })?;
@@ -116,7 +123,9 @@ mod tests {
     #[test]
     fn the_thread_ends_with_its_owner() {
         let coarse = CoarseClock::default();
-        let ticker = Ticker::spawn(NodeClock::start(), coarse.clone()).unwrap();
+        let clock = NodeClock::start();
+        let quick = Arc::new(QuickClock::new(clock));
+        let ticker = Ticker::spawn(clock, coarse.clone(), quick).unwrap();
         assert!(coarse.now_ms() > 0);
         drop(ticker);
         let stopped_at = coarse.now_ms();

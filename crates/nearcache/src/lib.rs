@@ -65,12 +65,13 @@ pub mod discovery;
 pub mod limits;
 mod metrics;
 mod node;
+mod quick_clock;
 mod subscription;
 mod transport;
 
 pub use cache::{
-    Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Lookup, Modified, Modify, ModifyError,
-    OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
+    Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, Lookup, Modified, Modify,
+    ModifyError, OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
 #[cfg(feature = "dns")]
@@ -80,6 +81,7 @@ pub use node::{ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, 
 pub use subscription::{Received, Subscription};
 
 pub use nearcache_protocol::announce::ModeKind as Mode;
+pub use nearcache_protocol::config::OnDisconnect;
 pub use nearcache_protocol::ids::Epoch;
 pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status};
 pub use nearcache_protocol::modify::{Condition, ExpireCondition};

@@ -24,6 +24,7 @@ pub(crate) struct NodeMetrics {
     undecodable: Family<OfCache, Counter>,
     disagreements: Family<OfCache, Counter>,
     pub(crate) writes_refused_by_clock: Counter,
+    bypassed: Family<OfCache, Counter>,
     pub(crate) frames_skipped: Counter,
     pub(crate) frames_refused: Counter,
     pub(crate) handshakes_refused: Counter,
@@ -39,6 +40,7 @@ impl NodeMetrics {
             undecodable: Family::default(),
             disagreements: Family::default(),
             writes_refused_by_clock: Counter::default(),
+            bypassed: Family::default(),
             frames_skipped: Counter::default(),
             frames_refused: Counter::default(),
             handshakes_refused: Counter::default(),
@@ -71,6 +73,14 @@ impl NodeMetrics {
             .clone()
     }
 
+    pub(crate) fn bypassed(&self, cache: &str) -> Counter {
+        self.bypassed
+            .get_or_create(&OfCache {
+                cache: cache.to_owned(),
+            })
+            .clone()
+    }
+
     fn register(&self) {
         let mut registry = self.registry.lock();
         registry.register(
@@ -82,6 +92,11 @@ impl NodeMetrics {
             "disagreements",
             "Peers met that have the cache open with other settings",
             self.disagreements.clone(),
+        );
+        registry.register(
+            "cache_reads_bypassed",
+            "Reads that found an entry and were misses for want of a lease",
+            self.bypassed.clone(),
         );
         let plain = [
             (

@@ -66,7 +66,8 @@ impl Refreshes {
     /// The node has all that its peers had at `fresh_since`.
     pub(super) fn advanced<V>(&mut self, fresh_since: Time, out: &mut Vec<Output<V>>) {
         self.waiting.retain(|id, wanted| {
-            let waits = wanted.since > fresh_since;
+            // Zero means that some peer was never heard to the end.
+            let waits = wanted.since > fresh_since || fresh_since == Time::ZERO;
             if !waits {
                 done(*id, true, out);
             }

@@ -2,8 +2,10 @@
 
 use std::io::IsTerminal;
 
+use nearcache::OnDisconnect;
+
 use super::ConfigArgs;
-use crate::config::{self, Loaded, Problem, Sources, units};
+use crate::config::{self, CacheMode, Loaded, Problem, Sources, units};
 use crate::failure::{EXIT_MISUSE, Failure};
 use crate::machine::memory::Memory;
 
@@ -142,6 +144,22 @@ fn summary(loaded: &Loaded) -> String {
         }
         if let Some(idle) = cache.time_to_idle {
             text += &format!(", time to idle {}", units::show_duration(idle));
+        }
+        if cache.mode == CacheMode::Invalidation {
+            text += &match cache.on_disconnect {
+                OnDisconnect::Bypass => format!(
+                    ", copies not served {} after a peer was last heard",
+                    units::show_duration(cache.link_timeout)
+                ),
+                OnDisconnect::Flush => format!(
+                    ", copies dropped {} after a peer was last heard",
+                    units::show_duration(cache.link_timeout)
+                ),
+                OnDisconnect::ServeStale { max } => format!(
+                    ", copies served up to {} after a peer was last heard",
+                    units::show_duration(max)
+                ),
+            };
         }
         if let Some(why) = loaded.shares.why_cache(name) {
             text += &format!(" ({why})");

@@ -75,7 +75,13 @@ fn convert(value: &DeValue<'_>) -> Value {
         DeValue::Array(list) => {
             Value::List(list.iter().map(Spanned::get_ref).map(convert).collect())
         }
-        DeValue::Table(_) => Value::Other("a table"),
+        DeValue::Table(table) => match table.iter().next() {
+            Some((field, value)) if table.len() == 1 => Value::Field(
+                field.get_ref().to_string(),
+                Box::new(convert(value.get_ref())),
+            ),
+            _ => Value::Other("a table"),
+        },
     }
 }
 

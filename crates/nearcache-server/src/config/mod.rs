@@ -130,7 +130,7 @@ impl Loader {
         };
         for item in items {
             let keys: Vec<&str> = item.path.iter().map(String::as_str).collect();
-            let is_table = matches!(item.value, Value::Other("a table"));
+            let is_table = matches!(item.value, Value::Other("a table") | Value::Field(..));
             let dotted = keys.join(".");
             let known = match keys.as_slice() {
                 [section] => settings::sections().contains(section),

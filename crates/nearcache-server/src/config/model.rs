@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nearcache::Mode as ModeKind;
+use nearcache::{Mode as ModeKind, OnDisconnect};
 
 use crate::limits::Limits;
 
@@ -99,6 +99,8 @@ pub enum CacheMode {
     Local,
     /// On every node; a write reaches all of them.
     Replicated,
+    /// On the nodes that loaded or wrote them; a write drops the copies of all others.
+    Invalidation,
 }
 
 impl CacheMode {
@@ -108,6 +110,7 @@ impl CacheMode {
         match self {
             Self::Local => ModeKind::Local,
             Self::Replicated => ModeKind::Replicated,
+            Self::Invalidation => ModeKind::Invalidation,
         }
     }
 
@@ -117,6 +120,7 @@ impl CacheMode {
         match self {
             Self::Local => "local",
             Self::Replicated => "replicated",
+            Self::Invalidation => "invalidation",
         }
     }
 }
@@ -133,6 +137,12 @@ pub struct CacheConfig {
     pub time_to_live: Option<Duration>,
     /// Drops an entry on this node when it was not read for this long; never if absent.
     pub time_to_idle: Option<Duration>,
+    /// Mode `invalidation`: what becomes of the copies while the invalidations of some peer do not come.
+    pub on_disconnect: OnDisconnect,
+    /// Mode `invalidation`: how long after it last had all of every peer's invalidations this node may serve its copies.
+    pub link_timeout: Duration,
+    /// Mode `invalidation`: how long a member that died without leaving counts as one whose invalidations are missed.
+    pub dead_counts_for: Duration,
 }
 
 /// What is logged and how.
@@ -197,6 +207,9 @@ impl Default for CacheConfig {
             max_bytes: 256 << 20,
             time_to_live: None,
             time_to_idle: None,
+            on_disconnect: OnDisconnect::Bypass,
+            link_timeout: Duration::from_secs(3),
+            dead_counts_for: Duration::from_secs(60),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! three or in none. `NEARCACHE_` and the path in capitals is the variable: `http.listen` is
 //! `NEARCACHE_HTTP_LISTEN`, `caches.users.mode` is `NEARCACHE_CACHES_USERS_MODE`.
 
+use nearcache::OnDisconnect;
+
 use super::model::{CacheConfig, CacheMode, Config, LogFormat};
 use super::suggest;
 use super::value::{Rejection, Value};
@@ -91,6 +93,9 @@ pub(crate) const CACHE_SETTINGS: &[CacheSetting] = settings! { CacheSetting, key
     "max_bytes" => |c, v| { c.max_bytes = v.size()?; Ok(()) },
     "time_to_live" => |c, v| { c.time_to_live = Some(v.duration()?); Ok(()) },
     "time_to_idle" => |c, v| { c.time_to_idle = Some(v.duration()?); Ok(()) },
+    "on_disconnect" => |c, v| { c.on_disconnect = on_disconnect(v)?; Ok(()) },
+    "link_timeout" => |c, v| { c.link_timeout = v.duration()?; Ok(()) },
+    "dead_counts_for" => |c, v| { c.dead_counts_for = v.duration()?; Ok(()) },
 };
 
 /// The setting with this path.
@@ -179,14 +184,14 @@ fn level(value: &Value) -> Result<String, Rejection> {
 }
 
 /// Modes that are part of the design and not of this version yet.
-const LATER_MODES: &[&str] = &["invalidation", "partitioned", "leader", "strong"];
+const LATER_MODES: &[&str] = &["partitioned", "leader", "strong"];
 
 fn mode(value: &Value) -> Result<CacheMode, Rejection> {
     let text = value.text()?;
     if LATER_MODES.contains(&text.as_str()) {
         return Err(
             Rejection::new(format!("mode `{text}` is not in this version yet"))
-                .suggest("use \"local\" or \"replicated\""),
+                .suggest("use \"local\", \"invalidation\" or \"replicated\""),
         );
     }
     choice(
@@ -194,8 +199,29 @@ fn mode(value: &Value) -> Result<CacheMode, Rejection> {
         &[
             ("local", CacheMode::Local),
             ("replicated", CacheMode::Replicated),
+            ("invalidation", CacheMode::Invalidation),
         ],
     )
+}
+
+/// `"bypass"`, `"flush"` or `{ serve_stale = "30s" }`, which the environment writes as `serve_stale=30s`.
+fn on_disconnect(value: &Value) -> Result<OnDisconnect, Rejection> {
+    if let Some(max) = value.only_field("serve_stale") {
+        let max = max.duration()?;
+        return Ok(OnDisconnect::ServeStale { max });
+    }
+    choice(
+        value,
+        &[
+            ("bypass", OnDisconnect::Bypass),
+            ("flush", OnDisconnect::Flush),
+        ],
+    )
+    .map_err(|rejection| match value.text().as_deref() {
+        Ok("serve_stale") => Rejection::new("`serve_stale` needs to know for how long")
+            .suggest("write { serve_stale = \"30s\" }"),
+        _ => rejection,
+    })
 }
 
 fn choice<T: Copy>(value: &Value, known: &[(&str, T)]) -> Result<T, Rejection> {

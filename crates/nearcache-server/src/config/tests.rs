@@ -1,5 +1,7 @@
 //! Tables of configurations and what is said about them.
 
+use std::time::Duration;
+
 use super::*;
 
 fn problems(source: &str) -> Vec<String> {
@@ -130,7 +132,7 @@ fn row_34_every_slip_has_a_place_and_a_suggestion() {
         ),
         (
             "[caches.a]\nmode = \"strong\"",
-            "c.toml:2:8: `caches.a.mode`: mode `strong` is not in this version yet; use \"local\" or \"replicated\"",
+            "c.toml:2:8: `caches.a.mode`: mode `strong` is not in this version yet; use \"local\", \"invalidation\" or \"replicated\"",
         ),
         (
             "[caches.\"a b\"]",
@@ -306,4 +308,43 @@ fn what_is_set_stays() {
     let (caches, in_flight, loaded) = bounds(4_096, set);
     assert_eq!((caches, in_flight), (vec![7], 99));
     assert_eq!(loaded.shares.why_in_flight(), None);
+}
+
+#[test]
+fn what_happens_on_disconnect_is_a_word_or_a_table() {
+    let of = |text: &str| {
+        let source = format!(
+            "[caches.a]\nmode = \"invalidation\"\non_disconnect = {text}\nlink_timeout = \"2s\"\n"
+        );
+        load(&Sources {
+            file: Some((Path::new("c.toml"), &source)),
+            ..Sources::default()
+        })
+        .map(|loaded| loaded.config.caches["a"].on_disconnect)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    let stale = |max| nearcache::OnDisconnect::ServeStale {
+        max: Duration::from_secs(max),
+    };
+    assert_eq!(of("\"flush\""), Ok(nearcache::OnDisconnect::Flush));
+    assert_eq!(of("{ serve_stale = \"30s\" }"), Ok(stale(30)));
+    for (bad, what) in [
+        ("\"serve_stale\"", "for how long"),
+        ("{ serve_stale = 30 }", "without a unit"),
+        ("{ serve_stale = \"1s\" }", "from `link_timeout`"),
+        ("\"flsh\"", "did you mean \"flush\"?"),
+    ] {
+        let said = of(bad).unwrap_err();
+        assert!(said[0].contains(what), "{said:?}");
+    }
+}
+
+#[test]
+fn a_setting_of_leases_in_another_mode_is_refused() {
+    let said = problems("[caches.a]\nlink_timeout = \"5s\"\n");
+    assert_eq!(said.len(), 1);
+    assert!(
+        said[0].contains("has no effect in mode `replicated`"),
+        "{said:?}"
+    );
 }

@@ -1,7 +1,11 @@
 //! What can only be judged once every setting is known: limits that contradict each other, listeners
 //! that collide, and protected mode.
 
-use super::model::Config;
+use std::time::Duration;
+
+use nearcache::OnDisconnect;
+
+use super::model::{CacheConfig, CacheMode, Config};
 use super::problem::{Place, Problem};
 use super::{Places, units};
 use crate::limits::LimitsError;
@@ -155,6 +159,7 @@ fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
                 ),
             );
         }
+        leases(cache, &path, places, problems);
         if let (Some(live), Some(idle)) = (cache.time_to_live, cache.time_to_idle)
             && idle > live
         {
@@ -171,6 +176,45 @@ fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
                 )
                 .suggest("shorten it or remove it"),
             );
+        }
+    }
+}
+
+/// The settings of mode `invalidation`.
+fn leases(
+    cache: &CacheConfig,
+    path: &dyn Fn(&str) -> String,
+    places: &Places<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut refuse = |key: &str, shown: Duration, remedy: &str| {
+        let message = format!("`{}` is {}", path(key), units::show_duration(shown));
+        problems.push(Problem::new(places.of(&path(key)), message).suggest(remedy));
+    };
+    let timeouts = Duration::from_secs(1)..=Duration::from_secs(600);
+    if !timeouts.contains(&cache.link_timeout) {
+        refuse("link_timeout", cache.link_timeout, "allowed are 1s to 10m");
+    }
+    if let OnDisconnect::ServeStale { max } = cache.on_disconnect
+        && (max < cache.link_timeout || max > Duration::from_secs(24 * 60 * 60))
+    {
+        let remedy = "serve_stale may be from `link_timeout` (3s unless set) to 1d";
+        refuse("on_disconnect", max, remedy);
+    }
+    if cache.mode != CacheMode::Invalidation {
+        for key in ["on_disconnect", "link_timeout", "dead_counts_for"] {
+            let place = places.of(&path(key));
+            if place != Place::Default {
+                let message = format!(
+                    "`{}` has no effect in mode `{}`",
+                    path(key),
+                    cache.mode.as_str()
+                );
+                problems.push(
+                    Problem::new(place, message)
+                        .suggest("remove it, or set mode = \"invalidation\""),
+                );
+            }
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum Value {
     Bool(bool),
     /// A TOML array.
     List(Vec<Self>),
+    /// An inline table with one field, which some settings accept instead of a word.
+    Field(String, Box<Self>),
     /// Text from a variable or flag, where everything is text and lists are separated by commas.
     Loose(String),
     /// Anything no setting accepts, by the name TOML gives it.
@@ -153,12 +155,25 @@ impl Value {
         }
     }
 
+    /// The value of the field `name`, if this is a table of that field alone; `name=value` in a variable or flag.
+    pub(crate) fn only_field(&self, name: &str) -> Option<Self> {
+        match self {
+            Self::Field(field, value) if field == name => Some((**value).clone()),
+            Self::Loose(text) => {
+                let (field, value) = text.split_once('=')?;
+                (field.trim() == name).then(|| Self::Loose(value.trim().to_owned()))
+            }
+            _ => None,
+        }
+    }
+
     fn expected(&self, what: &str) -> Rejection {
         let found = match self {
             Self::Text(_) => "text",
             Self::Integer(_) => "an integer",
             Self::Bool(_) => "a boolean",
             Self::List(_) => "a list",
+            Self::Field(..) => "a table",
             Self::Loose(text) => return Rejection::new(format!("expected {what}, found `{text}`")),
             Self::Other(name) => name,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::config::OnDisconnect;
 use nearcache_store::StoreConfig;
 
 use super::Cache;
@@ -17,6 +18,13 @@ use crate::limits::{
     is_name,
 };
 use crate::node::NodeGuard;
+
+/// How long copies may be served after the peers were last heard to the end (reliability I1).
+const LINK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
+/// How long the dead count.
+const DEAD_COUNTS_FOR_DEFAULT: Duration = Duration::from_secs(60);
+/// The longest time for which stale copies may be served.
+const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The types of a cache, as a marker that is `Send` and `Sync` whatever they are.
 type Types<K, V, C> = PhantomData<fn(&K) -> (V, C)>;
@@ -37,6 +45,9 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     time_to_live: Option<Duration>,
     time_to_idle: Option<Duration>,
     tombstone_ttl: Duration,
+    on_disconnect: OnDisconnect,
+    link_timeout: Duration,
+    dead_counts_for: Duration,
     types: Types<K, V, C>,
 }
 
@@ -63,6 +74,9 @@ impl<K: ?Sized, V> CacheBuilder<K, V> {
             time_to_live: None,
             time_to_idle: None,
             tombstone_ttl: StoreConfig::new(CACHE_BYTES_DEFAULT).tombstone_ttl,
+            on_disconnect: OnDisconnect::Bypass,
+            link_timeout: LINK_TIMEOUT_DEFAULT,
+            dead_counts_for: DEAD_COUNTS_FOR_DEFAULT,
             types: PhantomData,
         }
     }
@@ -122,6 +136,29 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         self
     }
 
+    /// Mode `invalidation`: what this node does with its copies while it does not get the invalidations of some peer. Default:
+    /// [`OnDisconnect::Bypass`].
+    pub const fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> Self {
+        self.on_disconnect = on_disconnect;
+        self
+    }
+
+    /// Mode `invalidation`: how long after it last had all of a peer's invalidations this node may serve what that peer may have
+    /// invalidated since: the bound on staleness when the network fails. Default 3 s; 1 s to 10 min. Heartbeats of 500 ms renew it, so
+    /// a short one turns every hiccup into misses.
+    pub const fn link_timeout(mut self, link_timeout: Duration) -> Self {
+        self.link_timeout = link_timeout;
+        self
+    }
+
+    /// Mode `invalidation`: how long a member that died without leaving still counts as one whose invalidations are missed, so that
+    /// nothing is served beyond `link_timeout` while it may only be cut off. Afterwards all copies are dropped and this node serves
+    /// without it. Default 60 s; zero serves again as soon as the member is declared dead, and lets a netsplit make copies stale.
+    pub const fn dead_counts_for(mut self, dead_counts_for: Duration) -> Self {
+        self.dead_counts_for = dead_counts_for;
+        self
+    }
+
     /// Encodes values with `D` instead, for example [`Raw`](crate::Raw).
     pub fn codec<D>(self) -> CacheBuilder<K, V, D> {
         CacheBuilder {
@@ -135,6 +172,9 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             time_to_live: self.time_to_live,
             time_to_idle: self.time_to_idle,
             tombstone_ttl: self.tombstone_ttl,
+            on_disconnect: self.on_disconnect,
+            link_timeout: self.link_timeout,
+            dead_counts_for: self.dead_counts_for,
             types: PhantomData,
         }
     }
@@ -165,6 +205,9 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             max_value_bytes: self.max_value_bytes,
             time_to_live: self.time_to_live,
             tombstone_ttl: self.tombstone_ttl,
+            on_disconnect: self.on_disconnect,
+            link_timeout: self.link_timeout,
+            dead_counts_for: self.dead_counts_for,
         };
         let mut store = StoreConfig::new(self.max_bytes);
         store.time_to_idle = self.time_to_idle;
@@ -202,6 +245,17 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         if self.max_value_bytes == 0 || self.max_value_bytes > VALUE_LEN_MAX {
             let value = self.max_value_bytes.to_string();
             return out_of_range("max_value_bytes", value, "1 to 67,108,864");
+        }
+        let leases = Duration::from_secs(1)..=Duration::from_secs(600);
+        if !leases.contains(&self.link_timeout) {
+            let value = format!("{:?}", self.link_timeout);
+            return out_of_range("link_timeout", value, "1 s to 10 min");
+        }
+        if let OnDisconnect::ServeStale { max } = self.on_disconnect
+            && (max < self.link_timeout || max > STALE_MAX)
+        {
+            let value = format!("{max:?}");
+            return out_of_range("on_disconnect", value, "link_timeout to 24 h");
         }
         for (setting, ttl) in [
             ("time_to_live", self.time_to_live),

@@ -13,6 +13,7 @@
 mod builder;
 mod cached;
 mod errors;
+mod fill;
 mod modify;
 mod options;
 mod read;
@@ -32,6 +33,7 @@ use crate::node::NodeGuard;
 pub use builder::CacheBuilder;
 pub use cached::Cached;
 pub use errors::{ModifyError, OpenError, ReadError, WriteError};
+pub use fill::Fill;
 pub use modify::{Modified, Modify};
 pub use options::{Ack, PutOptions};
 pub use read::Lookup;

@@ -6,6 +6,7 @@ use super::Cache;
 use super::cached::Cached;
 use super::errors::ReadError;
 use super::scan::{ScanCursor, ScanPage};
+use super::shell::{is_fresh, is_leased};
 use super::stats::CacheStats;
 use super::watch::Watch;
 use crate::codec::Codec;
@@ -13,6 +14,7 @@ use crate::codec::key::{KeyBuffer, KeyFor};
 use crate::limits::{SCAN_COUNT_MAX, WATCH_CAPACITY_DEFAULT};
 use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::mode::{Freshness, Status};
+use nearcache_protocol::time::Time;
 use nearcache_store::Item;
 
 /// What [`Cache::try_get`] found without waiting.
@@ -66,11 +68,65 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut buffer = KeyBuffer::new();
         let bytes = key.key_bytes(&mut buffer)?;
         self.shell.settings().check_key(bytes)?;
+        let bound = self.shell.gate().bound();
         Ok(match self.shell.store().get(bytes) {
-            Some(handle) => self.view(handle).map_or(Lookup::Miss, Lookup::Hit),
-            None if self.shell.is_ready() => Lookup::Miss,
+            Some(handle) if is_leased(bound, self.shell.node().quick()) => {
+                self.view(handle).map_or(Lookup::Miss, Lookup::Hit)
+            }
+            Some(_) => {
+                self.shell.counters().bypassed.inc();
+                Lookup::Miss
+            }
+            None if self.shell.trusts_misses() => Lookup::Miss,
             None => Lookup::Ask,
         })
+    }
+
+    /// The value of `key`, known to be no older than `age_max`: it has every change that any live peer had made that long ago.
+    ///
+    /// When this node's [`freshness`](Self::freshness) is worse, the peers are asked first, for at most 1 s; if that does not help,
+    /// this is a miss. Ages count from this node's own clock when it asked, so a pause, a suspend or a message that waited in a buffer
+    /// makes the answer a miss and never staler than it says. Fresh enough, it costs a `get` and a look at a clock; a network round
+    /// trip otherwise. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] when the key cannot be one.
+    pub async fn get_fresh<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+        age_max: Duration,
+    ) -> Result<Option<Cached<V, C>>, ReadError> {
+        let bound = self.shell.gate().bound();
+        let found = self.try_get(key)?;
+        if is_fresh(bound, age_max, self.shell.node().quick()) {
+            match found {
+                Lookup::Hit(value) => return Ok(Some(value)),
+                Lookup::Miss => return Ok(None),
+                Lookup::Ask => {}
+            }
+        }
+        self.get_refreshed(key, age_max).await
+    }
+
+    /// The slow path of [`get_fresh`](Self::get_fresh): a miss, or not fresh enough.
+    async fn get_refreshed<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+        age_max: Duration,
+    ) -> Result<Option<Cached<V, C>>, ReadError> {
+        let clock = self.shell.node().quick();
+        if !is_fresh(self.shell.gate().bound(), age_max, clock) {
+            let since = Time::ZERO + (clock.exact() - Time::ZERO).saturating_sub(age_max);
+            if !self.shell.refresh(since).await {
+                return Ok(None);
+            }
+            // What was asked for is what the caller needed when it asked: the way back is not held against it.
+            return self.get(key).await;
+        }
+        let bound = self.shell.gate().bound();
+        let value = self.get(key).await?;
+        Ok(value.filter(|_| is_fresh(bound, age_max, clock)))
     }
 
     /// What this node's memory holds under `key` now. Never waits, is not counted as a read and
@@ -78,10 +134,9 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     pub fn peek<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Option<Cached<V, C>> {
         let mut buffer = KeyBuffer::new();
         let bytes = key.key_bytes(&mut buffer).ok()?;
-        self.shell
-            .store()
-            .peek(bytes)
-            .and_then(|handle| self.view(handle))
+        let bound = self.shell.gate().bound();
+        let handle = self.shell.store().peek(bytes)?;
+        is_leased(bound, self.shell.node().quick()).then(|| self.view(handle))?
     }
 
     /// The values of many keys, in the order of the keys. Waits and is cancel-safe as
@@ -112,9 +167,11 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     /// as a read nor holds up writers.
     pub fn scan(&self, cursor: ScanCursor, count: usize) -> ScanPage<V, C> {
         let count = count.clamp(1, SCAN_COUNT_MAX);
+        let bound = self.shell.gate().bound();
         let (items, next) = self.shell.store().walk(cursor.0, count);
+        let leased = is_leased(bound, self.shell.node().quick());
         let mut entries = Vec::with_capacity(items.len());
-        for item in items {
+        for item in items.into_iter().filter(|_| leased) {
             if let Item::Entry(handle) = item {
                 entries.extend(self.view(handle));
             }

@@ -14,6 +14,8 @@
 //! which the machine made them. Nothing under the lock waits.
 
 mod carry;
+mod fill;
+mod gate;
 mod port;
 mod waiters;
 mod watchers;
@@ -25,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::clock::ClockError;
-use nearcache_protocol::config::ReplicationConfig;
+use nearcache_protocol::config::{OnDisconnect, ReplicationConfig};
 use nearcache_protocol::core::CacheCore;
 use nearcache_protocol::ids::CacheId;
 use nearcache_protocol::mode::{Freshness, Outcome, Output, Published, Status, Waiter};
@@ -42,13 +44,19 @@ use crate::codec::key::{KeyError, check_len};
 use crate::limits::OPERATION_TIMEOUT_MAX;
 use crate::node::NodeShared;
 use crate::subscription::Hub;
+use gate::Gate;
 use waiters::Waiters;
 
+pub(crate) use fill::FillTicket;
+pub(crate) use gate::{is_fresh, is_leased};
 pub(crate) use port::CachePort;
 pub(crate) use watchers::CellChange;
 
 /// How long a read of a joining node waits for a peer's answer.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a read that demands freshness waits for the peers' answers (reliability specification, 3.2: a peer's answer).
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a read of a node that has not met a peer yet looks whether it has (a guess; only
 /// while starting).
@@ -64,6 +72,9 @@ pub(crate) struct Settings {
     pub(crate) max_value_bytes: usize,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) tombstone_ttl: Duration,
+    pub(crate) on_disconnect: OnDisconnect,
+    pub(crate) link_timeout: Duration,
+    pub(crate) dead_counts_for: Duration,
 }
 
 impl Settings {
@@ -86,6 +97,9 @@ pub(crate) struct Shell<V: Payload> {
     store: Arc<Store<V>>,
     machine: Mutex<Machine<V>>,
     waiters: Waiters<V>,
+    gate: Gate,
+    /// Whether a miss is worth asking peers about while this node is being filled.
+    finds: bool,
     is_ready: AtomicBool,
     ready: watch::Sender<bool>,
     changes: Arc<Hub<CellChange<V>>>,
@@ -131,6 +145,9 @@ impl<V: Payload> Shell<V> {
         config.agreement.tombstone_ttl_ms = millis(settings.tombstone_ttl);
         config.value_bytes_max = u32::try_from(settings.max_value_bytes).unwrap_or(u32::MAX);
         config.join_alone_after = node.join_alone_after();
+        config.on_disconnect = settings.on_disconnect;
+        config.link_timeout = settings.link_timeout;
+        config.dead_counts_for = settings.dead_counts_for;
         let core = CacheCore::new(
             node.now(),
             Arc::clone(&store),
@@ -140,6 +157,7 @@ impl<V: Payload> Shell<V> {
             config,
         );
         let is_ready = core.is_ready();
+        let (gate, finds) = (Gate::new(core.read_bound()), core.finds());
         let changes = Arc::new(Hub::default());
         store.set_listener(Arc::new(watchers::StoreWatcher::new(Arc::clone(&changes))));
         Ok(Self {
@@ -153,6 +171,8 @@ impl<V: Payload> Shell<V> {
                 out: Vec::new(),
             }),
             waiters: Waiters::default(),
+            gate,
+            finds,
             is_ready: AtomicBool::new(is_ready),
             ready: watch::Sender::new(is_ready),
             changes,
@@ -188,6 +208,40 @@ impl<V: Payload> Shell<V> {
     #[inline]
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready.load(Ordering::Acquire)
+    }
+
+    /// Whether a miss here is a miss, or peers must be asked first.
+    #[inline]
+    pub(crate) fn trusts_misses(&self) -> bool {
+        !self.finds || self.is_ready()
+    }
+
+    /// What reads must compare the clock with.
+    #[inline]
+    pub(crate) const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Makes this node as fresh as `since`, if its peers answer in time.
+    pub(crate) async fn refresh(&self, since: nearcache_protocol::time::Time) -> bool {
+        let now = self.node.now();
+        let waiting = self.waiters.enter();
+        let waiter = Waiter {
+            id: waiting.id(),
+            deadline: now + REFRESH_TIMEOUT,
+        };
+        self.step(|core, out| core.refresh(now, since, waiter, out));
+        matches!(self.outcome(waiting).await, Some(Outcome::Fresh(true)))
+    }
+
+    /// One step of the machine that may change what readers go by, and what it asks for.
+    fn step<T>(&self, step: impl FnOnce(&mut CacheCore<V>, &mut Vec<Output<V>>) -> T) -> T {
+        let mut machine = self.machine.lock();
+        let Machine { core, out } = &mut *machine;
+        let result = step(core, out);
+        self.gate.set(core.read_bound());
+        self.carry_out(&mut machine);
+        result
     }
 
     pub(crate) async fn ready(&self) {

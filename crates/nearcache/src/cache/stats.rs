@@ -18,6 +18,8 @@ pub struct CacheStats {
     pub undecodable: u64,
     /// Times a peer was met that has this cache open with other settings.
     pub disagreements: u64,
+    /// Reads that found an entry and were misses nevertheless, because this node had no lease (mode `invalidation`).
+    pub bypassed: u64,
 }
 
 impl CacheStats {
@@ -27,6 +29,7 @@ impl CacheStats {
             mode,
             undecodable: counters.undecodable.get(),
             disagreements: counters.disagreements.get(),
+            bypassed: counters.bypassed.get(),
         }
     }
 }
@@ -36,6 +39,7 @@ impl CacheStats {
 pub(crate) struct CacheCounters {
     pub(crate) undecodable: Counter,
     pub(crate) disagreements: Counter,
+    pub(crate) bypassed: Counter,
 }
 
 impl CacheCounters {
@@ -43,6 +47,7 @@ impl CacheCounters {
         Self {
             undecodable: metrics.undecodable(cache),
             disagreements: metrics.disagreements(cache),
+            bypassed: metrics.bypassed(cache),
         }
     }
 }

@@ -191,6 +191,25 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
             .is_some())
     }
 
+    /// Drops `key` on every node, and returns once all have acknowledged it as `ack` says, or after `timeout`.
+    ///
+    /// With [`Ack::All`] no live member serves an older value when this returns `Ok`: each has applied it, or, in mode
+    /// `invalidation`, its lease has run out, so that it serves nothing before it has caught up (which takes 3 s by default; give it
+    /// more time than that). Call it after the system of record was written. Dropped while it waits, the invalidation is applied
+    /// here and on its way.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]; after [`WriteError::AckTimeout`] the invalidation *is* applied here and on its way.
+    pub async fn invalidate<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+        ack: Ack,
+        timeout: Duration,
+    ) -> Result<(), WriteError> {
+        self.remove_acked(key, ack, timeout).await.map(|_| ())
+    }
+
     /// Drops every entry, on every node, that carries one of `tags` and is older than this call.
     ///
     /// # Errors
@@ -200,13 +219,28 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         &self,
         tags: impl IntoIterator<Item = T>,
     ) -> Result<(), WriteError> {
+        self.invalidate_tags_acked(tags, Ack::Local, OPERATION_TIMEOUT_DEFAULT)
+            .await
+    }
+
+    /// As [`invalidate_tags`](Self::invalidate_tags), acknowledged as `ack` says, each tag within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Self::invalidate); on an invalid tag nothing was changed.
+    pub async fn invalidate_tags_acked<T: AsRef<[u8]>>(
+        &self,
+        tags: impl IntoIterator<Item = T>,
+        ack: Ack,
+        timeout: Duration,
+    ) -> Result<(), WriteError> {
         let mut scopes = Vec::new();
         for (index, tag) in tags.into_iter().enumerate() {
             check_tag(index, tag.as_ref())?;
             scopes.push(Scope::Tag(tag.as_ref().into()));
         }
         for scope in scopes {
-            self.invalidate(scope).await?;
+            self.shell.invalidate(scope, ack, timeout).await?;
         }
         Ok(())
     }
@@ -219,8 +253,24 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// [`WriteError`]; on an invalid prefix nothing was changed.
     pub async fn invalidate_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<(), WriteError> {
+        self.invalidate_prefix_acked(prefix, Ack::Local, OPERATION_TIMEOUT_DEFAULT)
+            .await
+    }
+
+    /// As [`invalidate_prefix`](Self::invalidate_prefix), acknowledged as `ack` says within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Self::invalidate); on an invalid prefix nothing was changed.
+    pub async fn invalidate_prefix_acked(
+        &self,
+        prefix: impl AsRef<[u8]>,
+        ack: Ack,
+        timeout: Duration,
+    ) -> Result<(), WriteError> {
         check_tag(0, prefix.as_ref())?;
-        self.invalidate(Scope::Prefix(prefix.as_ref().into())).await
+        let scope = Scope::Prefix(prefix.as_ref().into());
+        self.shell.invalidate(scope, ack, timeout).await
     }
 
     /// Drops every entry, on every node, that is older than this call.
@@ -229,7 +279,17 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// [`WriteError`]; nothing was changed then.
     pub async fn clear(&self) -> Result<(), WriteError> {
-        self.invalidate(Scope::All).await
+        self.clear_acked(Ack::Local, OPERATION_TIMEOUT_DEFAULT)
+            .await
+    }
+
+    /// As [`clear`](Self::clear), acknowledged as `ack` says within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`invalidate`](Self::invalidate).
+    pub async fn clear_acked(&self, ack: Ack, timeout: Duration) -> Result<(), WriteError> {
+        self.shell.invalidate(Scope::All, ack, timeout).await
     }
 
     /// Changes `key` in a way that depends on what it holds, decided at the key's home node.
@@ -277,12 +337,6 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         }
     }
 
-    async fn invalidate(&self, scope: Scope) -> Result<(), WriteError> {
-        self.shell
-            .invalidate(scope, Ack::Local, OPERATION_TIMEOUT_DEFAULT)
-            .await
-    }
-
     fn key_of<'a, Q: KeyFor<K> + ?Sized>(
         &self,
         key: &'a Q,
@@ -293,12 +347,16 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         Ok(bytes)
     }
 
-    fn owned_key<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<Bytes, KeyError> {
+    pub(super) fn owned_key<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<Bytes, KeyError> {
         let mut buffer = KeyBuffer::new();
         Ok(Bytes::copy_from_slice(self.key_of(key, &mut buffer)?))
     }
 
-    fn put_change(&self, value: V, options: &PutOptions) -> Result<Change<C::Cell>, WriteError> {
+    pub(super) fn put_change(
+        &self,
+        value: V,
+        options: &PutOptions,
+    ) -> Result<Change<C::Cell>, WriteError> {
         let expiry = self.expiry(options.lifetime)?;
         let tags = tags_of(&options.tags)?;
         Ok(Change::Put {

@@ -142,7 +142,7 @@ impl NodeBuilder {
         };
         let clock = NodeClock::start();
         let shared = Arc::new(NodeShared::new(config, clock)?);
-        let ticker = Ticker::spawn(clock, shared.coarse().clone())
+        let ticker = Ticker::spawn(clock, shared.coarse().clone(), Arc::clone(shared.quick()))
             .map_err(|source| StartError::Clock { source })?;
         let guard = Arc::new(NodeGuard::new(Arc::clone(&shared), ticker));
         let scrape = Scrape(Arc::downgrade(&shared));

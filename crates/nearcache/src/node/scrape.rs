@@ -83,6 +83,11 @@ const COUNTERS: &[Row<CacheStats>] = &[
         "Updates refused because their stamp is in the future",
         |stats| stats.mode.drift_refused,
     ),
+    (
+        "cache_flushes",
+        "Times all was dropped because an invalidation may have been missed",
+        |stats| stats.mode.flushes,
+    ),
 ];
 
 /// What goes up and down.
@@ -100,10 +105,15 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
         u64::from(cache.is_ready())
     }),
     (
+        "cache_leased",
+        "1 while this node's copies may be served",
+        |cache| u64::from(cache.is_leased()),
+    ),
+    (
         "cache_freshness_milliseconds",
         "How old the knowledge of the slowest peer is; the largest number if unknown",
         |cache| {
-            let worst = cache.worst_freshness();
+            let worst = cache.freshness().worst;
             worst.map_or(u64::MAX, |age| {
                 u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
             })
@@ -150,6 +160,21 @@ impl Collector for Scrape {
         let kind = stopped.metric_type();
         let help = "1 while this node writes nothing because its clock is too far from its peers'";
         stopped.encode(encoder.encode_descriptor("clock_skewed", help, None, kind)?)?;
+        let name = "cache_peer_freshness_milliseconds";
+        let help = "How old the knowledge of each peer is; the largest number if unknown";
+        let mut metric = encoder.encode_descriptor(name, help, None, gauge(0).metric_type())?;
+        for cache in &caches {
+            for peer in cache.freshness().per_peer {
+                let labels = [
+                    ("cache", cache.name().to_owned()),
+                    ("peer", peer.peer.to_string()),
+                ];
+                let age = peer.age.map_or(u64::MAX, |age| {
+                    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+                });
+                gauge(age).encode(metric.encode_family(&labels)?)?;
+            }
+        }
         let members = shared.cluster_state().others(&shared).len() + 1;
         let members = gauge(members as u64);
         let kind = members.metric_type();

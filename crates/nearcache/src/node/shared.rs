@@ -25,6 +25,7 @@ use crate::cache::{CachePort, OpenError, Shell};
 use crate::clock::NodeClock;
 use crate::limits::CACHES_MAX;
 use crate::metrics::NodeMetrics;
+use crate::quick_clock::QuickClock;
 use crate::subscription::Hub;
 use crate::transport::{Links, drain};
 
@@ -52,6 +53,7 @@ pub(crate) struct NodeShared {
     config: NodeConfig,
     epoch: Epoch,
     clock: NodeClock,
+    quick: Arc<QuickClock>,
     coarse: CoarseClock,
     hlc: Arc<Hlc>,
     placement: PlacementKey,
@@ -91,6 +93,7 @@ impl NodeShared {
             coarse: CoarseClock::new(clock.now_ms()),
             hlc: Arc::new(hlc),
             placement: PlacementKey::of_cluster(&config.cluster),
+            quick: Arc::new(QuickClock::new(clock)),
             clock,
             caches: ArcSwap::default(),
             opening: Mutex::default(),
@@ -135,6 +138,11 @@ impl NodeShared {
 
     pub(crate) const fn coarse(&self) -> &CoarseClock {
         &self.coarse
+    }
+
+    /// The clock of the read path.
+    pub(crate) const fn quick(&self) -> &Arc<QuickClock> {
+        &self.quick
     }
 
     pub(crate) const fn hlc(&self) -> &Arc<Hlc> {

@@ -2,13 +2,13 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use nearcache_protocol::frame::{Frame, FrameLimit};
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::mode::Freshness;
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::wire::{self, WireError};
 use nearcache_store::NodeId;
@@ -25,8 +25,10 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn settings(&self) -> &Settings;
     fn is_ready(&self) -> bool;
     fn stats(&self) -> CacheStats;
-    /// How old the knowledge of the slowest peer is; `None` if some peer was never heard out.
-    fn worst_freshness(&self) -> Option<Duration>;
+    /// How old the knowledge of each peer is.
+    fn freshness(&self) -> Freshness;
+    /// Whether this node's own copies may be served now.
+    fn is_leased(&self) -> bool;
     /// The shell itself, for whoever knows its type.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// All lanes to a peer stand.
@@ -72,8 +74,12 @@ impl<V: Payload> CachePort for Shell<V> {
         Self::stats(self)
     }
 
-    fn worst_freshness(&self) -> Option<Duration> {
-        self.freshness().worst
+    fn freshness(&self) -> Freshness {
+        Self::freshness(self)
+    }
+
+    fn is_leased(&self) -> bool {
+        super::is_leased(self.gate.bound(), self.node.quick())
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -81,43 +87,28 @@ impl<V: Payload> CachePort for Shell<V> {
     }
 
     fn peer_up(&self, peer: NodeId, epoch: Epoch) {
-        let mut machine = self.machine.lock();
-        let Machine { core, out } = &mut *machine;
-        core.peer_up(self.node.now(), peer, epoch, out);
-        self.carry_out(&mut machine);
+        self.step(|core, out| core.peer_up(self.node.now(), peer, epoch, out));
     }
 
     fn peer_down(&self, peer: NodeId) {
-        let mut machine = self.machine.lock();
-        let Machine { core, out } = &mut *machine;
-        core.peer_down(self.node.now(), peer, out);
-        self.carry_out(&mut machine);
+        self.step(|core, out| core.peer_down(self.node.now(), peer, out));
     }
 
     fn peer_left(&self, peer: NodeId) {
-        let mut machine = self.machine.lock();
-        let Machine { core, out } = &mut *machine;
-        core.peer_left(self.node.now(), peer, out);
-        self.carry_out(&mut machine);
+        self.step(|core, out| core.peer_left(self.node.now(), peer, out));
     }
 
     fn member_up(&self, peer: NodeId) {
-        self.machine.lock().core.member_up(self.node.now(), peer);
+        self.step(|core, _| core.member_up(self.node.now(), peer));
     }
 
     fn peer_dead(&self, peer: NodeId) {
-        let mut machine = self.machine.lock();
-        let Machine { core, out } = &mut *machine;
-        core.peer_dead(self.node.now(), peer, out);
-        self.carry_out(&mut machine);
+        self.step(|core, out| core.peer_dead(self.node.now(), peer, out));
     }
 
     fn on_frame(&self, from: NodeId, frame: &Frame) -> Result<(), WireError> {
         let message = wire::decode::<V>(frame)?;
-        let mut machine = self.machine.lock();
-        let Machine { core, out } = &mut *machine;
-        core.handle(self.node.now(), from, message, out);
-        self.carry_out(&mut machine);
+        self.step(|core, out| core.handle(self.node.now(), from, message, out));
         Ok(())
     }
 
@@ -143,16 +134,14 @@ impl<V: Payload> CachePort for Shell<V> {
     fn tick(&self) {
         self.store.tick(TICK_BUDGET);
         let now = self.node.now();
-        let mut machine = self.machine.lock();
-        if machine.core.next_tick() <= now {
-            let Machine { core, out } = &mut *machine;
-            core.tick(now, out);
-            self.carry_out(&mut machine);
+        let due = self.machine.lock().core.next_tick() <= now;
+        if due {
+            self.step(|core, out| core.tick(now, out));
         }
     }
 
     fn is_drained(&self) -> bool {
-        let peers = self.freshness().per_peer;
+        let peers = Self::freshness(self).per_peer;
         peers
             .iter()
             .all(|peer| peer.unacknowledged == 0 || !self.node.links().is_connected(peer.peer))

@@ -1,0 +1,63 @@
+//! What the read path knows of leases and freshness: two numbers that the machine's shell writes and every read loads.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nearcache_protocol::mode::ReadBound;
+use nearcache_protocol::time::Time;
+
+use crate::quick_clock::QuickClock;
+
+/// The machine's [`ReadBound`], for readers.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    serve_until: AtomicU64,
+    fresh_since: AtomicU64,
+}
+
+impl Gate {
+    pub(super) fn new(bound: ReadBound) -> Self {
+        let gate = Self {
+            serve_until: AtomicU64::new(0),
+            fresh_since: AtomicU64::new(0),
+        };
+        gate.set(bound);
+        gate
+    }
+
+    /// Called under the machine's lock, before anybody is told of what the machine did.
+    pub(super) fn set(&self, bound: ReadBound) {
+        self.serve_until
+            .store(bound.serve_until.as_nanos(), Ordering::Release);
+        self.fresh_since
+            .store(bound.fresh_since.as_nanos(), Ordering::Release);
+    }
+
+    /// The bound that holds for whatever is read from the store from now on. Taken before the store is read, and compared with the
+    /// clock afterwards: a pause in between then counts.
+    #[inline]
+    pub(crate) fn bound(&self) -> ReadBound {
+        ReadBound {
+            serve_until: Time::from_nanos(self.serve_until.load(Ordering::Acquire)),
+            fresh_since: Time::from_nanos(self.fresh_since.load(Ordering::Acquire)),
+        }
+    }
+}
+
+/// Whether what was read under `bound` may be served now. Without leases, one comparison.
+#[inline]
+pub(crate) fn is_leased(bound: ReadBound, clock: &QuickClock) -> bool {
+    bound.serve_until == Time::MAX
+        || clock.at_latest() <= bound.serve_until
+        || clock.exact() <= bound.serve_until
+}
+
+/// Whether what was read under `bound` is at most `age_max` old.
+#[inline]
+pub(crate) fn is_fresh(bound: ReadBound, age_max: Duration, clock: &QuickClock) -> bool {
+    // Zero: some peer was never heard to the end, however short a time ago this node began.
+    bound.fresh_since != Time::ZERO
+        && (bound.fresh_since == Time::MAX
+            || clock.at_latest() - bound.fresh_since <= age_max
+            || clock.exact() - bound.fresh_since <= age_max)
+}
