@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::cargo::cargo_with;
 use crate::workspace::Workspace;
-use crate::{end_to_end, job};
+use crate::{end_to_end, job, setup};
 
 /// Options of `cargo xtask nightly`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,9 @@ pub(crate) struct Args {
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     let mut all_held = simulate(workspace, args)?;
     if args.end_to_end_minutes > 0 {
+        for missing in setup::packages_only(workspace) {
+            println!("not available: {missing}");
+        }
         let mut command = end_to_end::random(workspace, first_seed(args), args.end_to_end_minutes)?;
         all_held &= tell(workspace, "nightly-end-to-end", &mut command)?;
     }

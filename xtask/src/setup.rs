@@ -1,9 +1,9 @@
 //! Sets up what the tests and measurements need, and tells what it installs.
 //!
 //! Four things: components of the Rust toolchain, Debian packages with real Redis and HTTP clients and
-//! with what makes faults (nftables, libfaketime), a Python environment with the Python Redis client, and cargo-deny. What is there already is left
-//! alone. What cannot be had (no root, no Debian, no network) is not an error here: the steps that need
-//! it are skipped and say why.
+//! with what makes faults (nftables, libfaketime), a Python environment with the Python Redis client, and
+//! cargo-deny. What is there already is left alone. What cannot be had (no root, no Debian, no network) is
+//! not an error here: the steps that need it are skipped and say why.
 
 use std::path::PathBuf;
 
