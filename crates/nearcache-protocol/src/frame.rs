@@ -41,6 +41,9 @@ impl Kind {
     pub const WELCOME: Self = Self(0x02);
     /// The other side's answer to a hello that it does not accept; the connection closes after it.
     pub const REFUSED: Self = Self(0x03);
+    /// That its sender knows the cluster's secret; goes before hello and welcome where connections are
+    /// secured. The transport makes and checks it.
+    pub const PROOF: Self = Self(0x04);
     /// A SWIM packet of [`crate::membership`].
     pub const SWIM: Self = Self(0x10);
     /// A member list, whole; see [`crate::membership`].

@@ -9,9 +9,10 @@
 //! | loopback | yes | – | starts |
 //! | other | no | any | refused; the message names the three ways out |
 //! | other | yes | no | refused unless `auth.allow_plaintext`, then a warning each minute |
-//! | peers, other | – | – | refused unless `peers.allow_insecure_network`, then a warning each minute |
+//! | peers, other | – | mutual, and the cluster's secret | starts |
+//! | peers, other | – | no | refused unless `peers.allow_insecure_network`, then a warning each minute |
 //!
-//! TLS for clients and among peers is not in this version; its rows come with it.
+//! TLS for clients is not in this version; its row comes with it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -65,16 +66,17 @@ pub fn check(config: &Config) -> Result<(), Vec<Refusal>> {
         }
     }
     let peers = config.peers.listen;
-    if !is_loopback(peers.ip()) && !config.peers.allow_insecure_network {
+    let has_tls = config.peers.tls.settings().is_some();
+    if !is_loopback(peers.ip()) && !has_tls && !config.peers.allow_insecure_network {
         refusals.push(Refusal {
             setting: "peers.listen",
             message: format!(
-                "`peers.listen` = {peers} would let anyone who can reach it join the cluster; \
-                 mutual TLS among peers is not in this version"
+                "`peers.listen` = {peers} would let anyone who can reach it join the cluster"
             ),
             remedy: format!(
-                "listen on loopback, \"127.0.0.1:{}\", or, on a network nobody else can reach, \
-                 accept it with `peers.allow_insecure_network = true`",
+                "either (1) give the nodes certificates and a secret in [peers.tls] (`nearcache certs` \
+                 makes a set), or (2) listen on loopback, \"127.0.0.1:{}\", or (3) on a network \
+                 nobody else can reach, accept it with `peers.allow_insecure_network = true`",
                 peers.port()
             ),
         });
@@ -98,7 +100,7 @@ pub fn accepted_risks(config: &Config) -> Vec<String> {
             ));
         }
     }
-    if !is_loopback(config.peers.listen.ip()) {
+    if !is_loopback(config.peers.listen.ip()) && config.peers.tls.settings().is_none() {
         risks.push(format!(
             "peers.listen = {}: peers are neither authenticated nor encrypted \
              (peers.allow_insecure_network)",
@@ -202,9 +204,20 @@ mod tests {
                 .remedy
                 .contains("peers.allow_insecure_network = true")
         );
+        assert!(refusals[0].remedy.contains("[peers.tls]"));
         config.peers.allow_insecure_network = true;
         assert_eq!(check(&config), Ok(()));
         assert_eq!(accepted_risks(&config).len(), 1);
+        // With TLS there is no risk to accept, whatever is allowed.
+        let file = Some("/file".into());
+        config.peers.tls.certificate_file.clone_from(&file);
+        config.peers.tls.key_file.clone_from(&file);
+        config.peers.tls.ca_file.clone_from(&file);
+        assert_eq!(accepted_risks(&config).len(), 1, "three files are no TLS");
+        config.peers.tls.secret_file = file;
+        assert_eq!(accepted_risks(&config).len(), 0);
+        config.peers.allow_insecure_network = false;
+        assert_eq!(check(&config), Ok(()));
     }
 
     #[test]

@@ -245,6 +245,9 @@ async fn start_node(config: &Config) -> Result<Node, Failure> {
     if let Some(name) = &config.node.name {
         builder = builder.name(name);
     }
+    if let Some(tls) = config.peers.tls.settings() {
+        builder = builder.tls(tls);
+    }
     if let Some(address) = config.peers.advertise {
         builder = builder.advertise(address);
     }

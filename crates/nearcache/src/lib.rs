@@ -54,7 +54,7 @@
 //!
 //! [`cache`] is the typed face and the shell of one cache's state machine, [`codec`] turns keys and
 //! values into bytes, `node` owns the clock, the membership and all caches of one member,
-//! [`discovery`] finds peers, and `transport` is the only place that knows of sockets.
+//! [`discovery`] finds peers, `security` decides whom to believe, and `transport` is the only place that knows of sockets.
 
 #![forbid(unsafe_code)]
 
@@ -66,6 +66,7 @@ pub mod limits;
 mod metrics;
 mod node;
 mod quick_clock;
+mod security;
 mod subscription;
 mod transport;
 
@@ -78,6 +79,10 @@ pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue
 pub use discovery::Dns;
 pub use discovery::{Discovery, DiscoveryError, StaticPeers};
 pub use node::{ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, StartError};
+pub use security::{
+    Distrust, PeerTls, PeerTlsError, PeerTlsFile, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,
+    RELOAD_EVERY_DEFAULT,
+};
 pub use subscription::{Received, Subscription};
 
 pub use nearcache_protocol::announce::ModeKind as Mode;

@@ -17,6 +17,12 @@ pub(crate) struct OfCache {
     cache: String,
 }
 
+/// Says why something was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ForReason {
+    reason: &'static str,
+}
+
 /// The registry and what the library itself counts in it.
 #[derive(Debug)]
 pub(crate) struct NodeMetrics {
@@ -26,8 +32,8 @@ pub(crate) struct NodeMetrics {
     pub(crate) writes_refused_by_clock: Counter,
     bypassed: Family<OfCache, Counter>,
     pub(crate) frames_skipped: Counter,
-    pub(crate) frames_refused: Counter,
-    pub(crate) handshakes_refused: Counter,
+    frames_refused: Family<ForReason, Counter>,
+    handshakes_refused: Family<ForReason, Counter>,
     pub(crate) outboxes_dropped: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) bytes_received: Counter,
@@ -42,8 +48,8 @@ impl NodeMetrics {
             writes_refused_by_clock: Counter::default(),
             bypassed: Family::default(),
             frames_skipped: Counter::default(),
-            frames_refused: Counter::default(),
-            handshakes_refused: Counter::default(),
+            frames_refused: Family::default(),
+            handshakes_refused: Family::default(),
             outboxes_dropped: Counter::default(),
             bytes_sent: Counter::default(),
             bytes_received: Counter::default(),
@@ -81,6 +87,20 @@ impl NodeMetrics {
             .clone()
     }
 
+    /// Counts a frame that closed its connection.
+    pub(crate) fn frame_refused(&self, reason: &'static str) {
+        self.frames_refused
+            .get_or_create(&ForReason { reason })
+            .inc();
+    }
+
+    /// Counts a connection that was refused before it was one of a peer.
+    pub(crate) fn handshake_refused(&self, reason: &'static str) {
+        self.handshakes_refused
+            .get_or_create(&ForReason { reason })
+            .inc();
+    }
+
     fn register(&self) {
         let mut registry = self.registry.lock();
         registry.register(
@@ -98,6 +118,16 @@ impl NodeMetrics {
             "Reads that found an entry and were misses for want of a lease",
             self.bypassed.clone(),
         );
+        registry.register(
+            "peer_frames_refused",
+            "Frames that closed their connection",
+            self.frames_refused.clone(),
+        );
+        registry.register(
+            "peer_handshakes_refused",
+            "Handshakes refused",
+            self.handshakes_refused.clone(),
+        );
         let plain = [
             (
                 "writes_refused_by_clock",
@@ -108,16 +138,6 @@ impl NodeMetrics {
                 "peer_frames_skipped",
                 "Frames of caches not open here",
                 &self.frames_skipped,
-            ),
-            (
-                "peer_frames_refused",
-                "Frames that closed their connection",
-                &self.frames_refused,
-            ),
-            (
-                "peer_handshakes_refused",
-                "Handshakes refused",
-                &self.handshakes_refused,
             ),
             (
                 "peer_outboxes_dropped",

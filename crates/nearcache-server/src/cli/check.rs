@@ -132,7 +132,11 @@ fn summary(loaded: &Loaded) -> String {
         "  http    {}\n",
         listens(config.http.enabled, config.http.listen)
     );
-    text += &format!("  peers   {}\n", config.peers.listen);
+    let secured = match config.peers.tls.settings() {
+        Some(_) => ", mutual TLS",
+        None => "",
+    };
+    text += &format!("  peers   {}{secured}\n", config.peers.listen);
     for (name, cache) in &config.caches {
         text += &format!(
             "  cache   {name}: {}, {}",

@@ -2,6 +2,7 @@
 //!
 //! Every mistake in it ends in one line on standard error and exit code 2.
 
+mod certs;
 mod check;
 mod client;
 mod serve;
@@ -32,6 +33,7 @@ Examples:
   nearcache                                     three nodes and a tour
   nearcache serve --config nearcache.toml       one node, as configured
   nearcache check --config nearcache.toml       what is wrong with a configuration, and where
+  nearcache certs --cluster shop node-1 node-2  certificates for peers beyond this machine
   nearcache put greeting hello --ttl 1m         write through node 1 ...
   nearcache get greeting --url http://127.0.0.1:8002   ... and read from node 2"
 )]
@@ -56,6 +58,12 @@ enum Command {
     /// Judges the file together with NEARCACHE_* variables and flags, as `serve` would, and starts
     /// nothing. Exit code 0 if `serve` would start, 2 if not.
     Check(ConfigArgs),
+    /// Make certificates and a cluster secret to try mutual TLS among peers with
+    ///
+    /// Makes an authority, a secret, and for each node a certificate and its key, with permissions that
+    /// keep what is secret to its owner, and prints what to do next. Run again for more nodes: what is
+    /// there is used and not replaced.
+    Certs(certs::CertsArgs),
     /// Read an entry: its value to standard output, its time to live to standard error
     ///
     /// Exit code 1 if there is none.
@@ -125,6 +133,7 @@ pub fn main() -> ExitCode {
         Some(Command::Dev(args)) => dev::run(&args),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Certs(args)) => certs::run(&args),
         Some(Command::Get(args)) => client::get(&args),
         Some(Command::Put(args)) => client::put(&args),
         Some(Command::Del(args)) => client::del(&args),

@@ -27,7 +27,7 @@ use std::path::Path;
 
 pub use model::{
     AuthConfig, CacheConfig, CacheMode, Config, DEFAULT_CACHE, HttpConfig, LogConfig, LogFormat,
-    NodeConfig, PeersConfig, RespConfig,
+    NodeConfig, PeersConfig, PeersTlsConfig, RespConfig,
 };
 pub use problem::{Place, Problem};
 pub use shares::Shares;
@@ -61,7 +61,7 @@ pub struct Sources<'a> {
 
 /// Reads all sources, then checks the result as a whole, protected mode included.
 ///
-/// Reads the token file's permissions, nothing else of the system.
+/// Reads the files of `[peers.tls]`, nothing else of the system; blocks for as long as that takes.
 ///
 /// # Errors
 /// Every problem found, in the order of the sources; never an empty list.
@@ -144,12 +144,15 @@ impl Loader {
                     true
                 }
                 ["caches", _, key] => settings::find_cache(key).is_some(),
+                ["caches", ..] => continue,
+                [section @ .., _] if is_section(&section.join(".")) => {
+                    settings::find(&dotted).is_some() || is_section(&dotted)
+                }
                 // Below something that is unknown already: one line about it is enough.
-                [section, _, ..] if !settings::sections().contains(section) => continue,
-                [_, _, _, ..] => continue,
-                [_, _] | [] => settings::find(&dotted).is_some(),
+                _ => continue,
             };
-            let section_expected = keys.len() == 1 || matches!(keys.as_slice(), ["caches", _]);
+            let section_expected =
+                keys.len() == 1 || is_section(&dotted) || matches!(keys.as_slice(), ["caches", _]);
             if !known {
                 self.problems.push(unknown_key(&keys, item.key_place));
             } else if section_expected != is_table {
@@ -257,6 +260,10 @@ fn variable_name(path: &str) -> String {
     path.replace('.', "_").to_ascii_uppercase()
 }
 
+fn is_section(path: &str) -> bool {
+    settings::sections().contains(&path)
+}
+
 /// Kubernetes describes a service called `nearcache` to every pod in variables that begin like ours.
 fn is_kubernetes_link(rest: &str) -> bool {
     let tail = rest.strip_prefix("SERVICE_").unwrap_or(rest);
@@ -275,11 +282,11 @@ fn unknown_key(keys: &[&str], place: Place) -> Problem {
                 .map(|setting| setting.key)
                 .collect(),
         ),
-        [section, key, ..] if settings::sections().contains(section) => (
-            format!("[{section}]"),
-            key,
-            settings::keys_of(section).collect(),
-        ),
+        [section @ .., key] if is_section(&section.join(".")) => {
+            let section = section.join(".");
+            let candidates = settings::keys_of(&section).collect();
+            (format!("[{section}]"), key, candidates)
+        }
         [first, ..] => ("the configuration".to_owned(), first, settings::sections()),
         [] => ("the configuration".to_owned(), "", Vec::new()),
     };
@@ -290,7 +297,7 @@ fn unknown_key(keys: &[&str], place: Place) -> Problem {
     // The right key in the wrong section is the other common slip.
     match settings::SETTINGS
         .iter()
-        .find(|s| s.path.split_once('.').is_some_and(|(_, k)| k == key))
+        .find(|s| s.path.rsplit_once('.').is_some_and(|(_, k)| k == key))
     {
         Some(elsewhere) => problem.suggest(format!("it belongs to `{}`", elsewhere.path)),
         None => problem.suggest(format!("known are: {}", candidates.join(", "))),

@@ -8,7 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nearcache::{Mode as ModeKind, OnDisconnect};
+use nearcache::{
+    Mode as ModeKind, OnDisconnect, PeerTls, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,
+    RELOAD_EVERY_DEFAULT,
+};
 
 use crate::limits::Limits;
 
@@ -36,7 +39,8 @@ pub struct Config {
 /// Who this node is.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
-    /// Name of the node; its identity is derived from it, so it is unique in the cluster. Random if absent.
+    /// Name of the node; its identity is derived from it, so it is unique in the cluster. If absent, that
+    /// of its certificate, or random.
     pub name: Option<String>,
     /// Its identity is new although it has a name; only for nodes that live as long as one process.
     pub new_identity: bool,
@@ -57,6 +61,69 @@ pub struct PeersConfig {
     pub dns: Option<String>,
     /// Lets peers connect from other machines although nothing authenticates or encrypts them.
     pub allow_insecure_network: bool,
+    /// How peers prove who they are.
+    pub tls: PeersTlsConfig,
+}
+
+/// How this node and its peers prove who they are: all four files, or none.
+#[derive(Debug, Clone)]
+pub struct PeersTlsConfig {
+    /// The node's certificate and those between it and the authority, PEM.
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key, PEM. Nobody but its owner may have access.
+    pub key_file: Option<PathBuf>,
+    /// The authorities that are trusted, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The cluster's secret. Nobody but its owner may have access.
+    pub secret_file: Option<PathBuf>,
+    /// Names that make a certificate one of a peer beside `spiffe://CLUSTER/peer/NODE`.
+    pub allowed_names: Vec<String>,
+    /// How often the files are looked at for changes.
+    pub reload_every: Duration,
+    /// How long a session lasts before both sides prove again who they are.
+    pub reauthenticate_after: Duration,
+}
+
+impl PeersTlsConfig {
+    /// The settings that name files, by their paths.
+    pub(crate) fn files(&self) -> [(&'static str, Option<&PathBuf>); 4] {
+        [
+            ("peers.tls.certificate_file", self.certificate_file.as_ref()),
+            ("peers.tls.key_file", self.key_file.as_ref()),
+            ("peers.tls.ca_file", self.ca_file.as_ref()),
+            ("peers.tls.secret_file", self.secret_file.as_ref()),
+        ]
+    }
+
+    /// What the library makes of it; nothing unless all four files are named.
+    #[must_use]
+    pub fn settings(&self) -> Option<PeerTls> {
+        let files = PeerTlsFiles {
+            certificate: self.certificate_file.clone()?,
+            key: self.key_file.clone()?,
+            ca: self.ca_file.clone()?,
+            secret: self.secret_file.clone()?,
+        };
+        let settings = PeerTls::new(files)
+            .allowed_names(&self.allowed_names)
+            .reload_every(self.reload_every)
+            .reauthenticate_after(self.reauthenticate_after);
+        Some(settings)
+    }
+}
+
+impl Default for PeersTlsConfig {
+    fn default() -> Self {
+        Self {
+            certificate_file: None,
+            key_file: None,
+            ca_file: None,
+            secret_file: None,
+            allowed_names: Vec::new(),
+            reload_every: RELOAD_EVERY_DEFAULT,
+            reauthenticate_after: REAUTHENTICATE_AFTER_DEFAULT,
+        }
+    }
 }
 
 /// The listener that speaks the Redis protocol.
@@ -177,6 +244,7 @@ impl Default for Config {
                 seeds: Vec::new(),
                 dns: None,
                 allow_insecure_network: false,
+                tls: PeersTlsConfig::default(),
             },
             resp: RespConfig {
                 enabled: true,

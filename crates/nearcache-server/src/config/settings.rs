@@ -43,6 +43,13 @@ pub(crate) const SETTINGS: &[Setting] = settings! { Setting, path:
     "peers.seeds" => |c, v| { c.peers.seeds = hosts_with_port(v)?; Ok(()) },
     "peers.dns" => |c, v| { c.peers.dns = Some(host_with_port(&v.text()?)?); Ok(()) },
     "peers.allow_insecure_network" => |c, v| { c.peers.allow_insecure_network = v.flag()?; Ok(()) },
+    "peers.tls.certificate_file" => |c, v| { c.peers.tls.certificate_file = Some(v.text()?.into()); Ok(()) },
+    "peers.tls.key_file" => |c, v| { c.peers.tls.key_file = Some(v.text()?.into()); Ok(()) },
+    "peers.tls.ca_file" => |c, v| { c.peers.tls.ca_file = Some(v.text()?.into()); Ok(()) },
+    "peers.tls.secret_file" => |c, v| { c.peers.tls.secret_file = Some(v.text()?.into()); Ok(()) },
+    "peers.tls.allowed_names" => |c, v| { c.peers.tls.allowed_names = v.list()?; Ok(()) },
+    "peers.tls.reload_every" => |c, v| { c.peers.tls.reload_every = v.duration()?; Ok(()) },
+    "peers.tls.reauthenticate_after" => |c, v| { c.peers.tls.reauthenticate_after = v.duration()?; Ok(()) },
     "resp.enabled" => |c, v| { c.resp.enabled = v.flag()?; Ok(()) },
     "resp.listen" => |c, v| { c.resp.listen = v.address()?; Ok(()) },
     "resp.databases" => |c, v| { c.resp.databases = v.list()?; Ok(()) },
@@ -108,11 +115,11 @@ pub(crate) fn find_cache(key: &str) -> Option<&'static CacheSetting> {
     CACHE_SETTINGS.iter().find(|setting| setting.key == key)
 }
 
-/// The first parts of all paths, `caches` among them.
+/// What stands before the last dot of all paths, `caches` among them.
 pub(crate) fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = SETTINGS
         .iter()
-        .filter_map(|s| s.path.split_once('.'))
+        .filter_map(|s| s.path.rsplit_once('.'))
         .map(|(section, _)| section)
         .collect();
     sections.push("caches");
@@ -120,13 +127,19 @@ pub(crate) fn sections() -> Vec<&'static str> {
     sections
 }
 
-/// The keys of one section.
+/// The keys of one section, and of the sections in it their names.
 pub(crate) fn keys_of<'a>(section: &'a str) -> impl Iterator<Item = &'static str> + 'a {
-    SETTINGS
+    let keys = SETTINGS
         .iter()
-        .filter_map(|setting| setting.path.split_once('.'))
-        .filter(move |(first, _)| *first == section)
-        .map(|(_, key)| key)
+        .filter_map(|setting| setting.path.rsplit_once('.'))
+        .filter(move |(within, _)| *within == section)
+        .map(|(_, key)| key);
+    let inner = sections()
+        .into_iter()
+        .filter_map(|path| path.rsplit_once('.'))
+        .filter(move |(within, _)| *within == section)
+        .map(|(_, name)| name);
+    keys.chain(inner)
 }
 
 /// Whether a cache may have this name: it appears in addresses and metrics.

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use nearcache::OnDisconnect;
+use nearcache::{OnDisconnect, PeerTlsError, PeerTlsFile};
 
 use super::model::{CacheConfig, CacheMode, Config};
 use super::problem::{Place, Problem};
 use super::{Places, units};
+use crate::failure::chain;
 use crate::limits::LimitsError;
 use crate::protected;
 
@@ -18,6 +19,7 @@ pub(super) fn validate(config: &Config, places: &Places<'_>, problems: &mut Vec<
     limits(config, places, problems);
     listeners(config, places, problems);
     caches(config, places, problems);
+    peers_tls(config, places, problems);
     if let Err(refusals) = protected::check(config) {
         problems.extend(refusals.into_iter().map(|refusal| {
             Problem::new(places.of(refusal.setting), refusal.message).suggest(refusal.remedy)
@@ -123,6 +125,47 @@ fn listeners(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) 
                 .suggest("write [\"default\"], or set `resp.enabled = false`"),
         );
     }
+}
+
+/// Certificates and secret: all there, readable by nobody else, and such that peers believe them.
+fn peers_tls(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
+    let tls = &config.peers.tls;
+    let Some(settings) = tls.settings() else {
+        let mut files = tls.files().into_iter();
+        let Some((named, _)) = files.find(|(_, file)| file.is_some()) else {
+            return;
+        };
+        let missing = tls.files().into_iter().filter(|(_, file)| file.is_none());
+        for (setting, _) in missing {
+            problems.push(
+                Problem::new(
+                    places.of(named),
+                    format!("`{setting}` is missing: peers prove who they are with all four files"),
+                )
+                .suggest("add it, or take out [peers.tls]; `nearcache certs` makes a set to try"),
+            );
+        }
+        return;
+    };
+    let cluster = &config.node.cluster;
+    let error = match (settings.check(cluster), &config.node.name) {
+        (Ok(Some(certified)), Some(name)) if certified != *name => PeerTlsError::OtherName {
+            certificate: tls.certificate_file.clone().unwrap_or_default(),
+            certified,
+            named: name.clone(),
+            cluster: cluster.clone(),
+        },
+        (Ok(_), _) => return,
+        (Err(error), _) => error,
+    };
+    let setting = match error.file() {
+        Some(PeerTlsFile::Certificate) => "peers.tls.certificate_file",
+        Some(PeerTlsFile::Key) => "peers.tls.key_file",
+        Some(PeerTlsFile::Ca) => "peers.tls.ca_file",
+        Some(PeerTlsFile::Secret) => "peers.tls.secret_file",
+        None => "node.cluster",
+    };
+    problems.push(Problem::new(places.of(setting), chain(&error)));
 }
 
 fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {

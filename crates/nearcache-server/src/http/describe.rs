@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Body, Context};
 use crate::caches::RawCache;
+use crate::protected::is_loopback;
 
 /// `GET /v1/node`.
 #[derive(Debug, Serialize)]
@@ -22,6 +23,10 @@ pub(super) struct NodeDocument {
     pub(super) uptime_seconds: u64,
     pub(super) addresses: Addresses,
     pub(super) client_connections: usize,
+    /// Whether connections between nodes are encrypted and both ends authenticated.
+    pub(super) peers_secured: bool,
+    /// Whether they are not although they leave this machine (`peers.allow_insecure_network`).
+    pub(super) insecure_network: bool,
 }
 
 /// Where a node listens.
@@ -77,6 +82,8 @@ pub(super) fn node(context: &Context) -> NodeDocument {
         uptime_seconds: context.started.elapsed().as_secs(),
         addresses: context.addresses.clone(),
         client_connections: context.connections.open(),
+        peers_secured: context.node.is_secured(),
+        insecure_network: !context.node.is_secured() && !is_loopback(context.addresses.peers.ip()),
     }
 }
 

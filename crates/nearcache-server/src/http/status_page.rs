@@ -36,6 +36,13 @@ pub(super) fn render(context: &Context) -> Response<Body> {
         uptime(node.uptime_seconds),
         node.client_connections,
     );
+    if node.insecure_network {
+        page.push_str(
+            "<p><b class=\"wait\">Peers are neither authenticated nor encrypted</b> \
+             (peers.allow_insecure_network): whoever reaches the peer port can read and write \
+             every cache.</p>\n",
+        );
+    }
     caches(&mut page, &describe::caches(context));
     members(&mut page, &describe::members(context));
     page.push_str("<footer><p>Listening: ");

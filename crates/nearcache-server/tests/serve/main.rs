@@ -22,3 +22,4 @@ mod open_files;
 mod process;
 mod protected;
 mod shutdown;
+mod tls;

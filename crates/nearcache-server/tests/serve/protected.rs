@@ -160,6 +160,9 @@ fn peers_on_other_addresses_are_refused_unless_allowed() {
         &[
             "peers.listen",
             "join the cluster",
+            "(1)",
+            "[peers.tls]",
+            "nearcache certs",
             "peers.allow_insecure_network = true",
         ],
     );

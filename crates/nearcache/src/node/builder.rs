@@ -16,6 +16,7 @@ use super::shared::{NodeConfig, NodeShared};
 use crate::clock::{NodeClock, Ticker};
 use crate::discovery::{Discovery, StaticPeers};
 use crate::limits::is_name;
+use crate::security::{PeerSecurity, PeerTls};
 use crate::transport;
 
 /// How long a joining node looks for a peer before it is ready with what it has (a guess: two
@@ -32,6 +33,7 @@ pub struct NodeBuilder {
     advertise: Option<SocketAddr>,
     discovery: Arc<dyn Discovery>,
     allow_insecure_network: bool,
+    tls: Option<PeerTls>,
     join_alone_after: Duration,
     new_identity: bool,
 }
@@ -45,13 +47,15 @@ impl NodeBuilder {
             advertise: None,
             discovery: Arc::new(StaticPeers::default()),
             allow_insecure_network: false,
+            tls: None,
             join_alone_after: JOIN_ALONE_AFTER,
             new_identity: false,
         }
     }
 
     /// The node's name, unique in its cluster. A node started again under its name is the same
-    /// member as before. Default: none, and a random identity.
+    /// member as before. Default: the name in its certificate if it has one, else none and a random
+    /// identity.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -81,9 +85,17 @@ impl NodeBuilder {
         self
     }
 
-    /// Allows listening on addresses other than loopback although peers are not authenticated and
-    /// nothing is encrypted: whoever reaches the port can read and write every cache. Only for
-    /// networks that are protected by other means.
+    /// Secures all connections between nodes with mutual TLS and the cluster's secret. All nodes of
+    /// a cluster have it or none. Default: none, and the node stays on loopback.
+    pub fn tls(mut self, tls: PeerTls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Allows listening on and connecting to addresses other than loopback although there is no
+    /// [`tls`](Self::tls), so that peers are not authenticated and nothing is encrypted: whoever
+    /// reaches the port can read and write every cache. Only for networks that are protected by
+    /// other means. Has no effect with TLS.
     pub const fn allow_insecure_network(mut self, allow: bool) -> Self {
         self.allow_insecure_network = allow;
         self
@@ -99,6 +111,7 @@ impl NodeBuilder {
     /// Whether the node gets an id that no node had before although it has a name. Default: false, the id follows from the name
     /// and lasts longer than the process, so that peers know the node again. For nodes that are started for a moment, as in
     /// tests: opening a cache need not wait until the node's former self cannot have made newer versions.
+    /// Has no effect with a certificate that names the node: its id is that of its name.
     pub const fn new_identity(mut self, is_new: bool) -> Self {
         self.new_identity = is_new;
         self
@@ -114,14 +127,22 @@ impl NodeBuilder {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub async fn start(self) -> Result<Node, StartError> {
+    pub async fn start(mut self) -> Result<Node, StartError> {
         self.check_names()?;
         let address = self.listen_address()?;
+        let security = self.load_security().await?;
         let bind_error = |source| StartError::Bind { address, source };
         let listener = TcpListener::bind(address).await.map_err(bind_error)?;
         let local_addr = listener.local_addr().map_err(bind_error)?;
 
-        let named = self.name.as_ref().filter(|_| !self.new_identity);
+        // Peers check that a node has the id of the name in its certificate.
+        let is_certified = security
+            .as_ref()
+            .is_some_and(|security| security.current().node().is_some());
+        let named = self
+            .name
+            .as_ref()
+            .filter(|_| is_certified || !self.new_identity);
         let (id, may_have_run_before) = match named {
             Some(name) => (identity::id_of_name(&self.cluster, name), true),
             None => (identity::random_id(), false),
@@ -139,9 +160,10 @@ impl NodeBuilder {
             advertised: self.advertise.unwrap_or(local_addr),
             join_alone_after,
             may_have_run_before,
+            allow_insecure_network: self.allow_insecure_network,
         };
         let clock = NodeClock::start();
-        let shared = Arc::new(NodeShared::new(config, clock)?);
+        let shared = Arc::new(NodeShared::new(config, security.clone(), clock)?);
         let ticker = Ticker::spawn(clock, shared.coarse().clone(), Arc::clone(shared.quick()))
             .map_err(|source| StartError::Clock { source })?;
         let guard = Arc::new(NodeGuard::new(Arc::clone(&shared), ticker));
@@ -153,8 +175,30 @@ impl NodeBuilder {
             .register_collector(Box::new(scrape));
         driver::spawn(&shared);
         transport::spawn(&shared, listener, self.discovery);
+        if let Some(security) = security {
+            let (name, stopped) = (shared.name().to_owned(), shared.stopped().clone());
+            tokio::spawn(security.keep_up(name, stopped));
+        }
         tracing::info!(node = shared.name(), %id, %local_addr, "node started");
         Ok(Node::new(guard))
+    }
+
+    /// Reads the certificates, takes the name from them if there is no other, and checks that it
+    /// agrees if there is.
+    async fn load_security(&mut self) -> Result<Option<Arc<PeerSecurity>>, StartError> {
+        let Some(tls) = self.tls.clone() else {
+            return Ok(None);
+        };
+        let cluster = self.cluster.clone();
+        let loading = tokio::task::spawn_blocking(move || PeerSecurity::load(tls, &cluster));
+        let security = loading.await.map_err(|_| StartError::Interrupted)??;
+        match &self.name {
+            Some(name) => security.check_name(name)?,
+            None => self.name = security.current().node().map(str::to_owned),
+        }
+        // A certificate may hold a name that cannot be one here.
+        self.check_names()?;
+        Ok(Some(Arc::new(security)))
     }
 
     fn check_names(&self) -> Result<(), StartError> {
@@ -180,7 +224,8 @@ impl NodeBuilder {
             .map_err(|_| StartError::InvalidAddress {
                 address: self.listen.clone(),
             })?;
-        if !address.ip().is_loopback() && !self.allow_insecure_network {
+        let is_safe = self.tls.is_some() || address.ip().to_canonical().is_loopback();
+        if !is_safe && !self.allow_insecure_network {
             return Err(StartError::InsecureNetwork { address });
         }
         Ok(address)

@@ -52,6 +52,8 @@ struct State {
     banned: HashSet<NodeId>,
     /// Sent a bad frame, and until when that is held against them.
     quarantined: HashMap<NodeId, Time>,
+    /// Where nodes listen that talk no version of the protocol in common with this one.
+    held_off: HashMap<SocketAddr, Time>,
     /// Being dialled now.
     dialing: HashSet<NodeId>,
     /// Our own ends of connections that our own listener was reached by.
@@ -76,6 +78,7 @@ impl ClusterState {
                 names: HashMap::new(),
                 banned: HashSet::new(),
                 quarantined: HashMap::new(),
+                held_off: HashMap::new(),
                 dialing: HashSet::new(),
                 own_ends: HashSet::new(),
             }),
@@ -107,6 +110,16 @@ impl ClusterState {
     /// Refuses sessions with `peer` for 30 s.
     pub(crate) fn quarantine(&self, peer: NodeId, now: Time) {
         self.state.lock().quarantined.insert(peer, now + QUARANTINE);
+    }
+
+    /// Has nobody dial `address` for 30 s: what answers there talks another protocol.
+    pub(crate) fn hold_off(&self, address: SocketAddr, now: Time) {
+        self.state.lock().held_off.insert(address, now + QUARANTINE);
+    }
+
+    /// Whether `address` is not to be dialled for now.
+    pub(crate) fn is_held_off(&self, address: SocketAddr, now: Time) -> bool {
+        self.state.lock().is_held_off(address, now)
     }
 
     /// Refuses sessions with `peer` until it is allowed again.
@@ -270,7 +283,9 @@ impl State {
 
     fn dial(&mut self, shared: &Arc<NodeShared>, identity: &Identity) {
         let (peer, address) = (identity.node, identity.address);
-        let is_held_off = self.banned.contains(&peer) || self.quarantined.contains_key(&peer);
+        let is_held_off = self.banned.contains(&peer)
+            || self.quarantined.contains_key(&peer)
+            || self.is_held_off(address, shared.now());
         if is_held_off || shared.links().is_connected(peer) || !self.dialing.insert(peer) {
             return;
         }
@@ -280,11 +295,20 @@ impl State {
             let dialled = stopped
                 .run_until_cancelled(transport::dial(&shared, address))
                 .await;
-            if let Some(Err(error)) = dialled {
-                tracing::debug!(%peer, %error, "cannot connect to a member");
+            match dialled {
+                Some(Err(error)) if error.is_refusal() => {
+                    tracing::warn!(%peer, %error, "cannot connect to a member");
+                }
+                Some(Err(error)) => tracing::debug!(%peer, %error, "cannot connect to a member"),
+                Some(Ok(_)) | None => {}
             }
             shared.cluster_state().dialled(peer);
         });
+    }
+
+    fn is_held_off(&mut self, address: SocketAddr, now: Time) -> bool {
+        self.held_off.retain(|_, until| *until > now);
+        self.held_off.contains_key(&address)
     }
 
     fn member(&self, identity: &Identity) -> Member {

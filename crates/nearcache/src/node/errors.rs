@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use nearcache_store::NodeId;
 
+use crate::security::{Distrust, PeerTlsError};
+
 /// Why a node did not start. Nothing is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,13 +28,17 @@ pub enum StartError {
     /// Peers would be reachable from the network without authentication.
     #[error(
         "refusing to listen for peers on {address}: peers are not authenticated. \
-         Listen on 127.0.0.1, or put an encrypted network (WireGuard, a service mesh) between the \
-         nodes and call allow_insecure_network(true), or wait for the release with mutual TLS"
+         Give the node certificates and the cluster's secret with tls(..) (`nearcache certs` makes \
+         a set), or listen on 127.0.0.1, or, on a network that nobody else can reach, call \
+         allow_insecure_network(true)"
     )]
     InsecureNetwork {
         /// The address as given.
         address: SocketAddr,
     },
+    /// The certificates or the cluster's secret cannot be used.
+    #[error(transparent)]
+    Tls(#[from] PeerTlsError),
     /// The address cannot be listened on.
     #[error("cannot listen for peers on {address}")]
     Bind {
@@ -44,6 +50,9 @@ pub enum StartError {
     /// The membership refused its settings.
     #[error("the settings of the membership do not fit together")]
     Membership(#[from] nearcache_protocol::membership::MembershipConfigError),
+    /// The runtime was shut down while the node started.
+    #[error("the runtime stopped while the node started")]
+    Interrupted,
     /// The thread that advances the clock could not be started.
     #[error("cannot start the clock thread")]
     Clock {
@@ -71,8 +80,42 @@ pub enum ConnectError {
         address: SocketAddr,
     },
     /// The other side refused, and does not say why: its log does.
-    #[error("{address} refused the connection: its log says why (often another cluster name)")]
+    #[error(
+        "{address} refused the connection: its log says why (often another cluster name, another \
+         secret, a certificate it does not trust, or TLS on one side only)"
+    )]
     Refused {
+        /// The address as given.
+        address: SocketAddr,
+    },
+    /// What answers there does not prove that it is a peer of this cluster.
+    #[error("{address} is not trusted: {reason}")]
+    Untrusted {
+        /// The address as given.
+        address: SocketAddr,
+        /// Why.
+        reason: Distrust,
+    },
+    /// What answers there is too old or too new to talk to. It is not tried again for 30 s.
+    #[error(
+        "{address} talks protocol versions {theirs}, this node {ours}: upgrade the older one \
+         first to a release that talks to both"
+    )]
+    VersionMismatch {
+        /// The address as given.
+        address: SocketAddr,
+        /// The versions this node talks.
+        ours: String,
+        /// The versions that are talked there.
+        theirs: String,
+    },
+    /// The address is not on this machine and peers are not authenticated.
+    #[error(
+        "refusing to connect to {address}: peers are not authenticated. Give the node certificates \
+         and the cluster's secret with tls(..), or, on a network that nobody else can reach, call \
+         allow_insecure_network(true)"
+    )]
+    InsecureNetwork {
         /// The address as given.
         address: SocketAddr,
     },
@@ -95,4 +138,21 @@ pub enum ConnectError {
     /// The node was shut down.
     #[error("the node has stopped: start a new one")]
     NodeStopped,
+}
+
+impl ConnectError {
+    /// Whether somebody must do something about it, where it otherwise passes by itself.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused { .. }
+            | Self::Untrusted { .. }
+            | Self::VersionMismatch { .. }
+            | Self::InsecureNetwork { .. }
+            | Self::NotAPeer { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Silent { .. }
+            | Self::Myself { .. }
+            | Self::NodeStopped => false,
+        }
+    }
 }

@@ -37,6 +37,7 @@ pub use events::NodeEvent;
 pub use members::{Member, MemberState};
 
 pub(crate) use guard::NodeGuard;
+pub(crate) use identity::id_of_name;
 pub(crate) use shared::NodeShared;
 
 /// Events a subscriber of membership may lag behind (a guess).
@@ -120,6 +121,12 @@ impl Node {
     #[must_use]
     pub fn clock(&self) -> &CoarseClock {
         self.shared().coarse()
+    }
+
+    /// Whether connections to peers are encrypted and both ends of them authenticated.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.shared().security().is_some()
     }
 
     /// Every node this one knows of, itself first, then by id.

@@ -175,6 +175,17 @@ impl Collector for Scrape {
                 gauge(age).encode(metric.encode_family(&labels)?)?;
             }
         }
+        if let Some(security) = shared.security() {
+            let left = gauge(security.valid_for().as_secs());
+            let kind = left.metric_type();
+            let help = "How long the certificate for peers is still valid";
+            left.encode(encoder.encode_descriptor(
+                "peer_certificate_valid_seconds",
+                help,
+                None,
+                kind,
+            )?)?;
+        }
         let members = shared.cluster_state().others(&shared).len() + 1;
         let members = gauge(members as u64);
         let kind = members.metric_type();

@@ -26,6 +26,7 @@ use crate::clock::NodeClock;
 use crate::limits::CACHES_MAX;
 use crate::metrics::NodeMetrics;
 use crate::quick_clock::QuickClock;
+use crate::security::PeerSecurity;
 use crate::subscription::Hub;
 use crate::transport::{Links, drain};
 
@@ -46,6 +47,7 @@ pub(crate) struct NodeConfig {
     pub(crate) join_alone_after: Duration,
     /// A former start may have made versions under this node's id (rule R6).
     pub(crate) may_have_run_before: bool,
+    pub(crate) allow_insecure_network: bool,
 }
 
 /// The state of a node.
@@ -62,6 +64,7 @@ pub(crate) struct NodeShared {
     opening: Mutex<()>,
     links: Links,
     cluster_state: ClusterState,
+    security: Option<Arc<PeerSecurity>>,
     metrics: Arc<NodeMetrics>,
     events: Hub<NodeEvent>,
     cache_ready: watch::Sender<()>,
@@ -80,7 +83,11 @@ impl std::fmt::Debug for NodeShared {
 }
 
 impl NodeShared {
-    pub(super) fn new(config: NodeConfig, clock: NodeClock) -> Result<Self, StartError> {
+    pub(super) fn new(
+        config: NodeConfig,
+        security: Option<Arc<PeerSecurity>>,
+        clock: NodeClock,
+    ) -> Result<Self, StartError> {
         let metrics = Arc::new(NodeMetrics::new());
         let hlc = Hlc::new(config.id, clock.wall_ms_at_start(), Hlc::DEFAULT_MAX_DRIFT);
         if config.may_have_run_before {
@@ -98,6 +105,7 @@ impl NodeShared {
             caches: ArcSwap::default(),
             opening: Mutex::default(),
             links: Links::new(Arc::clone(&metrics)),
+            security,
             metrics,
             events: Hub::default(),
             cache_ready: watch::Sender::new(()),
@@ -171,6 +179,11 @@ impl NodeShared {
 
     pub(crate) const fn cluster_state(&self) -> &ClusterState {
         &self.cluster_state
+    }
+
+    /// How connections are secured; nothing if they are not.
+    pub(crate) fn security(&self) -> Option<&PeerSecurity> {
+        self.security.as_deref()
     }
 
     pub(crate) fn metrics(&self) -> &NodeMetrics {

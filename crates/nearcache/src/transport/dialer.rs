@@ -3,14 +3,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
+use nearcache_protocol::frame::Kind;
 use nearcache_protocol::handshake::{Handshake, Peer, Refusal, SessionToken};
 use nearcache_protocol::lane::Lane;
 use nearcache_store::NodeId;
+use tokio::net::TcpStream;
 
 use super::lane_stream::{HandshakeError, LaneStream, in_time};
+use super::secure::{self, Assurance};
 use super::session::{self, Lanes};
 use super::socket;
 use crate::node::{ConnectError, NodeShared};
+use crate::security::Distrust;
+use crate::security::secret::Role;
 
 /// Makes one attempt to open a session with whoever listens at `address`.
 ///
@@ -19,6 +25,7 @@ pub(crate) async fn dial(
     shared: &Arc<NodeShared>,
     address: SocketAddr,
 ) -> Result<NodeId, ConnectError> {
+    check_network(shared, address)?;
     let token = SessionToken(rand::random());
     let (peer, control) = dial_lane(shared, address, token, Lane::Control).await?;
     let (data, bulk) = tokio::try_join!(
@@ -47,12 +54,14 @@ async fn dial_lane(
     let stream = socket::connect(address)
         .await
         .map_err(|source| ConnectError::Unreachable { address, source })?;
-    let mut stream = LaneStream::new(stream);
-    let greeted = in_time(greet(shared, &mut stream, token, lane)).await;
-    let near_end = stream.stream.local_addr().ok();
-    match greeted {
-        Ok(peer) => Ok((peer, stream)),
+    let near_end = stream.local_addr().ok();
+    match in_time(greet(shared, stream, address, token, lane)).await {
+        Ok(greeted) => Ok(greeted),
         Err(HandshakeError::Io(source)) => Err(ConnectError::Unreachable { address, source }),
+        Err(HandshakeError::Untrusted(Distrust::RefusedUs)) => {
+            Err(ConnectError::Refused { address })
+        }
+        Err(HandshakeError::Untrusted(reason)) => Err(ConnectError::Untrusted { address, reason }),
         Err(HandshakeError::TimedOut) => Err(ConnectError::Silent { address }),
         Err(HandshakeError::Refused(Refusal::RefusedByPeer)) => {
             // It may have been our own listener; that knows from where it was reached.
@@ -61,6 +70,14 @@ async fn dial_lane(
                 return Err(ConnectError::Myself { address, id });
             }
             Err(ConnectError::Refused { address })
+        }
+        Err(HandshakeError::Refused(Refusal::VersionMismatch { ours, theirs })) => {
+            shared.cluster_state().hold_off(address, shared.now());
+            Err(ConnectError::VersionMismatch {
+                address,
+                ours: ours.to_string(),
+                theirs: theirs.to_string(),
+            })
         }
         Err(HandshakeError::Refused(refusal)) => Err(ConnectError::NotAPeer {
             address,
@@ -71,16 +88,43 @@ async fn dial_lane(
 
 async fn greet(
     shared: &NodeShared,
-    stream: &mut LaneStream,
+    socket: TcpStream,
+    address: SocketAddr,
     token: SessionToken,
     lane: Lane,
-) -> Result<Peer, HandshakeError> {
+) -> Result<(Peer, LaneStream), HandshakeError> {
+    let (stream, assurance) = secure::dialled(shared.security(), socket, address).await?;
+    let mut stream = LaneStream::new(stream);
     let local = shared.cluster_state().local();
     let (handshake, hello) = Handshake::dial(local, lane, token, shared.handshake_time());
-    stream.write(&hello).await?;
-    let answer = stream.read_frame().await?;
+    let mut opening = assurance
+        .as_ref()
+        .map_or_else(BytesMut::new, Assurance::opening);
+    opening.extend_from_slice(&hello);
+    stream.write(&opening).await?;
+    let mut answer = stream.read_frame().await?;
+    if let Some(assurance) = &assurance
+        && answer.kind != Kind::REFUSED
+    {
+        assurance.check_proof(Role::Acceptor, &answer)?;
+        answer = stream.read_frame().await?;
+    }
     let now = shared.handshake_time();
-    Ok(shared
+    let peer = shared
         .cluster_state()
-        .with_membership(|_, membership| handshake.complete(membership, now, &answer))?)
+        .with_membership(|_, membership| handshake.complete(membership, now, &answer))?;
+    if let Some(assurance) = &assurance {
+        assurance.check_node(shared.cluster(), &peer)?;
+    }
+    Ok((peer, stream))
+}
+
+/// Unless peers are authenticated, nothing leaves this machine without permission.
+fn check_network(shared: &NodeShared, address: SocketAddr) -> Result<(), ConnectError> {
+    let is_safe = shared.security().is_some() || address.ip().to_canonical().is_loopback();
+    if is_safe || shared.config().allow_insecure_network {
+        Ok(())
+    } else {
+        Err(ConnectError::InsecureNetwork { address })
+    }
 }

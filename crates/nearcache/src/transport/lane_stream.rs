@@ -6,15 +6,18 @@ use std::time::Duration;
 use nearcache_protocol::frame::{Frame, FrameDecoder, FrameError, FrameLimit};
 use nearcache_protocol::handshake::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use super::peer_stream::PeerStream;
+use super::secure;
+use crate::security::Distrust;
 
 /// How long a handshake may take from the first byte to the last.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A socket and what has been read from it but not been used.
+/// A connection and what has been read from it but not been used.
 #[derive(Debug)]
 pub(super) struct LaneStream {
-    pub(super) stream: TcpStream,
+    pub(super) stream: PeerStream,
     pub(super) decoder: FrameDecoder,
 }
 
@@ -30,6 +33,33 @@ pub(super) enum HandshakeError {
     /// One side did not want the other.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The other end is not believed to be a peer.
+    #[error(transparent)]
+    Untrusted(#[from] Distrust),
+}
+
+impl HandshakeError {
+    /// The reason in one word, for metrics.
+    pub(super) const fn label(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "connection",
+            Self::TimedOut => "timeout",
+            Self::Untrusted(distrust) => distrust.label(),
+            Self::Refused(refusal) => match refusal {
+                Refusal::WrongCluster { .. } => "wrong_cluster",
+                Refusal::VersionMismatch { .. } => "version",
+                Refusal::SelfConnection => "self",
+                Refusal::DuplicateNodeId { .. } => "duplicate_node_id",
+                Refusal::Replaced { .. } => "replaced",
+                Refusal::ImplausibleEpoch { .. }
+                | Refusal::ImplausibleRenewal { .. }
+                | Refusal::ClockAhead { .. } => "implausible_time",
+                Refusal::MemberLimit { .. } => "member_limit",
+                Refusal::RefusedByPeer => "unwanted",
+                _ => "malformed",
+            },
+        }
+    }
 }
 
 impl From<FrameError> for HandshakeError {
@@ -40,7 +70,7 @@ impl From<FrameError> for HandshakeError {
 
 impl LaneStream {
     /// Frames of a stranger are at most as large as a handshake.
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: PeerStream) -> Self {
         Self {
             stream,
             decoder: FrameDecoder::new(FrameLimit::HANDSHAKE),
@@ -53,15 +83,18 @@ impl LaneStream {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(frame);
             }
-            if self.stream.read_buf(self.decoder.buffer_mut()).await? == 0 {
+            let read = self.stream.read_buf(self.decoder.buffer_mut()).await;
+            // With TLS 1.3 a dialer hears only here that its certificate was refused.
+            if read.map_err(|error| secure::distrust_of(&error))? == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
     }
 
-    /// Writes one encoded frame.
-    pub(super) async fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.stream.write_all(frame).await
+    /// Writes encoded frames.
+    pub(super) async fn write(&mut self, frames: &[u8]) -> io::Result<()> {
+        self.stream.write_all(frames).await?;
+        self.stream.flush().await
     }
 }
 

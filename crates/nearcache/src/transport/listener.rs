@@ -1,13 +1,15 @@
 //! Accepts connections of peers.
 //!
-//! A stranger costs one task and at most a handshake of 4 KiB, for at most 5 s, and there are at
-//! most 128 of them. Whoever passes the handshake is one lane of a session; the session begins
+//! A stranger costs one task and at most a handshake of 4 KiB, with TLS 64 KiB before it, for at most
+//! 5 s, and there are at most 128 of them. Whoever passes the handshake is one lane of a session; the session begins
 //! when all three lanes have come.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
+use nearcache_protocol::frame::Frame;
 use nearcache_protocol::handshake::{self, Peer, Refusal, SessionToken};
 use nearcache_store::NodeId;
 use parking_lot::Mutex;
@@ -15,9 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::lane_stream::{HANDSHAKE_TIMEOUT, HandshakeError, LaneStream, in_time};
+use super::secure::{self, Assurance};
 use super::session::{self, Lanes};
 use super::socket;
 use crate::node::NodeShared;
+use crate::security::Distrust;
+use crate::security::secret::Role;
 
 /// Connections that may be in their handshake at one time.
 const STRANGERS_MAX: usize = 128;
@@ -54,7 +59,7 @@ pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
             match greeted.await {
                 Some(Ok((peer, lane))) => gather(&shared, &pending, peer, lane),
                 Some(Err(error)) => {
-                    shared.metrics().handshakes_refused.inc();
+                    shared.metrics().handshake_refused(error.label());
                     tracing::info!(%from, %error, "refused a peer");
                 }
                 None => {}
@@ -70,34 +75,55 @@ async fn greet(
     stream: TcpStream,
 ) -> Result<(Peer, LaneStream), HandshakeError> {
     socket::prepare(&stream)?;
+    let (stream, assurance) = secure::accepted(shared.security(), stream).await?;
     let mut lane = LaneStream::new(stream);
-    let decided = match lane.read_frame().await {
-        Ok(frame) => decide(shared, &frame),
-        Err(HandshakeError::Refused(refusal)) => Err(refusal),
-        Err(error) => return Err(error),
+    let error = match decide(shared, &mut lane, assurance.as_ref()).await {
+        Ok((peer, welcome)) => {
+            lane.write(&welcome).await?;
+            return Ok((peer, lane));
+        }
+        Err(error) => error,
     };
-    match decided {
-        Ok(accepted) => {
-            lane.write(&accepted.welcome).await?;
-            Ok((accepted.peer, lane))
-        }
-        Err(refusal) => {
-            if refusal == Refusal::SelfConnection {
-                shared
-                    .cluster_state()
-                    .reached_by_myself(lane.stream.peer_addr()?);
-            }
-            // Told as a courtesy; who closes first does not matter.
-            let _ = lane.write(&refusal.frame()).await;
-            Err(refusal.into())
-        }
+    let last_words = match &error {
+        HandshakeError::Refused(refusal) => refusal.frame(),
+        HandshakeError::Untrusted(Distrust::RefusedUs) => return Err(error),
+        HandshakeError::Untrusted(_) => Refusal::RefusedByPeer.frame(),
+        HandshakeError::Io(_) | HandshakeError::TimedOut => return Err(error),
+    };
+    if matches!(error, HandshakeError::Refused(Refusal::SelfConnection)) {
+        let from = lane.stream.peer_addr()?;
+        shared.cluster_state().reached_by_myself(from);
     }
+    // Told as a courtesy; who closes first does not matter.
+    let _ = lane.write(&last_words).await;
+    if assurance.is_some() {
+        secure::linger(&mut lane.stream).await;
+    }
+    Err(error)
 }
 
-fn decide(
+/// Decides about a connection by what it begins with. Returns the answer too.
+async fn decide(
     shared: &NodeShared,
-    frame: &nearcache_protocol::frame::Frame,
-) -> Result<handshake::Accepted, Refusal> {
+    lane: &mut LaneStream,
+    assurance: Option<&Assurance>,
+) -> Result<(Peer, BytesMut), HandshakeError> {
+    let mut answer = BytesMut::new();
+    if let Some(assurance) = assurance {
+        let proof = lane.read_frame().await?;
+        let id = assurance.check_proof(Role::Dialer, &proof)?;
+        answer = assurance.answer(id);
+    }
+    let hello = lane.read_frame().await?;
+    let accepted = accept(shared, &hello)?;
+    if let Some(assurance) = assurance {
+        assurance.check_node(shared.cluster(), &accepted.peer)?;
+    }
+    answer.extend_from_slice(&accepted.welcome);
+    Ok((accepted.peer, answer))
+}
+
+fn accept(shared: &NodeShared, frame: &Frame) -> Result<handshake::Accepted, Refusal> {
     let now = shared.handshake_time();
     let accepted = shared
         .cluster_state()

@@ -3,7 +3,7 @@
 //! ```text
 //! machine ─ Send, Transmit ─▶ Links ─▶ Link ─▶ Outbox (one per lane) ─▶ writer ─▶ socket
 //! socket ─▶ reader ─ frame ─▶ cache, or membership
-//! listener, dialer ─ handshake ─▶ session (three lanes) ─▶ Link
+//! listener, dialer ─ secure (TLS, proofs) ─ handshake ─▶ session (three lanes) ─▶ Link
 //! ```
 //!
 //! A session is three connections: control (membership, heartbeats), data (updates, requests) and
@@ -16,7 +16,11 @@ mod lane_stream;
 mod links;
 mod listener;
 mod outbox;
+mod peer_stream;
+mod read_ahead;
 mod reader;
+mod reauthenticate;
+mod secure;
 mod seeds;
 mod session;
 mod socket;

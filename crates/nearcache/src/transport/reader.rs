@@ -9,9 +9,10 @@ use nearcache_protocol::lane::Lane;
 use nearcache_protocol::membership::{MembershipError, MembershipMessage};
 use nearcache_protocol::wire::{self, WireError};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 
 use super::links::Link;
+use super::peer_stream::ReadSide;
+use super::writer::ALIVE;
 use crate::node::NodeShared;
 
 /// The least room the read buffer has when the socket is asked (a guess: one system call for a
@@ -32,6 +33,22 @@ enum BadFrame {
     Control(#[from] ControlError),
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// What a later version may send, it sends only to those who say that they know it.
+    #[error("frame of kind {kind:#04x}, which protocol version 1 does not have")]
+    UnknownKind { kind: u8 },
+}
+
+impl BadFrame {
+    /// The reason in one word, for metrics.
+    const fn label(&self) -> &'static str {
+        match self {
+            Self::Frame(_) => "frame",
+            Self::Wire(_) => "message",
+            Self::Control(_) => "control",
+            Self::Membership(_) => "membership",
+            Self::UnknownKind { .. } => "unknown_kind",
+        }
+    }
 }
 
 /// Reads until the connection ends, then closes the session.
@@ -39,7 +56,7 @@ pub(super) async fn run(
     shared: Arc<NodeShared>,
     link: Arc<Link>,
     lane: Lane,
-    mut stream: OwnedReadHalf,
+    mut stream: ReadSide,
     mut decoder: FrameDecoder,
 ) {
     let closed = link.closed.clone();
@@ -47,7 +64,7 @@ pub(super) async fn run(
         loop {
             decoder.set_limit(shared.frame_limit());
             if let Err(error) = take_frames(&shared, &link, &mut decoder) {
-                shared.metrics().frames_refused.inc();
+                shared.metrics().frame_refused(error.label());
                 tracing::warn!(peer = %link.peer, ?lane, %error, "bad frame: closing the session");
                 shared.cluster_state().quarantine(link.peer, shared.now());
                 return;
@@ -104,9 +121,10 @@ fn take(shared: &Arc<NodeShared>, link: &Link, frame: &Frame) -> Result<(), BadF
         }
         return Ok(());
     }
-    // Other kinds are signs of life, or what a later version may send.
     if let Some(message) = MembershipMessage::decode(frame.kind, &frame.body)? {
         shared.cluster_state().handle(shared, link.peer, &message)?;
+    } else if frame.kind != ALIVE {
+        return Err(BadFrame::UnknownKind { kind: frame.kind.0 });
     }
     Ok(())
 }

@@ -38,7 +38,8 @@ pub(super) async fn run(shared: Arc<NodeShared>, discovery: Arc<dyn Discovery>) 
     let looking = async {
         loop {
             for address in look_up(&*discovery).await {
-                if !own.contains(&address) && !is_member(&shared, address) {
+                let is_held_off = shared.cluster_state().is_held_off(address, shared.now());
+                if !own.contains(&address) && !is_held_off && !is_member(&shared, address) {
                     try_dial(&shared, address, &mut own).await;
                 }
             }
@@ -86,9 +87,7 @@ async fn try_dial(shared: &Arc<NodeShared>, address: SocketAddr, own: &mut HashS
         Err(ConnectError::Myself { .. }) => {
             own.insert(address);
         }
-        Err(error @ (ConnectError::Refused { .. } | ConnectError::NotAPeer { .. })) => {
-            tracing::warn!(%error, "cannot connect to a seed");
-        }
+        Err(error) if error.is_refusal() => tracing::warn!(%error, "cannot connect to a seed"),
         Err(error) => tracing::debug!(%error, "cannot connect to a seed"),
     }
 }

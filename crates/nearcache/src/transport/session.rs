@@ -13,7 +13,7 @@ use nearcache_store::NodeId;
 
 use super::lane_stream::LaneStream;
 use super::links::Link;
-use super::{reader, writer};
+use super::{reader, reauthenticate, writer};
 use crate::node::NodeShared;
 
 /// The lanes of a session that have come so far.
@@ -91,6 +91,14 @@ pub(super) fn begin(shared: &Arc<NodeShared>, lanes: Lanes, dialer: NodeId) {
             Arc::clone(&link),
             lane,
             write,
+        ));
+    }
+    if shared.security().is_some() {
+        let address = lanes.identity.address;
+        tokio::spawn(reauthenticate::run(
+            Arc::clone(shared),
+            Arc::clone(&link),
+            address,
         ));
     }
     tokio::spawn(end_when_closed(Arc::clone(shared), Arc::clone(&link)));

@@ -11,9 +11,9 @@ use bytes::BytesMut;
 use nearcache_protocol::frame::{self, FrameLimit, Kind};
 use nearcache_protocol::lane::Lane;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 
 use super::links::Link;
+use super::peer_stream::WriteSide;
 use crate::node::NodeShared;
 
 /// Bytes collected for one write, about: a loopback or LAN write of this size costs little more
@@ -26,15 +26,15 @@ const BUFFER_KEPT_BYTES: usize = 1 << 20;
 /// How often a sign of life is sent on a control lane that has nothing else to say.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// A frame that says only that its sender lives. Receivers skip it, as any kind they do not know.
-const ALIVE: Kind = Kind(0x0F);
+/// A frame that says only that its sender lives.
+pub(super) const ALIVE: Kind = Kind(0x0F);
 
 /// Writes until the session ends.
 pub(super) async fn run(
     shared: Arc<NodeShared>,
     link: Arc<Link>,
     lane: Lane,
-    mut stream: OwnedWriteHalf,
+    mut stream: WriteSide,
 ) {
     let closed = link.closed.clone();
     let writing = async {
@@ -52,7 +52,12 @@ pub(super) async fn run(
                 continue;
             }
             shared.metrics().bytes_sent.inc_by(buffer.len() as u64);
-            if let Err(error) = stream.write_all(&buffer).await {
+            // Flushed, because with TLS a part may wait in the stream for room in the socket.
+            let written = async {
+                stream.write_all(&buffer).await?;
+                stream.flush().await
+            };
+            if let Err(error) = written.await {
                 tracing::debug!(peer = %link.peer, ?lane, %error, "connection broke");
                 return;
             }
