@@ -248,7 +248,6 @@ fn within(inside: &Inside) -> anyhow::Result<bool> {
         binary: run.at.server.clone().context("no --server")?,
         folder: inside.folder.clone(),
         token_file,
-        certificates: None,
         clock: None,
         network: Network::of(inside.owner, usize::from(run.nodes)),
     };

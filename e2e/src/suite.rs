@@ -50,15 +50,12 @@ pub(crate) fn run(
     for line in abilities.describe() {
         report.say(&line);
     }
-    let mut setup = Setup {
+    let setup = Setup {
         clock: abilities.clock.clone(),
         ..setup.clone()
     };
-    setup.make_certificates();
-    report.say(match setup.certificates {
-        Some(_) => "peers: mutual TLS",
-        None => "peers: unencrypted; this server makes no certificates",
-    });
+    setup.make_certificates()?;
+    report.say("peers: mutual TLS");
     let board = Board::new((0..nodes).map(Network::client_address).collect(), token);
     let mut cluster = Cluster::start(&setup, &abilities)?;
     let mut judge = Judge {

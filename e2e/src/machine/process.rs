@@ -22,8 +22,6 @@ pub(crate) struct Setup {
     pub(crate) folder: PathBuf,
     /// The file with the clients' token.
     pub(crate) token_file: PathBuf,
-    /// Certificates and secret of the peers; without, they neither prove who they are nor encrypt.
-    pub(crate) certificates: Option<PathBuf>,
     /// The library that moves clocks.
     pub(crate) clock: Option<PathBuf>,
     /// The namespaces.
@@ -31,16 +29,25 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// Has the server make certificates and a secret for its nodes, if it can.
-    pub(crate) fn make_certificates(&mut self) {
-        let folder = self.folder.join("certs");
-        let (binary, into) = (self.binary.to_string_lossy(), folder.to_string_lossy());
+    /// Has the server make certificates and a secret for its nodes.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub(crate) fn make_certificates(&self) -> anyhow::Result<()> {
+        let (binary, into) = (
+            self.binary.to_string_lossy(),
+            self.certificates().to_string_lossy().into_owned(),
+        );
         let names: Vec<String> = (0..self.network.nodes())
             .map(|node| format!("node-{}", node + 1))
             .collect();
         let mut words: Vec<&str> = vec![&binary, "certs", "--dir", &into];
         words.extend(names.iter().map(String::as_str));
-        self.certificates = command::run(&words).is_ok().then_some(folder.clone());
+        command::run(&words).map(|_| ())
+    }
+
+    fn certificates(&self) -> PathBuf {
+        self.folder.join("certs")
     }
 }
 
@@ -115,11 +122,7 @@ impl Process {
 
     /// Settings by which peers prove who they are.
     fn peer_security(&self) -> Vec<String> {
-        let Some(folder) = &self.setup.certificates else {
-            return ["--set", "peers.allow_insecure_network=true"]
-                .map(str::to_owned)
-                .to_vec();
-        };
+        let folder = self.setup.certificates();
         let name = format!("node-{}", self.node + 1);
         let files = [
             ("certificate_file", format!("{name}.pem")),
