@@ -9,7 +9,7 @@
 //!
 //! What a missed invalidation would do here, serve something stale for ever, is kept out by two rules. **Nothing is skipped**: a gap
 //! is replayed from the origin's ring, and where that is impossible (the ring has moved on, the origin was started again or is gone)
-//! everything held here is dropped ([`FlushCause`]). **No reading without a lease**: a node serves its copies only for so long after
+//! everything held here is dropped ([`FlushCause`](crate::mode::FlushCause)). **No reading without a lease**: a node serves its copies only for so long after
 //! it last was known to have all of every peer's invalidations, counted from its own clock when it asked (design §6.4).
 //!
 //! | file | concept |
