@@ -27,6 +27,11 @@ pub struct ReplicationConfig {
     pub transfer_stall_after: Duration,
     /// The least time between two transfers to this node that repair holes. Default 1 s.
     pub repair_every: Duration,
+    /// How often a node compares its digest with that of one peer, in turn, in case anything was lost that nobody knows of.
+    /// Default 10 s, give or take a quarter; `repair_every` while there is something to heal, and when a peer has come back. Zero: only when one was cut short.
+    pub compare_every: Duration,
+    /// How long what differs in such a comparison must do so: updates are always on their way. Default 500 ms.
+    pub compare_confirm_after: Duration,
     /// Bytes of a transfer that may be on their way. Default 1 MiB; must be at least `transfer_chunk_bytes`.
     pub transfer_credit_bytes: u32,
     /// Bytes of one chunk of a transfer, about. Default 64 KiB.
@@ -113,6 +118,8 @@ impl Default for ReplicationConfig {
             replay_retry_after: Duration::from_secs(1),
             transfer_stall_after: Duration::from_secs(5),
             repair_every: Duration::from_secs(1),
+            compare_every: Duration::from_secs(10),
+            compare_confirm_after: Duration::from_millis(500),
             transfer_credit_bytes: 1 << 20,
             transfer_chunk_bytes: 64 << 10,
             join_alone_after: Duration::from_secs(2),

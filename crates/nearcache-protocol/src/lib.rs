@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod announce;
+pub mod anti_entropy;
 pub mod clock;
 pub mod config;
 pub mod control;

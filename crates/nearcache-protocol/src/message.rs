@@ -14,6 +14,7 @@ use bytes::Bytes;
 use nearcache_store::Version;
 
 use crate::announce::Announcement;
+use crate::anti_entropy::AntiEntropy;
 use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
 use crate::modify::{ModifyError, ModifyOp};
@@ -176,6 +177,13 @@ pub enum CacheMessage<V> {
         /// Bytes of chunks that the receiver has taken in.
         bytes: u32,
     },
+    /// A step of a comparison.
+    AntiEntropy {
+        /// The comparison, as numbered by its asker.
+        request: RequestId,
+        /// The step.
+        message: AntiEntropy<V>,
+    },
     /// The sender cannot serve this transfer; ask somebody else.
     TransferRefused {
         /// The transfer.
@@ -239,7 +247,8 @@ impl<V> CacheMessage<V> {
             | Self::TransferStart { .. }
             | Self::TransferChunk { .. }
             | Self::TransferCredit { .. }
-            | Self::TransferRefused { .. } => Lane::Bulk,
+            | Self::TransferRefused { .. }
+            | Self::AntiEntropy { .. } => Lane::Bulk,
         }
     }
 
@@ -264,6 +273,7 @@ impl<V> CacheMessage<V> {
             Self::TransferChunk { .. } => "transfer-chunk",
             Self::TransferCredit { .. } => "transfer-credit",
             Self::TransferRefused { .. } => "transfer-refused",
+            Self::AntiEntropy { message, .. } => message.name(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum PlantedBug {
     StateKeptWhenAway,
     /// A subscription goes on from the latest number when the ring no longer reaches back, and nobody is told (breaks I3).
     ResumesPastAHole,
+    /// What is known to be missing is taken to be here without a comparison (breaks R1, R8).
+    MendsWithoutComparing,
 }
 
 impl PlantedBug {
@@ -51,6 +53,10 @@ impl PlantedBug {
 
     pub(crate) const fn resumes_past_a_hole(self) -> bool {
         self.is(Self::ResumesPastAHole)
+    }
+
+    pub(crate) const fn mends_without_comparing(self) -> bool {
+        self.is(Self::MendsWithoutComparing)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -57,12 +57,18 @@ impl Payload for Text {
 }
 
 pub(crate) fn store() -> Arc<Store<Text>> {
-    store_with(Duration::from_secs(24 * 60 * 60))
+    store_with(64 << 20, Duration::from_secs(24 * 60 * 60))
 }
 
-fn store_with(tombstone_ttl: Duration) -> Arc<Store<Text>> {
-    let mut config = StoreConfig::new(64 << 20);
+/// A store that evicts beyond `max_bytes`.
+pub(crate) fn store_of(max_bytes: u64) -> Arc<Store<Text>> {
+    store_with(max_bytes, Duration::from_secs(24 * 60 * 60))
+}
+
+fn store_with(max_bytes: u64, tombstone_ttl: Duration) -> Arc<Store<Text>> {
+    let mut config = StoreConfig::new(max_bytes);
     config.tombstone_ttl = tombstone_ttl;
+    config.digest_key = Some([7; 16]);
     config.shards = std::num::NonZeroUsize::new(1);
     Arc::new(Store::new(config, CoarseClock::new(WALL_MS)).unwrap())
 }
@@ -84,6 +90,11 @@ pub(crate) fn entry(key: &str, ms: u64, text: &str) -> Handle<Text> {
 
 /// A message as the peer gets it.
 pub(crate) fn through_wire(message: &CacheMessage<Text>) -> CacheMessage<Text> {
+    through_wire_measured(message).0
+}
+
+/// The same, and the bytes of its frame.
+fn through_wire_measured(message: &CacheMessage<Text>) -> (CacheMessage<Text>, usize) {
     let mut buffer = BytesMut::new();
     wire::encode(
         CacheId::from_u64(7),
@@ -96,7 +107,7 @@ pub(crate) fn through_wire(message: &CacheMessage<Text>) -> CacheMessage<Text> {
     decoder.extend(&buffer);
     let frame = decoder.next_frame().unwrap().unwrap();
     assert_eq!(wire::cache_id(&frame), Ok(CacheId::from_u64(7)));
-    wire::decode(&frame).unwrap()
+    (wire::decode(&frame).unwrap(), buffer.len())
 }
 
 pub(crate) struct TestNode {
@@ -115,6 +126,8 @@ pub(crate) struct Cluster {
     queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
     /// Messages with these names are dropped on their way to this node.
     pub(crate) drops: BTreeSet<(u64, &'static str)>,
+    /// How many messages of each name were delivered, and their bytes.
+    pub(crate) carried: BTreeMap<&'static str, (u64, usize)>,
     /// Messages with these names are overtaken by all others on their way to this node: they arrive after the rest.
     pub(crate) delays: BTreeSet<(u64, &'static str)>,
     config: ReplicationConfig,
@@ -130,6 +143,7 @@ impl Cluster {
             links: BTreeSet::new(),
             queue: VecDeque::new(),
             drops: BTreeSet::new(),
+            carried: BTreeMap::new(),
             delays: BTreeSet::new(),
             config,
             next_waiter: 0,
@@ -155,17 +169,28 @@ impl Cluster {
     }
 
     pub(crate) fn start_with(&mut self, id: u64, config: ReplicationConfig) {
-        self.start_at(id, config, WALL_MS);
+        self.start_at(id, config, WALL_MS, None);
+    }
+
+    /// Starts a node whose store may hold something already.
+    pub(crate) fn start_on(&mut self, id: u64, config: ReplicationConfig, store: Arc<Store<Text>>) {
+        self.start_at(id, config, WALL_MS, Some(store));
     }
 
     /// A node whose wall clock is ahead of all others.
     pub(crate) fn start_ahead(&mut self, id: u64, by: Duration) {
         let config = self.config.clone();
         let wall_ms = WALL_MS + u64::try_from(by.as_millis()).unwrap();
-        self.start_at(id, config, wall_ms);
+        self.start_at(id, config, wall_ms, None);
     }
 
-    fn start_at(&mut self, id: u64, config: ReplicationConfig, wall_ms: u64) {
+    fn start_at(
+        &mut self,
+        id: u64,
+        config: ReplicationConfig,
+        wall_ms: u64,
+        store: Option<Arc<Store<Text>>>,
+    ) {
         self.next_epoch += 1;
         let epoch = Epoch::from_u64(self.next_epoch);
         let clock = Arc::new(Hlc::new(
@@ -174,7 +199,8 @@ impl Cluster {
             Hlc::DEFAULT_MAX_DRIFT,
         ));
         let placement = PlacementKey::of_cluster("test");
-        let store = store_with(Duration::from_millis(config.agreement.tombstone_ttl_ms));
+        let ttl = Duration::from_millis(config.agreement.tombstone_ttl_ms);
+        let store = store.unwrap_or_else(|| store_with(64 << 20, ttl));
         let core = CacheCore::new(self.now, store, clock, epoch, placement, config);
         let node = TestNode {
             core,
@@ -285,7 +311,9 @@ impl Cluster {
             if !self.links.contains(&(from, to)) || self.drops.contains(&(to, message.name())) {
                 continue;
             }
-            let message = through_wire(&message);
+            let (message, bytes) = through_wire_measured(&message);
+            let carried = self.carried.entry(message.name()).or_default();
+            *carried = (carried.0 + 1, carried.1 + bytes);
             self.act(to, |node, now, out| {
                 node.core.handle(now, NodeId::from_u64(from), message, out);
             });

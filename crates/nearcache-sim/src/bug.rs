@@ -45,6 +45,12 @@ bugs! {
     DeadOriginsKept = "dead-origins-kept",
     /// A stream goes on past a hole, and nobody repairs it.
     ResumesPastAHole = "resumes-past-a-hole",
+    /// Tombstones do not count in the digest.
+    DigestWithoutTombstones = "digest-without-tombstones",
+    /// What was evicted is known no longer, so that anti-entropy brings it back.
+    DigestWithoutEvicted = "digest-without-evicted",
+    /// What is known to be missing is taken to be here without a comparison.
+    MendsWithoutComparing = "mends-without-comparing",
 }
 
 impl Bug {
@@ -73,6 +79,8 @@ impl Bug {
             Self::NoTombstones => StoreBug::NoTombstones,
             Self::NoGroupFloors => StoreBug::NoGroupFloors,
             Self::NoKeyFloors => StoreBug::NoKeyFloors,
+            Self::DigestWithoutTombstones => StoreBug::DigestWithoutTombstones,
+            Self::DigestWithoutEvicted => StoreBug::DigestWithoutEvicted,
             _ => return,
         };
         store.plant(bug);
@@ -86,6 +94,7 @@ impl Bug {
             Self::MissesTrustedWhileJoining => ProtocolBug::MissesTrustedWhileJoining,
             Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
+            Self::MendsWithoutComparing => ProtocolBug::MendsWithoutComparing,
             _ => ProtocolBug::None,
         }
     }

@@ -40,6 +40,9 @@ pub(crate) const CLUSTER: &str = "simulated";
 fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     let shipped = ReplicationConfig {
         planted: bug.map_or(Default::default(), Bug::of_protocol),
+        // Runs are short: what nobody knows of must be found within their five seconds, in rounds of one peer each.
+        compare_every: Duration::from_millis(if plan.checks { 500 } else { 0 }),
+        compare_confirm_after: Duration::from_millis(100),
         replay_updates_max: plan.replay_updates_max,
         transfer_chunk_bytes: plan.transfer_chunk_bytes,
         ..ReplicationConfig::default()
@@ -181,7 +184,8 @@ impl Node {
         let clock = Arc::new(clock);
         let coarse = CoarseClock::new(wall_ms);
         let config = StoreConfig {
-            hash_seed: plan.seed,
+            hash_seed: plan.seed ^ host as u64,
+            digest_key: Some(PlacementKey::of_cluster(CLUSTER).bytes()),
             tombstone_ttl: match bug {
                 Some(Bug::TombstonesCollectedEarly) => TOO_EARLY,
                 _ => Duration::from_millis(plan.tombstone_ttl_ms),

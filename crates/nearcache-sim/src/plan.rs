@@ -99,6 +99,12 @@ pub(crate) enum Fault {
     Pause { node: usize, until: Time },
     /// The node's versions run ahead of its clock as far as they may.
     ClockAhead { node: usize },
+    /// The node changes a key and tells nobody: what a bug that loses an update amounts to. Anti-entropy must find it (R11).
+    Diverge {
+        node: usize,
+        key: usize,
+        remove: bool,
+    },
     /// The connections between the two are reset.
     Reset { a: usize, b: usize },
 }
@@ -131,6 +137,8 @@ pub(crate) struct Plan {
     pub(crate) clock_offset_ms: Vec<i64>,
     pub(crate) replay_updates_max: usize,
     pub(crate) transfer_chunk_bytes: usize,
+    /// Whether nodes compare what they know all the time; otherwise only when one was cut short.
+    pub(crate) checks: bool,
     pub(crate) tombstone_ttl_ms: u64,
     pub(crate) store_bytes: u64,
     /// The least length of values.
@@ -165,6 +173,12 @@ impl Plan {
         let mut weather = weather(rng);
         let forgets = rng.random_bool(0.15);
         let small = !forgets && rng.random_bool(0.15);
+        let checks = small || rng.random_bool(0.5);
+        if checks && !small {
+            // Nothing else finds these.
+            faults.extend((0..rng.random_range(0..=2)).map(|_| diverge(rng, nodes, heal)));
+            faults.sort_by_key(|(at, _)| *at);
+        }
         let mut replay_updates_max = *[4, 16, 64, 65_536].choose(rng).unwrap_or(&16);
         if small {
             // A node that joins is not told what others have evicted, and may serve something older: not held yet.
@@ -182,6 +196,7 @@ impl Plan {
         Self {
             seed,
             nodes,
+            checks,
             clock_offset_ms,
             replay_updates_max,
             tombstone_ttl_ms: if forgets {
@@ -372,6 +387,16 @@ fn faults(rng: &mut StdRng, nodes: usize, heal: Time) -> Vec<(Time, Fault)> {
     faults
 }
 
+fn diverge(rng: &mut StdRng, nodes: usize, heal: Time) -> (Time, Fault) {
+    let (at, _) = span(rng, heal);
+    let fault = Fault::Diverge {
+        node: rng.random_range(0..nodes),
+        key: rng.random_range(0..KEYS),
+        remove: rng.random_bool(0.5),
+    };
+    (at, fault)
+}
+
 fn span(rng: &mut StdRng, heal: Time) -> (Time, Time) {
     let from_ms = rng.random_range(FIRST_FAULT_MS..HEAL_MS - 1_500);
     let until_ms = from_ms + rng.random_range(100..6_000);
@@ -450,6 +475,7 @@ impl fmt::Display for Plan {
             "transfers in chunks of {} bytes",
             self.transfer_chunk_bytes
         )?;
+        writeln!(f, "checks all the time: {}", self.checks)?;
         writeln!(
             f,
             "stores of {} bytes, values of at least {}, removals remembered for {} ms",

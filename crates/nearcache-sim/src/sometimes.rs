@@ -60,6 +60,12 @@ places! {
     Transfer,
     /// A transfer was cut.
     TransferCut,
+    /// A node changed a key and told nobody.
+    Diverged,
+    /// Two nodes compared what they know.
+    Compared,
+    /// A comparison brought something.
+    Reconciled,
     /// Updates that a later one supersedes were left out of a batch.
     Coalesced,
     /// An update of a peer was older than what the store held.

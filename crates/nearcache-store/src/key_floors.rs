@@ -91,6 +91,14 @@ impl KeyFloors {
         exact.fold(bucket.common, |floor, f| floor.max(f.version))
     }
 
+    /// The floor of `hash`, if it is known exactly.
+    pub(crate) fn exact(&self, hash: u64) -> Option<Version> {
+        let bucket = self.buckets.get(self.home(hash))?;
+        let mut exact = bucket.exact.iter();
+        let floor = exact.find(|f| f.hash == hash && f.version != Version::ZERO)?;
+        Some(floor.version)
+    }
+
     /// Raises the floor of `hash` to `version`.
     #[inline]
     pub(crate) fn raise(&mut self, hash: u64, version: Version) -> Raised {

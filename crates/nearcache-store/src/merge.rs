@@ -47,6 +47,13 @@ impl<V: Weigh> Store<V> {
         version > self.stands(key).current()
     }
 
+    /// The version that `key` had when it was evicted, if that is still known exactly. Takes the shard's lock.
+    pub fn evicted(&self, key: &[u8]) -> Option<Version> {
+        let hash = self.hasher.hash(key);
+        let writer = self.shard(hash).writer.lock();
+        writer.key_floors.exact(self.key_hash(hash, key))
+    }
+
     fn stands(&self, key: &[u8]) -> Standing<V> {
         let hash = self.hasher.hash(key);
         let key_hash = self.key_hash(hash, key);

@@ -150,6 +150,8 @@ impl Acks {
     /// `node` has become a member: whoever waits for all waits for it too.
     pub(super) fn joined(&mut self, node: NodeId) {
         for one in self.by_number.values_mut().flatten() {
+            // What a former start of it has acknowledged is gone with that start.
+            one.acked.retain(|acked| *acked != node);
             if let Want::Nodes(nodes) = &mut one.want
                 && !nodes.contains(&node)
             {
@@ -324,6 +326,25 @@ mod tests {
         acks.acked(node(2), 0, 5, &mut out);
         assert_eq!(results(&mut out), vec![]);
         acks.acked(node(3), 0, 5, &mut out);
+        assert_eq!(results(&mut out), vec![(1, Ok(()))]);
+    }
+
+    #[test]
+    fn what_a_former_start_of_a_member_acknowledged_does_not_count() {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        acks.wait(
+            5,
+            Ack::All,
+            waiter(1, 100),
+            [(node(2), Time::MAX), (node(3), Time::MAX)].into_iter(),
+            10,
+            &mut out,
+        );
+        acks.acked(node(2), 0, 5, &mut out);
+        acks.joined(node(2));
+        acks.acked(node(3), 0, 5, &mut out);
+        assert_eq!(results(&mut out), vec![]);
+        acks.acked(node(2), 0, 5, &mut out);
         assert_eq!(results(&mut out), vec![(1, Ok(()))]);
     }
 

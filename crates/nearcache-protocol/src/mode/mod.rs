@@ -178,6 +178,17 @@ pub enum Event {
         /// How many entries were dropped.
         dropped: u64,
     },
+    /// A comparison with a peer has ended, and what differed was exchanged.
+    Compared {
+        /// With whom.
+        with: NodeId,
+        /// How many ranges of keys differed.
+        differing: u64,
+        /// How many entries and removals came of it.
+        updates: u64,
+        /// How long it took.
+        took: Duration,
+    },
     /// A transfer was cut and will be tried again.
     TransferCut {
         /// From whom.
@@ -274,6 +285,12 @@ pub struct ModeStats {
     pub coalesced: u64,
     /// Gaps seen.
     pub gaps: u64,
+    /// Comparisons completed, as asker.
+    pub comparisons: u64,
+    /// Entries and removals that came of comparisons.
+    pub reconciled: u64,
+    /// Those that peers wanted of this node.
+    pub reconciled_sent: u64,
     /// Transfers completed, as receiver.
     pub transfers: u64,
     /// Updates of others whose value is longer than this node takes: their keys are misses here.

@@ -1,5 +1,6 @@
 //! The kinds of frames that carry messages of caches, and the numbers in their headers.
 
+use crate::anti_entropy::AntiEntropy;
 use crate::frame::Kind;
 use crate::message::CacheMessage;
 
@@ -20,6 +21,12 @@ pub(super) const TRANSFER_START: Kind = Kind(0x4d);
 pub(super) const TRANSFER_CHUNK: Kind = Kind(0x4e);
 pub(super) const TRANSFER_CREDIT: Kind = Kind(0x4f);
 pub(super) const TRANSFER_REFUSED: Kind = Kind(0x50);
+pub(super) const COMPARE: Kind = Kind(0x60);
+pub(super) const DIFFERS: Kind = Kind(0x61);
+pub(super) const LIST: Kind = Kind(0x62);
+pub(super) const LISTED: Kind = Kind(0x63);
+pub(super) const WANT: Kind = Kind(0x64);
+pub(super) const ENTRIES: Kind = Kind(0x65);
 
 const _: () = assert!(UPDATES.0 == Kind::FIRST_OF_CACHE.0);
 
@@ -43,5 +50,16 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
         CacheMessage::TransferChunk { request, .. } => (TRANSFER_CHUNK, request.0),
         CacheMessage::TransferCredit { request, .. } => (TRANSFER_CREDIT, request.0),
         CacheMessage::TransferRefused { request } => (TRANSFER_REFUSED, request.0),
+        CacheMessage::AntiEntropy { request, message } => {
+            let kind = match message {
+                AntiEntropy::Compare { .. } => COMPARE,
+                AntiEntropy::Differs { .. } => DIFFERS,
+                AntiEntropy::List { .. } => LIST,
+                AntiEntropy::Listed { .. } => LISTED,
+                AntiEntropy::Want { .. } => WANT,
+                AntiEntropy::Entries { .. } => ENTRIES,
+            };
+            (kind, request.0)
+        }
     }
 }

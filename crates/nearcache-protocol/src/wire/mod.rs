@@ -1,5 +1,6 @@
 //! Messages of a cache ↔ bytes: one frame per message, laid out byte by byte in `docs/wire-cache.md`.
 
+mod anti_entropy;
 mod entries;
 mod kind;
 mod modify;
@@ -172,6 +173,7 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         }
         CacheMessage::TransferCredit { bytes, .. } => out.put_u32(*bytes),
         CacheMessage::TransferRefused { .. } => {}
+        CacheMessage::AntiEntropy { message, .. } => anti_entropy::put(message, out),
     }
 }
 
@@ -286,7 +288,10 @@ fn message<V: Payload>(
             bytes: reader.u32()?,
         },
         kind::TRANSFER_REFUSED => CacheMessage::TransferRefused { request },
-        unknown => return Err(WireError::UnknownKind { kind: unknown.0 }),
+        other => CacheMessage::AntiEntropy {
+            request,
+            message: anti_entropy::read(other, reader)?,
+        },
     })
 }
 

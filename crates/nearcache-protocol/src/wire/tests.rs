@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{WireError, cache_id, decode, encode};
 use crate::announce::{Agreement, Announcement, ModeKind};
+use crate::anti_entropy::AntiEntropy;
 use crate::frame::{Frame, FrameLimit, Kind};
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
 use crate::message::{Batch, CacheMessage, ModifiedAt, ProgressVector, TransferCursor};
@@ -124,6 +125,74 @@ fn golden_heartbeat() {
     assert_eq!(bytes_of(&message), expected);
 }
 
+fn anti_entropy(message: AntiEntropy<Text>) -> Message {
+    let request = RequestId(2);
+    Message::AntiEntropy { request, message }
+}
+
+#[test]
+fn golden_comparison() {
+    let message = anti_entropy(AntiEntropy::Compare {
+        batch: 1,
+        own_bits: 12,
+        depth: 4,
+        part_bits: 1,
+        floors_digest: 7,
+        ranges: vec![(3, vec![4, 5])],
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 57, 1, 0x60, 0, 0, 0, 0, 0, 0, 0, 2,                 // frame header: length, version, kind, request
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        0, 0, 0, 1,                                                   // batch
+        12, 4, 1,                                                     // own_bits, depth, part_bits
+        0, 0, 0, 0, 0, 0, 0, 7,                                       // floors_digest
+        0, 0, 0, 1,                                                   // number of ranges
+        0, 0, 0, 3,                                                   // range
+        0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5,               // sums of its parts
+    ];
+    assert_eq!(bytes_of(&message), expected);
+}
+
+#[test]
+fn golden_piece_of_a_list_and_what_is_wanted_of_it() {
+    let key = Bytes::from_static(b"k");
+    let listed = anti_entropy(AntiEntropy::Listed {
+        own: true,
+        index: 3,
+        done: true,
+        keys: vec![(key.clone(), version())],
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 47, 1, 0x63, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        1, 1,                                                         // own, done
+        0, 0, 0, 3,                                                   // index
+        0, 0, 0, 1,                                                   // number of keys
+        0, 1, b'k',                                                   // length and key
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+    ];
+    assert_eq!(bytes_of(&listed), expected);
+    let want = anti_entropy(AntiEntropy::Want {
+        own: false,
+        index: 3,
+        outdated: vec![],
+        keys: vec![key],
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 34, 1, 0x64, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0,                                                            // own
+        0, 0, 0, 3,                                                   // index
+        0, 0, 0, 0,                                                   // number of outdated
+        0, 0, 0, 1,                                                   // number of keys
+        0, 1, b'k',
+    ];
+    assert_eq!(bytes_of(&want), expected);
+}
+
 /// One message of every kind and shape.
 fn messages() -> Vec<Message> {
     let (epoch, request) = (Epoch::from_u64(1), RequestId(2));
@@ -215,6 +284,46 @@ fn messages() -> Vec<Message> {
         },
         Message::TransferCredit { request, bytes: 5 },
         Message::TransferRefused { request },
+        anti_entropy(AntiEntropy::Compare {
+            batch: 1,
+            own_bits: 8,
+            depth: 4,
+            part_bits: 1,
+            floors_digest: 2,
+            ranges: vec![(3, vec![4, 5]), (6, vec![7, 8])],
+        }),
+        anti_entropy(AntiEntropy::Differs {
+            batch: 1,
+            own_bits: 8,
+            ready: true,
+            progress: ProgressVector(vec![(stream, 9)]),
+            floors_differ: true,
+            floors: updates(),
+            parts: vec![1, 2],
+        }),
+        anti_entropy(AntiEntropy::List {
+            bits: 8,
+            leaves: vec![1, 2],
+            floors: updates(),
+        }),
+        anti_entropy(AntiEntropy::Listed {
+            own: true,
+            index: 1,
+            done: true,
+            keys: vec![(key.clone(), version())],
+        }),
+        anti_entropy(AntiEntropy::Want {
+            own: false,
+            index: 1,
+            outdated: updates(),
+            keys: vec![key.clone(), Bytes::new()],
+        }),
+        anti_entropy(AntiEntropy::Entries {
+            own: true,
+            part: 1,
+            done: false,
+            updates: updates(),
+        }),
         Message::Modified {
             request,
             result: Err(ModifyError::Overflow),
@@ -426,7 +535,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_nobody_meant_never_panic(kind in 0x40_u8..0x54, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn bytes_that_nobody_meant_never_panic(kind in 0x40_u8..0x68, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let frame = Frame { kind: Kind(kind), number: 0, body: body.into() };
         let _ = cache_id(&frame);
         let _ = decode::<Text>(&frame);

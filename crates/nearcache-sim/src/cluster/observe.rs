@@ -61,6 +61,12 @@ impl Cluster {
             if evicted {
                 self.sometimes.reach(Place::Eviction);
             }
+            if stats.comparisons > 0 {
+                self.sometimes.reach(Place::Compared);
+            }
+            if stats.reconciled > 0 {
+                self.sometimes.reach(Place::Reconciled);
+            }
             if stats.superseded > 0 {
                 self.sometimes.reach(Place::Superseded);
             }

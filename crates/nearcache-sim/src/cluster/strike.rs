@@ -1,12 +1,13 @@
 //! Faults: how each strikes, and how all of them end.
 
 use nearcache_protocol::time::Time;
-use nearcache_store::Timestamp;
+use nearcache_store::{Change, Expiry, Tags, Timestamp};
 
 use super::{Cluster, Event};
-use crate::plan::Fault;
+use crate::plan::{Fault, key};
 use crate::session::other;
 use crate::sometimes::Place;
+use crate::value::Value;
 
 impl Cluster {
     pub(super) fn strike(&mut self, n: usize) {
@@ -50,6 +51,7 @@ impl Cluster {
                 }
             }
             Fault::Reset { a, b } => self.reset_between(a, b),
+            Fault::Diverge { node, key, remove } => self.diverge(node, key, remove),
         }
     }
 
@@ -110,6 +112,30 @@ impl Cluster {
         }
         if let Some(at) = restart {
             self.queue.schedule(at.max(self.now), Event::Start { host });
+        }
+    }
+
+    /// Changes a key on one node as a write would, but tells nobody.
+    fn diverge(&mut self, host: usize, number: usize, remove: bool) {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return;
+        };
+        let own = node.time(now);
+        let Ok(version) = node.clock.stamp(own) else {
+            return;
+        };
+        let change = if remove {
+            Change::Remove
+        } else {
+            Change::Put {
+                value: Value::new(b"lost"),
+                expiry: Expiry::NEVER,
+                tags: Tags::NONE,
+            }
+        };
+        if node.store.merge(&key(number), version, change).is_ok() {
+            self.sometimes.reach(Place::Diverged);
         }
     }
 

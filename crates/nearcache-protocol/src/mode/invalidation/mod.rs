@@ -231,7 +231,8 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
             | CacheMessage::TransferStart { .. }
             | CacheMessage::TransferChunk { .. }
             | CacheMessage::TransferCredit { .. }
-            | CacheMessage::TransferRefused { .. } => {}
+            | CacheMessage::TransferRefused { .. }
+            | CacheMessage::AntiEntropy { .. } => {}
         }
         self.settle(now, out);
     }

@@ -133,6 +133,10 @@ impl<V: Payload> Replicated<V> {
         // What it said meanwhile is told by a transfer, if it is not too old itself.
         self.log.forget();
         self.fetch = None;
+        self.compare.current = None;
+        self.lists.retain(|(_, own), _| !*own);
+        // What was dropped may come back as it was, which a comparison would not ask for.
+        self.has_data = false;
         self.join = Join::again(now + self.config.join_alone_after, since);
         out.push(Output::Event(Event::StartedClean { away, dropped }));
     }

@@ -77,7 +77,7 @@ impl<V: Payload> Replicated<V> {
                     .find(|(_, peer)| peer.ready)
                     .map(|(id, _)| *id);
                 if let Some(source) = source {
-                    self.fetch(now, source, out);
+                    self.fill(now, source, out);
                     return;
                 }
                 if now < self.join.patience_ends {
@@ -90,7 +90,7 @@ impl<V: Payload> Replicated<V> {
                     .iter()
                     .any(|(id, peer)| may_fill(peer) && wanted(id));
                 match source {
-                    Some(source) => self.fetch(now, source, out),
+                    Some(source) => self.fill(now, source, out),
                     None if all_fetched => self.catch_up(now, out),
                     None => {}
                 }
@@ -128,7 +128,7 @@ impl<V: Payload> Replicated<V> {
 
     /// Ready, once every connected peer's stream has come far enough. Holes that remain are asked for again.
     pub(super) fn check_joined(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        if self.join.state != State::CatchingUp || self.fetch.is_some() {
+        if self.join.state != State::CatchingUp || self.is_filling() {
             return;
         }
         let behind = self
@@ -158,13 +158,14 @@ impl<V: Payload> Replicated<V> {
             epoch: peer.epoch,
         };
         if self.progress.has_hole(stream) && !self.repair.is_resting(now) {
-            self.fetch(now, origin, out);
+            self.fill(now, origin, out);
         }
     }
 
     fn become_ready(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         self.join.state = State::Ready;
         self.join.fetched.clear();
+        self.has_data = true;
         out.push(Output::Ready);
         // Others may be waiting for somebody who is ready.
         self.heartbeat(now, out);

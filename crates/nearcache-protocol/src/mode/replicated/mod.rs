@@ -6,6 +6,7 @@
 //! | `heartbeat` | meeting a peer, heartbeats and echoes, freshness |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
 //! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
+//! | `compare`, `lists` | finding out where two nodes differ, and exchanging that |
 //! | `repair` | what no stream will bring, and whom to ask for it |
 //! | `find` | asking peers for one key |
 //! | `modify`, `home` | read-modify-write: the asker's side and the home node's |
@@ -14,10 +15,12 @@
 //! The log of the own stream ([`Log`]) and the progress in those of others ([`Progress`]) are independent of all this.
 
 mod away;
+mod compare;
 mod find;
 mod heartbeat;
 pub(in crate::mode) mod home;
 mod join;
+mod lists;
 mod modify;
 mod peer;
 mod repair;
@@ -36,9 +39,11 @@ use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
 use self::away::Contact;
+use self::compare::{Compare, Differs};
 use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
+use self::lists::Listing;
 use self::modify::Asked;
 use self::peer::Peer;
 use self::repair::Repair;
@@ -47,6 +52,7 @@ use self::transfer::Fetch;
 use super::acks::Acks;
 use super::refresh::Refreshes;
 use super::{Ack, Freshness, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter};
+use crate::anti_entropy::AntiEntropy;
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, RequestId, StreamId, WaiterId};
@@ -78,6 +84,11 @@ pub struct Replicated<V: Payload> {
     contact: Contact,
     repair: Repair,
     fetch: Option<Fetch>,
+    compare: Compare,
+    /// Lists that peers get from us, by peer and whether we asked for the comparison.
+    lists: BTreeMap<(NodeId, bool), Listing>,
+    /// There is something here to compare: a transfer would bring much of it again.
+    has_data: bool,
     /// Per peer that is being served, the items of the walk's current page.
     pages: BTreeMap<NodeId, Page<V>>,
     finds: Finds,
@@ -111,6 +122,9 @@ impl<V: Payload> Replicated<V> {
         config: ReplicationConfig,
     ) -> Self {
         Self {
+            has_data: !store.is_empty(),
+            compare: Compare::default(),
+            lists: BTreeMap::new(),
             store,
             clock,
             epoch,
@@ -166,6 +180,7 @@ impl<V: Payload> Replicated<V> {
         {
             self.cut_fetch(now, out);
         }
+        self.comparison_peer_down(now, peer, out);
         self.find_peer_down(now, peer, out);
         self.modify_peer_down(now, peer);
         Some(dropped)
@@ -194,6 +209,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.peers
             .insert(peer, Peer::new(now, epoch, self.config.replay_retry_after));
         self.announce(now, peer, out);
+        self.comparison_peer_up(now);
         self.modify_peer_up(now, peer, epoch, out);
     }
 
@@ -332,6 +348,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             CacheMessage::TransferRefused { request } => {
                 self.on_transfer_refused(now, from, request, out)
             }
+            CacheMessage::AntiEntropy { request, message } => {
+                self.on_anti_entropy(now, from, request, message, out);
+            }
         }
         self.serve_refreshes(now, out);
     }
@@ -344,6 +363,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_modifies(now, out);
         self.tick_streams(now, out);
         self.tick_fetch(now, out);
+        self.tick_compare(now, out);
+        self.step_lists(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
             self.note_contact(now);
@@ -363,6 +384,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.asked.next_deadline(),
             self.next_ask(),
             self.fetch_deadline(),
+            self.compare.next_deadline(&self.config),
+            self.next_list_step(),
         ]
         .into_iter()
         .fold(Time::MAX, Time::min)
@@ -370,7 +393,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn poll_transmit(
         &mut self,
-        _: Time,
+        now: Time,
         peer: NodeId,
         lane: Lane,
         budget_bytes: usize,
@@ -379,7 +402,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         match lane {
             Lane::Control => None,
             Lane::Data => self.poll_data(peer, budget_bytes),
-            Lane::Bulk => self.poll_bulk(peer, budget_bytes),
+            Lane::Bulk => self
+                .poll_bulk(peer, budget_bytes)
+                .or_else(|| self.poll_lists(now, peer, budget_bytes)),
         }
     }
 
@@ -445,6 +470,74 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         ModeStats {
             coalesced: self.log.coalesced(),
             ..self.stats
+        }
+    }
+}
+
+impl<V: Payload> Replicated<V> {
+    fn on_anti_entropy(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        request: RequestId,
+        message: AntiEntropy<V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        match message {
+            AntiEntropy::Compare {
+                batch,
+                depth,
+                part_bits,
+                floors_digest,
+                ranges,
+                ..
+            } => {
+                let asked = (batch, depth, part_bits);
+                self.on_compare(from, request, asked, floors_digest, &ranges, out);
+            }
+            AntiEntropy::Differs {
+                batch,
+                own_bits,
+                ready,
+                progress,
+                floors_differ,
+                floors,
+                parts,
+            } => {
+                let answer = Differs {
+                    batch,
+                    own_bits: u32::from(own_bits),
+                    ready,
+                    progress,
+                    floors_differ,
+                    floors,
+                    parts,
+                };
+                self.on_differs(now, from, request, answer, out);
+            }
+            AntiEntropy::List {
+                bits,
+                leaves,
+                floors,
+            } => self.on_list(now, from, request, (bits, leaves), floors, out),
+            AntiEntropy::Listed {
+                own,
+                index,
+                done,
+                keys,
+            } => self.on_listed(now, from, request, (own, index, done), keys, out),
+            AntiEntropy::Want {
+                own,
+                index,
+                outdated,
+                keys,
+            } => self.on_want(now, from, request, (own, index), (outdated, keys), out),
+            AntiEntropy::Entries {
+                own,
+                part,
+                done,
+                updates,
+            } => self.on_entries(now, from, request, (own, part, done), updates, out),
         }
     }
 }

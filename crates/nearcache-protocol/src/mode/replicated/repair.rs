@@ -58,7 +58,7 @@ impl Repair {
 impl<V: Payload> Replicated<V> {
     /// Starts a transfer if one is needed and none runs.
     pub(super) fn repair(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        if self.fetch.is_some() {
+        if self.is_filling() {
             return;
         }
         if !self.join.is_ready() {
@@ -69,7 +69,7 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         if let Some(peer) = self.best_source(now) {
-            self.fetch(now, peer, out);
+            self.fill(now, peer, out);
         }
     }
 
@@ -116,7 +116,7 @@ impl<V: Payload> Replicated<V> {
 
     /// Whether nothing that is known of is missing, apart from what is on its way.
     pub(super) fn is_complete(&self) -> bool {
-        self.fetch.is_none() && self.repair.stranded.is_empty() && !self.has_live_holes()
+        !self.is_filling() && self.repair.stranded.is_empty() && !self.has_live_holes()
     }
 
     pub(super) fn has_live_holes(&self) -> bool {

@@ -185,23 +185,36 @@ impl<V: Payload> Replicated<V> {
         let Some(fetch) = self.fetch.take() else {
             return;
         };
-        let took = now - fetch.started;
+        let progress = fetch.progress.filter(|_| !fetch.refused);
+        let filled = (fetch.updates, fetch.started, fetch.ready);
+        self.filled(now, fetch.from, progress, filled, out);
+    }
+
+    /// A transfer, or a comparison in its place, has ended: all that `from` had applied is here, if it says how much that was.
+    pub(super) fn filled(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        progress: Option<ProgressVector>,
+        (updates, started, ready): (u64, Time, bool),
+        out: &mut Vec<Output<V>>,
+    ) {
+        let took = now - started;
         self.repair.rest(now, took, &self.config);
-        if fetch.refused {
-            out.push(Output::Event(Event::TransferCut { from: fetch.from }));
+        let Some(progress) = progress else {
+            out.push(Output::Event(Event::TransferCut { from }));
             return;
-        }
-        if let Some(progress) = &fetch.progress {
-            self.progress.raise(progress, self.own());
-        }
+        };
+        self.progress.raise(&progress, self.own());
+        self.has_data = true;
         self.stats.transfers += 1;
         out.push(Output::Event(Event::TransferDone {
-            from: fetch.from,
-            updates: fetch.updates,
+            from,
+            updates,
             took,
         }));
         self.advanced_everywhere(now, out);
-        self.joined_from(now, fetch.from, fetch.ready, out);
+        self.joined_from(now, from, ready, out);
     }
 
     pub(super) fn on_transfer_refused(
@@ -220,6 +233,10 @@ impl<V: Payload> Replicated<V> {
     pub(super) fn cut_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         if let Some(fetch) = self.fetch.take() {
             self.repair.avoid(now, fetch.from, &self.config);
+            // What has come need not come again.
+            self.has_data |= fetch.updates > 0;
+            // And nobody may know that it is here.
+            self.hurry_checks(now);
             out.push(Output::Event(Event::TransferCut { from: fetch.from }));
             self.repair(now, out);
         }
