@@ -46,9 +46,7 @@ async fn an_hour_of_life_travels_as_an_hour() -> TestResult {
 async fn an_entry_expires_on_every_node() -> TestResult {
     bounded(async {
         let (_one, _two, here, there) = pair().await;
-        let options = PutOptions::new()
-            .ttl(Duration::from_secs(2))
-            .ack(Ack::All);
+        let options = PutOptions::new().ttl(Duration::from_secs(2)).ack(Ack::All);
         here.put_with("key", "value".into(), options).await?;
         assert!(there.peek("key").is_some());
         eventually(|| there.peek("key").is_none() && here.peek("key").is_none()).await;

@@ -130,7 +130,6 @@ impl Loader {
         };
         for item in items {
             let keys: Vec<&str> = item.path.iter().map(String::as_str).collect();
-            let is_table = matches!(item.value, Value::Other("a table") | Value::Field(..));
             let dotted = keys.join(".");
             let known = match keys.as_slice() {
                 [section] => settings::sections().contains(section),
@@ -153,6 +152,13 @@ impl Loader {
             };
             let section_expected =
                 keys.len() == 1 || is_section(&dotted) || matches!(keys.as_slice(), ["caches", _]);
+            // A table with one key is a section where one is due, and elsewhere a value that a
+            // setting may take: `on_disconnect = { serve_stale = "30s" }`.
+            let is_table = match item.value {
+                Value::Other(kind) => kind == "a table",
+                Value::Field(..) => section_expected,
+                _ => false,
+            };
             if !known {
                 self.problems.push(unknown_key(&keys, item.key_place));
             } else if section_expected != is_table {

@@ -41,7 +41,7 @@ fn the_example_configuration_is_accepted() {
 fn the_example_configuration_accepted_with_every_comment_taken_away_knows_every_setting() {
     let source = include_str!("../../../../deploy/nearcache.toml");
     for setting in settings::SETTINGS {
-        let (section, key) = setting.path.split_once('.').unwrap();
+        let (section, key) = setting.path.rsplit_once('.').unwrap();
         let body = source
             .split(&format!("[{section}]"))
             .nth(1)
