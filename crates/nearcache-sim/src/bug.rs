@@ -51,6 +51,12 @@ bugs! {
     DigestWithoutEvicted = "digest-without-evicted",
     /// What is known to be missing is taken to be here without a comparison.
     MendsWithoutComparing = "mends-without-comparing",
+    /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
+    LeaseOnEcho = "lease-on-echo",
+    /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
+    EchoEvicts = "echo-evicts",
+    /// Mode `invalidation`: a stream goes on past a hole as if nothing were missing.
+    HoleSkipped = "hole-skipped",
 }
 
 impl Bug {
@@ -70,6 +76,15 @@ impl Bug {
             .iter()
             .find(|(_, bug)| *bug == self)
             .map_or("", |(name, _)| name)
+    }
+
+    /// Whether it is one of mode `invalidation`, which it is looked for in.
+    #[must_use]
+    pub const fn is_of_invalidation(self) -> bool {
+        matches!(
+            self,
+            Self::LeaseOnEcho | Self::EchoEvicts | Self::HoleSkipped
+        )
     }
 
     /// Plants it if it is one of a store.
@@ -95,6 +110,9 @@ impl Bug {
             Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
             Self::MendsWithoutComparing => ProtocolBug::MendsWithoutComparing,
+            Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
+            Self::EchoEvicts => ProtocolBug::EchoEvicts,
+            Self::HoleSkipped => ProtocolBug::HoleSkipped,
             _ => ProtocolBug::None,
         }
     }

@@ -10,6 +10,7 @@
 //! [`observe`] shows the checkers what changed.
 
 mod carry;
+mod coherence;
 mod connect;
 mod observe;
 mod operate;
@@ -18,6 +19,7 @@ mod strike;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::time::Time;
@@ -65,6 +67,10 @@ pub(crate) enum Event {
     Reset { session: usize, end: usize },
     /// A session's ends look whether the other is still heard.
     Watch { session: usize },
+    /// Somebody reads everything on the host (mode `invalidation`).
+    Read { host: usize },
+    /// The system of record has answered.
+    Loaded(coherence::Load),
 }
 
 /// What becomes of a message.
@@ -119,6 +125,11 @@ impl Cluster {
             queue.schedule(*at, Event::Strike(n));
         }
         queue.schedule(plan.heal, Event::Heal);
+        if plan.mode == ModeKind::Invalidation {
+            for host in 0..nodes {
+                queue.schedule(Time::from_millis(500), Event::Read { host });
+            }
+        }
         let host = |_| Host {
             node: None,
             life: 0,
@@ -166,7 +177,8 @@ impl Cluster {
     /// Until when the event waits, because the host that it concerns does not run.
     fn held_back(&self, event: &Event) -> Option<Time> {
         let host = match event {
-            Event::Wake { host, .. } | Event::Seek { host, .. } => *host,
+            Event::Wake { host, .. } | Event::Seek { host, .. } | Event::Read { host } => *host,
+            Event::Loaded(load) => load.host,
             Event::Operate(n) => self.operator(*n)?,
             Event::Arrive { session, end, .. } | Event::Reset { session, end } => {
                 self.sessions[*session].ends[*end].host
@@ -203,6 +215,8 @@ impl Cluster {
             }
             Event::Reset { session, end } => self.reset(session, end)?,
             Event::Watch { session } => self.watch(session)?,
+            Event::Read { host } => self.read(host)?,
+            Event::Loaded(load) => self.loaded(load)?,
         }
         Ok(())
     }

@@ -72,17 +72,20 @@ fn mutants(seeds: Range<u64>) -> ExitCode {
     let mut missed = 0;
     println!("| planted bug | found by seed | rule | clean without it |\n|---|---|---|---|");
     for (name, bug) in Bug::ALL {
+        let clean = Options {
+            invalidation: bug.is_of_invalidation(),
+            ..Options::default()
+        };
         let options = Options {
             bug: Some(*bug),
-            ..Options::default()
+            ..clean
         };
         let found = seeds
             .clone()
             .find_map(|seed| Some((seed, run(seed, options).failure?)));
         match found {
             Some((seed, failure)) => {
-                let clean = (seeds.start..=seed)
-                    .all(|seed| run(seed, Options::default()).failure.is_none());
+                let clean = (seeds.start..=seed).all(|seed| run(seed, clean).failure.is_none());
                 missed += usize::from(!clean);
                 let clean = if clean { "yes" } else { "NO" };
                 println!("| {name} | {seed} | {} | {clean} |", failure.violation.rule);
@@ -155,6 +158,11 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
                 seeds = Some(seed..seed + 1);
             }
             "--seeds" => seeds = Some(range(&value()?)?),
+            "--mode" => match value()?.as_str() {
+                "invalidation" => options.options.invalidation = true,
+                "replicated" => options.options.invalidation = false,
+                other => return Err(format!("no mode {other:?}")),
+            },
             "--verbose" => options.options.verbose = true,
             "--mutants" => options.mutants = true,
             "--bug" => {

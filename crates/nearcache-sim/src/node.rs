@@ -49,6 +49,7 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     };
     let mut shipped = shipped;
     shipped.agreement.tombstone_ttl_ms = plan.tombstone_ttl_ms;
+    shipped.agreement.mode = plan.mode;
     // Where single messages go astray, which on real connections they do not, retries must be quick for
     // the bound on convergence to mean anything.
     match plan.weather.chaos {
@@ -149,6 +150,8 @@ pub(crate) struct Node {
     pub(crate) stamped: Vec<Version>,
     /// A version that was not newer than what its maker knew.
     pub(crate) overtaken: Option<(Version, Version)>,
+    /// Values are generations of the system of record.
+    pub(crate) numbers: bool,
     /// The least length of values.
     pub(crate) value_bytes: usize,
     /// Makes versions of the wall clock alone.
@@ -226,6 +229,7 @@ impl Node {
             accepting: BTreeMap::new(),
             stamped: Vec::new(),
             overtaken: None,
+            numbers: false,
             value_bytes: plan.value_bytes,
             by_wall_clock: bug == Some(Bug::WallClock),
             transfers: 0,

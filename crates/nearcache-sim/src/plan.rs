@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::mode::Ack;
 use nearcache_protocol::time::Time;
 use rand::rngs::StdRng;
@@ -132,6 +133,8 @@ pub(crate) struct Chaos {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
+    /// The mode of the cache.
+    pub(crate) mode: ModeKind,
     pub(crate) nodes: usize,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
@@ -195,6 +198,7 @@ impl Plan {
         operations.sort_by_key(|(at, ..)| *at);
         Self {
             seed,
+            mode: ModeKind::Replicated,
             nodes,
             checks,
             clock_offset_ms,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use nearcache_protocol::announce::ModeKind;
+
 use crate::bug::Bug;
 use crate::check::{convergence, resurrection};
 use crate::cluster::Cluster;
@@ -26,6 +28,8 @@ pub struct Options {
     pub bug: Option<Bug>,
     /// Whether to tell the story on standard output.
     pub verbose: bool,
+    /// Whether the cache is in mode `invalidation`, and not `replicated`.
+    pub invalidation: bool,
 }
 
 /// What came of a run.
@@ -54,6 +58,7 @@ pub struct Failure {
     pub violation: Violation,
     seed: u64,
     bug: Option<Bug>,
+    invalidation: bool,
     plan: String,
 }
 
@@ -63,8 +68,13 @@ impl fmt::Display for Failure {
         writeln!(f, "{}", self.violation)?;
         write!(
             f,
-            "replay: cargo run -p nearcache-sim -- --seed {} --verbose",
-            self.seed
+            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}",
+            self.seed,
+            if self.invalidation {
+                " --mode invalidation"
+            } else {
+                ""
+            }
         )?;
         match self.bug {
             Some(bug) => write!(f, " --bug {}", bug.name()),
@@ -79,7 +89,13 @@ impl fmt::Display for Failure {
 /// same report.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
-    let plan = Plan::draw(seed);
+    let mut plan = Plan::draw(seed);
+    if options.invalidation {
+        plan.mode = ModeKind::Invalidation;
+        // There is no anti-entropy, because there is nothing that nodes must hold alike.
+        plan.faults
+            .retain(|(_, fault)| !matches!(fault, crate::plan::Fault::Diverge { .. }));
+    }
     let (operations, shown) = (plan.operations.len(), plan.to_string());
     let mut cluster = Cluster::new(plan, options.bug, options.verbose);
     let result = judge(&mut cluster);
@@ -92,6 +108,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         violation,
         seed,
         bug: options.bug,
+        invalidation: options.invalidation,
         plan: shown,
     });
     Report {
@@ -105,10 +122,29 @@ pub fn run(seed: u64, options: Options) -> Report {
     }
 }
 
+/// Mode `invalidation`: once the faults have ended, every node that hears all others serves again, and nothing that is superseded.
+fn judge_leases(cluster: &mut Cluster) -> Result<Duration, Violation> {
+    let heal = cluster.plan.heal;
+    cluster.run_until(heal + CONVERGENCE_MAX)?;
+    // A member that died for good is missed for longer than a run lasts.
+    let all_run = cluster.running().count() == cluster.plan.nodes;
+    let without = cluster
+        .running()
+        .find(|(_, node)| all_run && node.time(cluster.now) > node.core.read_bound().serve_until);
+    if let Some((host, node)) = without {
+        let what = format!("n{host} has no lease: {:?}", node.core);
+        return Err(violation(cluster, "I1 (liveness)", what));
+    }
+    Ok(Duration::ZERO)
+}
+
 /// First safety, under faults; then, with the faults gone, that all comes right in time and stays so.
 fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     let heal = cluster.plan.heal;
     cluster.run_until(heal)?;
+    if cluster.plan.mode == ModeKind::Invalidation {
+        return judge_leases(cluster);
+    }
     let mut after = Duration::ZERO;
     while let Some(difference) = difference(cluster) {
         if after >= CONVERGENCE_MAX {

@@ -80,6 +80,10 @@ places! {
     ModifyFailed,
     /// A group invalidation of a peer was applied.
     RemoteInvalidation,
+    /// All was dropped because an invalidation may have been missed (mode `invalidation`).
+    Flushed,
+    /// A loaded value was kept (mode `invalidation`).
+    Filled,
     /// A read of a joining node asked a peer.
     FoundWhileJoining,
     /// A clock was pushed ahead as far as it may be.

@@ -50,6 +50,32 @@ fn the_tour_of_three_nodes_shows_its_figures_and_ends() {
 }
 
 #[test]
+fn the_tour_of_mode_invalidation_shows_copies_go() {
+    let mode = [
+        "dev",
+        "--tour-only",
+        "--nodes",
+        "3",
+        "--mode",
+        "invalidation",
+    ];
+    let ended = run(&[&mode, SMALL].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in [
+        "mode invalidation",
+        "300 writes on node 1, older copies gone on the other nodes",
+        "on node 3: p50 ",
+        "Reads in process, on node 1",
+    ] {
+        assert!(
+            ended.stdout.contains(part),
+            "{part:?} is not in\n{}",
+            ended.stdout
+        );
+    }
+}
+
+#[test]
 fn without_a_command_it_is_dev_and_one_local_node_will_do() {
     let args = [&["--tour-only", "--nodes", "1", "--mode", "local"], SMALL].concat();
     let ended = run(&args);

@@ -5,6 +5,7 @@
 //! [`resurrection`]) and of the merge itself ([`algebra`]).
 
 pub(crate) mod algebra;
+pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod monotone;
 pub(crate) mod resurrection;
@@ -21,6 +22,7 @@ pub(crate) type Broken = (&'static str, String);
 pub(crate) struct Checkers {
     monotone: Vec<monotone::Monotone>,
     pub(crate) algebra: algebra::Log,
+    pub(crate) coherence: coherence::Coherence,
 }
 
 impl Checkers {
@@ -29,11 +31,13 @@ impl Checkers {
         Self {
             monotone,
             algebra: algebra::Log::default(),
+            coherence: coherence::Coherence::default(),
         }
     }
 
     /// The host's node is gone, and with it what only it knew.
     pub(crate) fn forget(&mut self, host: usize) {
+        self.coherence.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }
 

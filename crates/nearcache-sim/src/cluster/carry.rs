@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::config::ReplicationConfig;
 use nearcache_protocol::frame::{self, Frame, FrameLimit, Kind};
 use nearcache_protocol::identity::Identity;
@@ -47,6 +48,7 @@ impl Cluster {
                 MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
                 MembershipOutput::Dial(identity) => self.dial_member(host, &identity),
                 MembershipOutput::MemberUp(identity) => {
+                    self.meets(host, identity.node, identity.epoch);
                     let now = self.now;
                     self.trace
                         .step(now, &[5, host as u64, identity.node.as_u64()], || {
@@ -150,7 +152,11 @@ impl Cluster {
             return Ok(());
         };
         let waited = node.time(self.now) - Time::ZERO;
-        if node.transfers == 0 && waited < ReplicationConfig::default().join_alone_after {
+        let transfers = self.plan.mode == ModeKind::Replicated;
+        if transfers
+            && node.transfers == 0
+            && waited < ReplicationConfig::default().join_alone_after
+        {
             let what = format!("n{host} is ready after {waited:?} without a transfer");
             return Err(self.violation("R9", what));
         }
@@ -168,6 +174,10 @@ impl Cluster {
             }
             CacheEvent::DriftRefused { .. } => self.sometimes.reach(Place::DriftRefused),
             CacheEvent::StartedClean { .. } => self.sometimes.reach(Place::StartedClean),
+            CacheEvent::Flushed { .. } => {
+                self.sometimes.reach(Place::Flushed);
+                self.checkers.coherence.flushed(host, self.now);
+            }
             CacheEvent::TransferCut { .. } => self.sometimes.reach(Place::TransferCut),
             CacheEvent::Invalidated { scope, version } => {
                 self.sometimes.reach(Place::RemoteInvalidation);

@@ -258,6 +258,12 @@ impl Cluster {
         };
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
+        self.checkers
+            .coherence
+            .meets(host, peer.node, peer.epoch, now);
+        let Some(node) = self.alive(host, life) else {
+            return Ok(());
+        };
         let epoch = node.epochs.insert(peer.node, peer.epoch);
         node.membership.connected(own, &peer, &mut membership);
         node.core.peer_up(own, peer.node, peer.epoch, &mut cache);

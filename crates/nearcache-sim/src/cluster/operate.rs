@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::ids::WaiterId;
 use nearcache_protocol::mode::{Ack, Outcome, Output, Published};
 use nearcache_protocol::modify::{Condition, ModifyOp, NewExpiry};
@@ -40,18 +41,65 @@ impl Cluster {
             format!("n{host} is asked to {operation:?}")
         });
         let now = self.now;
+        let operation = if self.plan.mode == ModeKind::Invalidation {
+            match as_write(operation, n) {
+                Ok(write) => write,
+                Err(number) => {
+                    self.begin_load(host, number);
+                    self.succeeded += 1;
+                    return Ok(());
+                }
+            }
+        } else {
+            operation
+        };
+        let written = match operation {
+            Operation::Put { key, ttl_ms, .. } => Some((key, ttl_ms.is_none())),
+            Operation::Remove { key, .. } => Some((key, false)),
+            _ => None,
+        };
+        let generation = written.map_or(0, |(key, _)| self.checkers.coherence.generation(key) + 1);
+        let invalidation = self.plan.mode == ModeKind::Invalidation;
+        let n = if invalidation {
+            usize::try_from(generation).unwrap_or(0)
+        } else {
+            n
+        };
         let Some(node) = self.hosts[host].node.as_mut() else {
             return Ok(());
         };
+        node.numbers = invalidation;
         let own = node.time(now);
         let mut out = Vec::new();
-        if perform(node, own, n, operation, &mut out) {
-            self.succeeded += 1;
+        let stamps = node.stamped.len();
+        let took_effect = perform(node, own, n, operation, &mut out);
+        self.succeeded += usize::from(took_effect);
+        if invalidation && took_effect {
+            self.note_write(host, stamps, written);
         }
         self.check_stamps(host)?;
         self.note_floors(host);
         self.carry_cache(host, out)?;
         self.settle(host)
+    }
+
+    /// Tells the checkers what the system of record holds from now on.
+    fn note_write(&mut self, host: usize, stamps: usize, written: Option<(usize, bool)>) {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return;
+        };
+        let Some(version) = node.stamped.get(stamps).copied() else {
+            return;
+        };
+        let coherence = &mut self.checkers.coherence;
+        match written {
+            Some((number, keeps)) => {
+                let keeps = keeps && node.store.known(&key(number)).version() == version;
+                coherence.write(now, (host, node), number, version, keeps);
+            }
+            None => coherence.grouped(version),
+        }
     }
 
     /// R6: a node's versions never run backwards, also when it has started again.
@@ -127,6 +175,20 @@ impl Cluster {
     }
 }
 
+/// What an operation is in mode `invalidation`: a write of the system of record, or the key of a load. Every other put is a load, so
+/// that there are copies to invalidate.
+fn as_write(operation: Operation, n: usize) -> Result<Operation, usize> {
+    match operation {
+        Operation::Put { key, .. } if n.is_multiple_of(2) => Err(key),
+        Operation::Touch { key, .. }
+        | Operation::SetAbsent { key }
+        | Operation::Add { key, .. }
+        | Operation::Find { key }
+        | Operation::Take { key } => Err(key),
+        write => Ok(write),
+    }
+}
+
 /// Does the operation; whether it took effect here or is on its way.
 fn perform(
     node: &mut Node,
@@ -138,7 +200,11 @@ fn perform(
     let now_ms = node.clock.physical_ms(own);
     let after = |ttl_ms| Expiry::after(now_ms, Duration::from_millis(ttl_ms));
     let value = || {
-        let mut bytes = format!("value {n}").into_bytes();
+        let mut bytes = if node.numbers {
+            n.to_string().into_bytes()
+        } else {
+            format!("value {n}").into_bytes()
+        };
         bytes.resize(bytes.len().max(node.value_bytes), b'.');
         Value::new(&bytes)
     };
@@ -286,7 +352,10 @@ impl Cluster {
                 node.id == member.identity.node && node.epoch == member.identity.epoch
             });
             let Some((at, node)) = live else { continue };
-            node.time(self.now);
+            if node.time(self.now) > node.core.read_bound().serve_until {
+                // It serves nothing.
+                continue;
+            }
             if let Some(entry) = node
                 .store
                 .peek(key)

@@ -162,6 +162,12 @@ impl<V: Payload> Invalidation<V> {
         };
         member.echoes.answered(asked, latest, counted);
         member.echoes.measure(&self.clock, now, asked, physical_ms);
+        if let Some(offset_ms) = member.echoes.clock_offset_ms {
+            // Both clocks were read in whole milliseconds.
+            let error_ms = u64::try_from(((now - asked) / 2).as_millis()).unwrap_or(u64::MAX);
+            self.clock
+                .peer_read(from, offset_ms, error_ms.saturating_add(2));
+        }
         self.learn_latest(now, from, latest);
     }
 

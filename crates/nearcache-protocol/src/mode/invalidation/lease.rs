@@ -6,9 +6,12 @@
 
 use std::time::Duration;
 
+use nearcache_store::{Scope, Timestamp, Version};
+
 use super::Invalidation;
 use super::members::{Member, Standing};
 use crate::ids::StreamId;
+use crate::mode::link::Agreed;
 use crate::mode::{Event, FlushCause, Freshness, Output, PeerFreshness, ReadBound, Status};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -73,21 +76,24 @@ impl<V: Payload> Invalidation<V> {
 
     /// Drops everything: whatever is held here, or being loaded, may have been invalidated without our knowing.
     pub(super) fn flush(&mut self, now: Time, cause: FlushCause, out: &mut Vec<Output<V>>) {
-        // A clock that may not stamp is one whose last stamp is in the future: nothing here is newer than that.
-        let version = self
-            .clock
-            .stamp(now)
-            .unwrap_or_else(|_| nearcache_store::Version::new(self.clock.last(), self.me()));
-        let scope = nearcache_store::Scope::All;
-        self.store.invalidate(scope, version);
+        // A clock that may not stamp now still says what nothing here is newer than: own writes have stamps that it gave, and what was
+        // loaded is stamped below the present.
+        let version = self.clock.stamp(now).unwrap_or_else(|_| {
+            let physical = Timestamp::from_parts(self.clock.physical_ms(now), 0);
+            Version::new(self.clock.last().max(physical), self.me())
+        });
+        self.store.invalidate(Scope::All, version);
         self.stats.flushes += 1;
         out.push(Output::Event(Event::Flushed { cause, version }));
     }
 
     pub(super) fn clock_bound_now(&self) -> Duration {
         let max_drift = self.clock.max_drift();
-        let counting = self.members.values().filter(|member| member.counts());
-        counting
+        // Also those that have not said yet that they run the cache: they may say so and write while the load runs.
+        let may_write = self.members.values().filter(|member| {
+            member.standing != Standing::GivenUp && !matches!(member.agreement, Agreed::No(_))
+        });
+        may_write
             .map(|member| member.echoes.clock_bound(max_drift))
             .max()
             .unwrap_or_default()

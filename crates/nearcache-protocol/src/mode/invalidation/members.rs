@@ -54,6 +54,7 @@ pub(super) enum Standing {
 /// A connection to a member.
 #[derive(Debug)]
 pub(super) struct Link {
+    since: Time,
     /// Its announcement came over this connection.
     pub(super) met: bool,
     pub(super) sending: Sending,
@@ -88,6 +89,15 @@ impl Member {
         may_run && self.standing != Standing::GivenUp
     }
 
+    /// Whether it may hold copies that a write of now supersedes, so that a wait for all is a wait for it.
+    pub(super) fn may_hold_copies(&self, now: Time) -> bool {
+        let since_met = self
+            .link
+            .as_ref()
+            .map_or(Duration::ZERO, |link| now - link.since);
+        self.agreement.may_hold_copies(since_met) && self.standing != Standing::GivenUp
+    }
+
     pub(super) fn is_met(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.met)
     }
@@ -101,6 +111,8 @@ impl<V: Payload> Invalidation<V> {
         }
         let member = self.members.entry(peer).or_insert_with(|| Member::new(now));
         member.standing = Standing::Alive;
+        // This may be a new start of it, whose lease owes nothing to what the former was told.
+        member.echoed_at = None;
         self.acks.joined(peer);
     }
 
@@ -123,6 +135,7 @@ impl<V: Payload> Invalidation<V> {
         member.epoch = Some(epoch);
         member.ends_at = None;
         member.link = Some(Link {
+            since: now,
             met: false,
             sending: Sending::default(),
             receiving: Receiving::new(patience),

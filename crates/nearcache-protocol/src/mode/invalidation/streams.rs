@@ -48,8 +48,11 @@ impl<V: Payload> Invalidation<V> {
         let number = self.log.append(published);
         self.stats.published += 1;
         if let Some(waiter) = waiter {
-            let counting = self.members.iter().filter(|(_, member)| member.counts());
-            let awaited = counting.map(|(id, member)| (*id, member.excused_at()));
+            let holding = self
+                .members
+                .iter()
+                .filter(|(_, member)| member.may_hold_copies(now));
+            let awaited = holding.map(|(id, member)| (*id, member.excused_at()));
             let waiters_max = self.config.waiters_max;
             self.acks
                 .wait(number, ack, waiter, awaited, waiters_max, out);

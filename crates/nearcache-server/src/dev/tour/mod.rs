@@ -1,7 +1,7 @@
 //! The tour: what the cluster does, shown with figures measured as it does it.
 //!
 //! ```text
-//! 1  visibility   write on node 1, see on the others
+//! 1  visibility   write on node 1, see on the others; or, in mode invalidation, see their copies go
 //! 2  reads        the cost of a read in process
 //! 3  warm-up      a node stopped, its memory dropped, started again and filled by its peers
 //! ```
@@ -9,6 +9,7 @@
 //! Every figure says how it was measured. All keys begin with [`PREFIX`] and are dropped at the end.
 
 mod entries;
+mod invalidation;
 mod reads;
 mod visibility;
 mod warm_up;
@@ -41,13 +42,17 @@ pub(super) async fn take(
     let shared = args.mode == CacheMode::Replicated && cluster.len() > 1;
     if shared {
         visibility::show(cluster, args.tour_writes as usize, terminal).await?;
+    } else if args.mode == CacheMode::Invalidation && cluster.len() > 1 {
+        invalidation::show(cluster, args.tour_writes as usize, terminal).await?;
     } else {
         terminal.line(
             "- visibility and warm-up: nothing to show without several nodes in mode replicated",
         );
     }
     entries::fill(cluster, args.tour_entries as usize, shared, terminal).await?;
-    reads::show(cluster, args.tour_entries as usize, terminal).await?;
+    // Where values do not travel, the first node is the one that holds them.
+    let reader = if shared { cluster.len() - 1 } else { 0 };
+    reads::show(cluster, reader, args.tour_entries as usize, terminal).await?;
     if shared {
         warm_up::show(cluster, args.tour_entries as usize, terminal).await?;
     }

@@ -17,21 +17,21 @@ const READ_ROUNDS: usize = 1_000;
 /// Keys that are read, at most.
 const KEYS_READ: usize = 100_000;
 
-/// Reads random keys on the last node, from one thread, and shows what one read costs.
+/// Reads random keys on one node, from one thread, and shows what one read costs.
 pub(super) async fn show(
     cluster: &Cluster,
+    node: usize,
     entries: usize,
     terminal: &Terminal,
 ) -> Result<(), Failure> {
     let progress = terminal.progress("Reading in process");
-    let last = cluster.len() - 1;
-    let cache = cluster.cache(last)?;
+    let cache = cluster.cache(node)?;
     let keys: Vec<Vec<u8>> = (0..entries.min(KEYS_READ)).map(key).collect();
     let measured = tokio::task::spawn_blocking(move || time_reads(&cache, &keys)).await;
     let (fastest, middle) = measured.map_err(Failure::failed)??;
     progress.clear();
     terminal.result(
-        &format!("Reads in process, on node {}", last + 1),
+        &format!("Reads in process, on node {}", node + 1),
         &[format!(
             "{middle:.0} ns each (fastest round {fastest:.0} ns)"
         )],

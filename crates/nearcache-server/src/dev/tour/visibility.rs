@@ -56,30 +56,31 @@ pub(super) async fn show(
     }
     observers.abort_all();
     progress.clear();
-    let figures: Vec<String> = latencies
-        .iter()
-        .enumerate()
-        .map(|(observer, latency)| {
-            format!(
-                "on node {}: p50 {}, p99 {}, max {}",
-                observer + 2,
-                time(latency.value_at_quantile(0.5)),
-                time(latency.value_at_quantile(0.99)),
-                time(latency.max()),
-            )
-        })
-        .collect();
     let what = format!(
         "{} writes on node 1, seen on the other nodes",
         grouped(writes as u64)
     );
-    terminal.result(&what, &figures);
+    terminal.result(&what, &figures(&latencies));
     terminal
         .remark("from before the put on node 1 to the moment a task that watches the cache of the");
     terminal.remark(
         "other node has been woken and has read the value there; one write at a time, one clock",
     );
     Ok(())
+}
+
+/// What is shown of the latencies on the nodes after the first.
+pub(super) fn figures(latencies: &[Histogram<u64>]) -> Vec<String> {
+    let shown = |(observer, latency): (usize, &Histogram<u64>)| {
+        format!(
+            "on node {}: p50 {}, p99 {}, max {}",
+            observer + 2,
+            time(latency.value_at_quantile(0.5)),
+            time(latency.value_at_quantile(0.99)),
+            time(latency.max()),
+        )
+    };
+    latencies.iter().enumerate().map(shown).collect()
 }
 
 /// One value seen on one node.
@@ -117,7 +118,7 @@ fn seen_key(number: usize) -> Vec<u8> {
 }
 
 /// From 1 ns to 60 s with three digits.
-fn histogram() -> Result<Histogram<u64>, Failure> {
+pub(super) fn histogram() -> Result<Histogram<u64>, Failure> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(Failure::failed)
 }
 

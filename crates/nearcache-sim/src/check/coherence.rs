@@ -1,0 +1,224 @@
+//! K3 for mode `invalidation`, and C11 for every mode.
+//!
+//! The system of record is simulated beside the cluster: per key a generation, which every write raises before it tells the cache. What
+//! a node serves says which generation it is; what superseded it, when and by whom is known here. So is which nodes a node had heard of:
+//! what a node has never heard of cannot invalidate anything there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nearcache_protocol::ids::Epoch;
+use nearcache_protocol::payload::Payload as _;
+use nearcache_protocol::time::Time;
+use nearcache_store::{NodeId, Tags, Version};
+
+use super::Broken;
+use crate::node::Node;
+use crate::plan::{KEYS, key};
+
+/// I1: how long a superseded value may be served, whatever the network does, with some reserve for the steps of the simulation.
+const STALE_MAX: Duration = Duration::from_millis(3_000 + 20);
+
+/// One change of the system of record.
+#[derive(Debug, Clone, Copy)]
+struct Write {
+    at: Time,
+    by: (NodeId, Epoch),
+    version: Version,
+}
+
+/// What is known of the system of record and of who knows whom.
+#[derive(Debug)]
+pub(crate) struct Coherence {
+    /// Per key all writes; generation n is that of the n-th.
+    writes: BTreeMap<usize, Vec<Write>>,
+    /// Since when a node, in its present life, has known a start of another.
+    known: BTreeMap<(usize, NodeId, Epoch), Time>,
+    /// Per host and key the generation that it wrote last and must still hold.
+    own: BTreeMap<(usize, usize), u64>,
+    /// The newest group invalidation.
+    grouped: Version,
+    /// When all was dropped last, per host.
+    flushed: BTreeMap<usize, Time>,
+}
+
+impl Default for Coherence {
+    fn default() -> Self {
+        Self {
+            writes: BTreeMap::new(),
+            known: BTreeMap::new(),
+            own: BTreeMap::new(),
+            grouped: Version::ZERO,
+            flushed: BTreeMap::new(),
+        }
+    }
+}
+
+impl Coherence {
+    /// The host's node is gone.
+    pub(crate) fn forget(&mut self, host: usize) {
+        self.known.retain(|(at, ..), _| *at != host);
+        self.own.retain(|(at, _), _| *at != host);
+        self.flushed.remove(&host);
+    }
+
+    /// The node on `host` has heard of a start of another.
+    pub(crate) fn meets(&mut self, host: usize, node: NodeId, epoch: Epoch, now: Time) {
+        self.known.entry((host, node, epoch)).or_insert(now);
+    }
+
+    /// The generation that the system of record holds.
+    pub(crate) fn generation(&self, key: usize) -> u64 {
+        self.writes
+            .get(&key)
+            .map_or(0, |writes| writes.len() as u64)
+    }
+
+    /// A node has written the system of record and told its cache. `keeps` if it holds the new value itself.
+    pub(crate) fn write(
+        &mut self,
+        now: Time,
+        (host, node): (usize, &Node),
+        key: usize,
+        version: Version,
+        keeps: bool,
+    ) {
+        let by = (node.id, node.epoch);
+        let writes = self.writes.entry(key).or_default();
+        // A version that is not the newest of all is dropped when the newer one arrives: that is safe, and no loss.
+        let newest = self.grouped < version && writes.iter().all(|write| write.version < version);
+        let at = now;
+        writes.push(Write { at, by, version });
+        let generation = writes.len() as u64;
+        if keeps && newest {
+            self.own.insert((host, key), generation);
+        } else {
+            self.own.remove(&(host, key));
+        }
+    }
+
+    /// Something was invalidated of which only the store knows what it concerns.
+    pub(crate) fn grouped(&mut self, version: Version) {
+        self.own.clear();
+        self.grouped = self.grouped.max(version);
+    }
+
+    /// All was dropped on a host.
+    pub(crate) fn flushed(&mut self, host: usize, now: Time) {
+        self.own.retain(|(at, _), _| *at != host);
+        self.flushed.insert(host, now);
+    }
+
+    /// What a reader on the node gets for each key now; `has_room` if nothing is evicted.
+    pub(crate) fn read(
+        &self,
+        now: Time,
+        host: usize,
+        node: &Node,
+        has_room: bool,
+    ) -> Result<(), Broken> {
+        let own = node.time(now);
+        let leased = own <= node.core.read_bound().serve_until;
+        for number in 0..KEYS {
+            let entry = node.store.peek(&key(number));
+            let held = entry.as_ref().and_then(|entry| {
+                std::str::from_utf8(entry.value().bytes())
+                    .ok()?
+                    .trim_end_matches('.')
+                    .parse::<u64>()
+                    .ok()
+            });
+            let must = self.own.get(&(host, number));
+            if let Some(must) = must.filter(|must| has_room && **must == self.generation(number))
+                && held != Some(*must)
+            {
+                return Err((
+                    "I5",
+                    format!("n{host} lost its own newest value {must} of key {number}: {held:?}"),
+                ));
+            }
+            let Some(held) = held.filter(|_| leased) else {
+                continue;
+            };
+            let Some(by) = self.superseder(number, held, entry.map(|entry| entry.version())) else {
+                continue;
+            };
+            let Some(known) = self.known_since(host, node, by.by) else {
+                continue;
+            };
+            let stale = now - by.at.max(known);
+            if stale > STALE_MAX {
+                return Err((
+                    "I1",
+                    format!(
+                        "n{host} serves value {held} of key {number}, superseded {stale:?} ago by {by:?}"
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first write that supersedes what is held: of a loaded value every later one, of a written one every later one with a higher
+    /// version. Of two writes that did not know of each other the version decides and not the system of record.
+    fn superseder(&self, key: usize, held: u64, version: Option<Version>) -> Option<Write> {
+        let held = usize::try_from(held).ok()?;
+        let writes = self.writes.get(&key)?;
+        let version = version?;
+        let written = held.checked_sub(1).and_then(|at| writes.get(at));
+        let written = written.is_some_and(|write| write.version == version);
+        let mut later = writes.get(held..)?.iter();
+        later
+            .find(|write| !written || write.version > version)
+            .copied()
+    }
+
+    fn known_since(&self, host: usize, node: &Node, by: (NodeId, Epoch)) -> Option<Time> {
+        if by == (node.id, node.epoch) {
+            return Some(Time::ZERO);
+        }
+        self.known.get(&(host, by.0, by.1)).copied()
+    }
+
+    /// C11: whoever says that it knows a peer as of some time has all that the peer had written by then.
+    pub(crate) fn fresh(
+        &self,
+        now: Time,
+        host: usize,
+        node: &Node,
+        peers: &BTreeMap<NodeId, Epoch>,
+    ) -> Result<(), Broken> {
+        for peer in node.core.freshness(node.time(now)).per_peer {
+            let (Some(age), Some(epoch)) = (peer.age, peers.get(&peer.peer)) else {
+                continue;
+            };
+            let as_of = Time::ZERO + (now - Time::ZERO).saturating_sub(age);
+            for (number, writes) in &self.writes {
+                let mut by_peer = writes
+                    .iter()
+                    .filter(|write| write.by == (peer.peer, *epoch));
+                let Some(last) = by_peer.rfind(|write| write.at < as_of) else {
+                    continue;
+                };
+                let name = key(*number);
+                let floors = node.store.floors().into_iter();
+                let floors = floors.filter(|(scope, _)| scope.covers(&name, &Tags::NONE));
+                let floor = floors.map(|(_, floor)| floor).max();
+                let known = node.store.known(&name).version();
+                let known = floor.map_or(known, |floor| known.max(floor));
+                // What is not held needs no invalidation.
+                let flushed = self.flushed.get(&host).is_some_and(|at| *at >= last.at);
+                if known < last.version && !flushed {
+                    return Err((
+                        "C11",
+                        format!(
+                            "n{host} says that it knows {} as of {as_of:?} and lacks {last:?} of key {number}",
+                            peer.peer
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Readers and loaders, and the system of record that they share (mode `invalidation`).
+
+use std::time::Duration;
+
+use nearcache_protocol::mode::{Ack, Published};
+use nearcache_protocol::time::Time;
+use nearcache_store::{Change, Expiry, Merged, NodeId, Tags, Timestamp, Version};
+use rand::RngExt as _;
+
+use super::{Cluster, Event};
+use crate::plan::key;
+use crate::value::Value;
+use crate::violation::Violation;
+
+/// How often somebody reads everything on every node.
+const READ_PERIOD: Duration = Duration::from_millis(40);
+/// How long a load takes, at most.
+const LOAD_MS_MAX: u64 = 300;
+
+/// A load under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    pub(crate) host: usize,
+    pub(crate) life: u32,
+    key: usize,
+    version: Version,
+    known: Version,
+    generation: u32,
+    /// What the system of record held when it was read.
+    read: u64,
+}
+
+impl Cluster {
+    /// Readers look at the host, and come again.
+    pub(super) fn read(&mut self, host: usize) -> Result<(), Violation> {
+        let now = self.now;
+        self.queue.schedule(now + READ_PERIOD, Event::Read { host });
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
+        let epochs = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let epochs = epochs.map(|node| (node.id, node.epoch)).collect();
+        let coherence = &self.checkers.coherence;
+        let broken = coherence.read(now, host, node, !self.plan.is_small());
+        let broken = if self.plan.forgets() {
+            broken
+        } else {
+            broken.and_then(|()| coherence.fresh(now, host, node, &epochs))
+        };
+        broken.map_err(|(rule, what)| self.violation(rule, what))
+    }
+
+    /// A reader misses: the system of record is asked.
+    pub(super) fn begin_load(&mut self, host: usize, number: usize) {
+        let now = self.now;
+        let takes = Duration::from_millis(self.rng.random_range(0..LOAD_MS_MAX));
+        let read = self.checkers.coherence.generation(number);
+        let life = self.hosts[host].life;
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return;
+        };
+        let own = node.time(now);
+        let bound_ms = u64::try_from(node.core.clock_bound().as_millis()).unwrap_or(u64::MAX);
+        let ms = node.clock.physical_ms(own).saturating_sub(bound_ms);
+        let time = Timestamp::from_u64(Timestamp::from_parts(ms, 0).as_u64().saturating_sub(1));
+        let load = Load {
+            host,
+            life,
+            key: number,
+            version: Version::new(time, node.id),
+            known: node.store.known(&key(number)).version(),
+            generation: node.store.generation(),
+            read,
+        };
+        self.queue.schedule(now + takes, Event::Loaded(load));
+    }
+
+    /// The system of record has answered.
+    pub(super) fn loaded(&mut self, load: Load) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.alive(load.host, load.life) else {
+            return Ok(());
+        };
+        let (own, mut out) = (node.time(now), Vec::new());
+        let change = Change::Put {
+            value: Value::new(load.read.to_string().as_bytes()),
+            expiry: Expiry::NEVER,
+            tags: Tags::NONE,
+        };
+        let generation = node.store.generation();
+        let merged = node.store.merge_if(&key(load.key), load.version, |known| {
+            let untouched = known.version() == load.known && generation == load.generation;
+            untouched.then_some(change)
+        });
+        if let Ok(Merged::Applied {
+            entry: Some(entry), ..
+        }) = merged
+        {
+            self.sometimes.reach(crate::sometimes::Place::Filled);
+            let Some(node) = self.alive(load.host, load.life) else {
+                return Ok(());
+            };
+            let published = Published::Fill(entry);
+            node.core
+                .publish(own, published, Ack::Local, None, &mut out);
+        }
+        self.carry_cache(load.host, out)?;
+        self.settle(load.host)
+    }
+
+    /// A node was heard of.
+    pub(super) fn meets(
+        &mut self,
+        host: usize,
+        node: NodeId,
+        epoch: nearcache_protocol::ids::Epoch,
+    ) {
+        let now: Time = self.now;
+        self.checkers.coherence.meets(host, node, epoch, now);
+    }
+}
