@@ -13,6 +13,7 @@
 mod belady;
 mod caches;
 mod cluster;
+mod coherence;
 mod cpu;
 mod hit_ratio;
 mod json;
@@ -58,6 +59,8 @@ enum Bench {
     Resp(resp::Args),
     /// A replicated cluster against Redis with two replicas (perf-A9, A10, A11).
     Replication(replication::Args),
+    /// What keeps replicas equal costs (perf-B4).
+    Coherence(coherence::Args),
     /// A recorded trace through a running three-node cluster.
     Trace(trace::Args),
 }
@@ -70,6 +73,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Memory(args) => memory::run(args),
         Bench::Resp(args) => resp::run(args),
         Bench::Replication(args) => replication::run(args),
+        Bench::Coherence(args) => coherence::run(args),
         Bench::Trace(args) => trace::run(args),
     }?;
     print!("{}", table.render());
