@@ -33,10 +33,9 @@ async fn an_hour_of_life_travels_as_an_hour() -> TestResult {
         let seen = there.get("key").await?.ok_or("a miss")?;
         assert_eq!(*seen, "value");
         let left = seen.remaining_ttl(two.clock()).ok_or("no expiry")?;
-        assert!(
-            left <= hour && left > hour - Duration::from_secs(10),
-            "{left:?}"
-        );
+        // The two nodes' clocks are read at different moments, and may differ.
+        let (early, late) = (Duration::from_secs(1), Duration::from_secs(10));
+        assert!(left < hour + early && left > hour - late, "{left:?}");
         Ok(())
     })
     .await
