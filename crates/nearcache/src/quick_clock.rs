@@ -19,6 +19,9 @@ const LATE_MAX_NS: u64 = 100_000_000;
 /// By how much it may be earlier, in nanoseconds: the wall clock's resolution, and a step of it that is being smeared.
 const EARLY_MAX_NS: u64 = 20_000_000;
 
+/// How many of the kernel's ticks its coarse clock may be behind: on a virtual machine whose ticks come late, 5.1 ms of 4 ms were seen.
+const TICKS_LATE_MAX: u64 = 4;
+
 /// What the clock thread last saw, for readers of any thread.
 #[derive(Debug)]
 pub(crate) struct QuickClock {
@@ -38,7 +41,7 @@ impl QuickClock {
             clock,
             ticked_at: AtomicU64::new(0),
             wall_ahead: AtomicU64::new(0),
-            resolution: nanos(clock_getres(ClockId::RealtimeCoarse)),
+            resolution: nanos(clock_getres(ClockId::RealtimeCoarse)).saturating_mul(TICKS_LATE_MAX),
         };
         quick.tick();
         quick
@@ -54,8 +57,8 @@ impl QuickClock {
         self.ticked_at.store(now, Ordering::Relaxed);
     }
 
-    /// A time that is not before the present one, and after it by the kernel's tick (4 ms or so); by more only after a tick of the
-    /// clock thread that was interrupted half way.
+    /// A time that is not before the present one, and after it by four of the kernel's ticks (16 ms or so); by more only after
+    /// a tick of the clock thread that was interrupted half way.
     ///
     /// Cost: one vDSO call of the cheap kind, two loads.
     #[inline]
@@ -94,13 +97,16 @@ mod tests {
     #[test]
     fn i9_a_reading_is_never_early_and_hardly_late() {
         let quick = QuickClock::new(NodeClock::start());
+        // Until then the coarse clock may be behind the start of this one.
+        std::thread::sleep(Duration::from_millis(30));
+        quick.tick();
         let mut close = 0;
         for _ in 0..1_000 {
             let before = quick.exact();
             let read = quick.at_latest();
             let after = quick.exact();
             assert!(read >= before, "{read:?} is before {before:?}");
-            close += usize::from(read - after <= Duration::from_millis(25));
+            close += usize::from(read - after <= Duration::from_millis(60));
             quick.tick();
         }
         // All but those after a tick that was interrupted between its two looks.
