@@ -95,6 +95,13 @@ impl Hlc {
         }
     }
 
+    /// A clock of the same node for what it shares with nobody: its stamps meet no former self's and no peer's, so it is neither
+    /// held after a start (R6) nor stopped by peers' clocks (R5).
+    #[must_use]
+    pub fn unshared(&self) -> Self {
+        Self::new(self.origin, self.wall_ms_at_start, self.max_drift())
+    }
+
     /// Makes no stamps before physical time is past what a former self of this node, ended before this one began, can have
     /// stamped: that is the drift bound after the start (R6). For a node whose id lasts longer than its memory.
     pub fn hold_after_start(&self) {
@@ -298,6 +305,17 @@ mod tests {
         );
         assert_eq!(clock.refused(), 1);
         assert_eq!(clock.last(), Timestamp::from_parts(WALL_MS + 510, 7));
+    }
+
+    #[test]
+    fn r6_what_is_shared_with_nobody_need_not_wait_for_a_former_self() {
+        let clock = clock();
+        clock.hold_after_start();
+        assert!(matches!(
+            clock.stamp(Time::ZERO),
+            Err(ClockError::JustStarted { .. })
+        ));
+        assert!(clock.unshared().stamp(Time::ZERO).is_ok());
     }
 
     #[test]

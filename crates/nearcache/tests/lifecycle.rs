@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use common::{TestResult, bounded, cache, eventually, node, pair};
 use nearcache::{
-    Ack, ConnectError, MemberState, Node, NodeEvent, OpenError, PutOptions, RawValue, Received,
-    StartError, StaticPeers, WriteError,
+    Ack, ConnectError, MemberState, Mode, Node, NodeEvent, OpenError, PutOptions, RawValue,
+    Received, StartError, StaticPeers, WriteError,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -96,6 +96,23 @@ async fn a_node_without_anybody_to_look_for_is_ready_at_once() -> TestResult {
     tokio::time::timeout(Duration::from_secs(1), alone.ready()).await?;
     assert!(things.is_ready());
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_what_is_shared_with_nobody_is_written_at_once_after_a_start() -> TestResult {
+    bounded(async {
+        let node = Node::builder("shop").name("till").start().await?;
+        let cache = node
+            .cache::<String, String>("carts")
+            .mode(Mode::Local)
+            .open()
+            .await?;
+        cache.put("key", "value".into()).await?;
+        cache.clear().await?;
+        assert!(cache.peek("key").is_none());
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_protocol::announce::ModeKind;
-use nearcache_protocol::clock::ClockError;
+use nearcache_protocol::clock::{ClockError, Hlc};
 use nearcache_protocol::config::{OnDisconnect, ReplicationConfig};
 use nearcache_protocol::core::CacheCore;
 use nearcache_protocol::ids::CacheId;
@@ -94,6 +94,8 @@ pub(crate) struct Shell<V: Payload> {
     id: CacheId,
     settings: Settings,
     node: Arc<NodeShared>,
+    /// What stamps this cache's versions: the node's clock, or one of its own where nothing is shared.
+    hlc: Arc<Hlc>,
     store: Arc<Store<V>>,
     machine: Mutex<Machine<V>>,
     waiters: Waiters<V>,
@@ -148,10 +150,15 @@ impl<V: Payload> Shell<V> {
         config.on_disconnect = settings.on_disconnect;
         config.link_timeout = settings.link_timeout;
         config.dead_counts_for = settings.dead_counts_for;
+        let hlc = if settings.mode == ModeKind::Local {
+            Arc::new(node.hlc().unshared())
+        } else {
+            Arc::clone(node.hlc())
+        };
         let core = CacheCore::new(
             node.now(),
             Arc::clone(&store),
-            Arc::clone(node.hlc()),
+            Arc::clone(&hlc),
             node.epoch(),
             node.placement(),
             config,
@@ -165,6 +172,7 @@ impl<V: Payload> Shell<V> {
             id,
             settings,
             node: Arc::clone(node),
+            hlc,
             store,
             machine: Mutex::new(Machine {
                 core,
@@ -264,8 +272,7 @@ impl<V: Payload> Shell<V> {
 
     /// A new version for a write of this node.
     pub(crate) fn stamp(&self) -> Result<Version, WriteError> {
-        self.node
-            .hlc()
+        self.hlc
             .stamp(self.node.now())
             .map_err(|error: ClockError| {
                 self.node.metrics().writes_refused_by_clock.inc();
