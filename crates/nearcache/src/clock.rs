@@ -4,21 +4,26 @@
 //! since: it never follows a later step of the wall clock, and it counts the time a machine was
 //! suspended. A [`NodeClock`] reads it; a [`Ticker`] thread writes it once a millisecond into the
 //! store's coarse clock, so that a read of the cache never makes a system call to learn the time.
+//!
+//! `source` is the one place where time comes in: the system's clocks, or under turmoil (a feature for tests of this crate) the
+//! simulation's, which stand still while nothing happens.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+#[cfg(not(feature = "turmoil"))]
+mod source;
+#[cfg(not(feature = "turmoil"))]
+mod ticker;
+
+use std::time::Duration;
 
 use nearcache_protocol::time::Time;
-use nearcache_store::CoarseClock;
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::quick_clock::QuickClock;
+#[cfg(feature = "turmoil")]
+use crate::simulated::{self as source, ticker};
+
+pub(crate) use ticker::Ticker;
 
 /// How often the coarse clock advances. Entries expire at most this much late, plus scheduling.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// Reads this node's clock.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +35,10 @@ pub(crate) struct NodeClock {
 impl NodeClock {
     /// Starts at the wall clock's time of day.
     pub(crate) fn start() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let wall_ms_at_start = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+        let wall_ms_at_start = u64::try_from(source::wall().as_millis()).unwrap_or(u64::MAX);
         Self {
             wall_ms_at_start,
-            boot_ns_at_start: boot_ns(),
+            boot_ns_at_start: source::boot_ns(),
         }
     }
 
@@ -47,7 +49,7 @@ impl NodeClock {
 
     /// Time since the start. Cost: one vDSO call.
     pub(crate) fn now(&self) -> Time {
-        Time::from_nanos(boot_ns().saturating_sub(self.boot_ns_at_start))
+        Time::from_nanos(source::boot_ns().saturating_sub(self.boot_ns_at_start))
     }
 
     /// Cluster time in milliseconds of the Unix epoch.
@@ -57,58 +59,7 @@ impl NodeClock {
     }
 }
 
-/// Boot time: monotonic, and it counts suspend.
-fn boot_ns() -> u64 {
-    let time = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
-}
-
-/// The thread that advances a node's coarse clock; it ends with the value.
-#[derive(Debug)]
-pub(crate) struct Ticker {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Ticker {
-    /// Starts the thread, which shows up under the name `nearcache-clock`.
-    pub(crate) fn spawn(
-        clock: NodeClock,
-        coarse: CoarseClock,
-        quick: Arc<QuickClock>,
-    ) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        coarse.set(clock.now_ms());
-        let thread = std::thread::Builder::new()
-            .name("nearcache-clock".into())
-            .spawn(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    coarse.set(clock.now_ms());
-                    quick.tick();
-                    std::thread::sleep(TICK);
-                }
-            })?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // Waits for one tick at most. A panic of the thread has nothing to tell us here.
-            drop(thread.join());
-        }
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, not(feature = "turmoil")))]
 mod tests {
     use super::*;
 
@@ -118,18 +69,5 @@ mod tests {
         let first = clock.now();
         assert!(clock.now() >= first);
         assert!(clock.now_ms() >= clock.wall_ms_at_start());
-    }
-
-    #[test]
-    fn the_thread_ends_with_its_owner() {
-        let coarse = CoarseClock::default();
-        let clock = NodeClock::start();
-        let quick = Arc::new(QuickClock::new(clock));
-        let ticker = Ticker::spawn(clock, coarse.clone(), quick).unwrap();
-        assert!(coarse.now_ms() > 0);
-        drop(ticker);
-        let stopped_at = coarse.now_ms();
-        std::thread::sleep(Duration::from_millis(5));
-        assert_eq!(coarse.now_ms(), stopped_at);
     }
 }

@@ -65,10 +65,18 @@ pub mod discovery;
 pub mod limits;
 mod metrics;
 mod node;
+#[cfg(not(feature = "turmoil"))]
 mod quick_clock;
+mod random;
 mod security;
+#[cfg(feature = "turmoil")]
+#[doc(hidden)]
+pub mod simulated;
 mod subscription;
 mod transport;
+
+#[cfg(feature = "turmoil")]
+use simulated::quick_clock;
 
 pub use cache::{
     Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, Lookup, Modified, Modify,

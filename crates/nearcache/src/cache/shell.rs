@@ -43,6 +43,7 @@ use super::stats::{CacheCounters, CacheStats};
 use crate::codec::key::{KeyError, check_len};
 use crate::limits::OPERATION_TIMEOUT_MAX;
 use crate::node::NodeShared;
+use crate::random::random;
 use crate::subscription::Hub;
 use gate::Gate;
 use waiters::Waiters;
@@ -131,7 +132,7 @@ impl<V: Payload> Shell<V> {
         settings: Settings,
         mut store: StoreConfig,
     ) -> Result<Self, OpenError> {
-        store.hash_seed = rand::random();
+        store.hash_seed = random();
         // A cache that no other node has is compared with nobody.
         store.digest_key =
             (settings.mode == ModeKind::Replicated).then(|| node.placement().bytes());

@@ -4,8 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-
 use super::Node;
 use super::driver;
 use super::errors::StartError;
@@ -17,7 +15,7 @@ use crate::clock::{NodeClock, Ticker};
 use crate::discovery::{Discovery, StaticPeers};
 use crate::limits::is_name;
 use crate::security::{PeerSecurity, PeerTls};
-use crate::transport;
+use crate::transport::{self, TcpListener};
 
 /// How long a joining node looks for a peer before it is ready with what it has (a guess: two
 /// connection attempts).

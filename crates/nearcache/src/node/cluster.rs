@@ -29,6 +29,7 @@ use super::events::NodeEvent;
 use super::members::{Member, MemberState};
 use super::shared::{NodeConfig, NodeShared};
 use crate::cache::CachePort;
+use crate::random::random;
 use crate::transport;
 
 /// How long a peer that sent a bad frame is not talked to (reliability specification, 3.1).
@@ -67,8 +68,7 @@ impl ClusterState {
         now: Time,
     ) -> Result<Self, StartError> {
         let identity = Identity::new(config.id, epoch, config.advertised, Zone::default());
-        let membership =
-            Membership::new(MembershipConfig::default(), identity, rand::random(), now)?;
+        let membership = Membership::new(MembershipConfig::default(), identity, random(), now)?;
         Ok(Self {
             cluster: config.cluster.clone(),
             name: config.name.clone(),

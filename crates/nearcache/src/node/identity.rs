@@ -5,6 +5,8 @@ use std::hash::Hasher as _;
 use nearcache_store::NodeId;
 use siphasher::sip::SipHasher24;
 
+use crate::random::random;
+
 /// The id of the node called `name` in `cluster`: the same at every start.
 ///
 /// A hash of 64 bits; two names of one cluster collide with odds of one in 2^64, and then the
@@ -20,7 +22,7 @@ pub(crate) fn id_of_name(cluster: &str, name: &str) -> NodeId {
 
 /// The id of a node without a name: one that no other has.
 pub(crate) fn random_id() -> NodeId {
-    NodeId::from_u64(rand::random::<u64>().max(1))
+    NodeId::from_u64(random::<u64>().max(1))
 }
 
 #[cfg(test)]

@@ -8,13 +8,13 @@ use nearcache_protocol::frame::Kind;
 use nearcache_protocol::handshake::{Handshake, Peer, Refusal, SessionToken};
 use nearcache_protocol::lane::Lane;
 use nearcache_store::NodeId;
-use tokio::net::TcpStream;
 
 use super::lane_stream::{HandshakeError, LaneStream, in_time};
 use super::secure::{self, Assurance};
 use super::session::{self, Lanes};
-use super::socket;
+use super::socket::{self, TcpStream};
 use crate::node::{ConnectError, NodeShared};
+use crate::random::random;
 use crate::security::Distrust;
 use crate::security::secret::Role;
 
@@ -26,7 +26,7 @@ pub(crate) async fn dial(
     address: SocketAddr,
 ) -> Result<NodeId, ConnectError> {
     check_network(shared, address)?;
-    let token = SessionToken(rand::random());
+    let token = SessionToken(random());
     let (peer, control) = dial_lane(shared, address, token, Lane::Control).await?;
     let (data, bulk) = tokio::try_join!(
         dial_lane(shared, address, token, Lane::Data),

@@ -1,6 +1,6 @@
 //! The peers this node is connected to.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,7 +27,8 @@ const LANES_END_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct Links {
     /// Held while a session begins or ends, so that caches and membership hear of it in order.
     pub(super) changing: Mutex<()>,
-    links: RwLock<HashMap<NodeId, Arc<Link>>>,
+    /// Ordered, so that whoever walks it does so in the same order every time.
+    links: RwLock<BTreeMap<NodeId, Arc<Link>>>,
     metrics: Arc<NodeMetrics>,
 }
 

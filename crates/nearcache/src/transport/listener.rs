@@ -13,13 +13,12 @@ use nearcache_protocol::frame::Frame;
 use nearcache_protocol::handshake::{self, Peer, Refusal, SessionToken};
 use nearcache_store::NodeId;
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::lane_stream::{HANDSHAKE_TIMEOUT, HandshakeError, LaneStream, in_time};
 use super::secure::{self, Assurance};
 use super::session::{self, Lanes};
-use super::socket;
+use super::socket::{self, TcpListener, TcpStream};
 use crate::node::NodeShared;
 use crate::security::Distrust;
 use crate::security::secret::Role;

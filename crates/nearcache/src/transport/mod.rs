@@ -30,13 +30,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nearcache_store::NodeId;
-use tokio::net::TcpListener;
 
 use crate::discovery::Discovery;
 use crate::node::{ConnectError, NodeShared};
 
 pub(crate) use dialer::dial;
 pub(crate) use links::Links;
+pub(crate) use socket::TcpListener;
 
 /// Starts to accept and to look for peers; all of it ends when the node stops.
 pub(crate) fn spawn(

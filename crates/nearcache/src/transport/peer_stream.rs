@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use super::read_ahead::ReadAhead;
+use super::socket::TcpStream;
 
 /// The reading side of a connection.
 pub(super) type ReadSide = Box<dyn AsyncRead + Send + Unpin>;

@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::socket::TcpStream;
 
 /// Bytes read at once on a lane of a session: as many as a full batch has.
 const WIDE_BYTES: usize = 64 * 1024;
@@ -103,10 +104,9 @@ impl AsyncWrite for ReadAhead {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
-
+    use super::super::socket::TcpListener;
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn what_was_sent_is_read_in_order_however_it_is_asked_for() -> io::Result<()> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::links::Link;
 use crate::node::NodeShared;
+use crate::random::random;
 
 /// The part of its time after which a session is renewed at the earliest: sessions that began
 /// together do not all end together.
@@ -31,7 +32,7 @@ pub(super) async fn run(shared: Arc<NodeShared>, link: Arc<Link>, address: Socke
     let after = security.reauthenticate_after();
     let is_dialer = link.dialer == shared.id();
     let wait = if is_dialer {
-        after.mul_f64(EARLIEST + (1.0 - EARLIEST) * rand::random::<f64>())
+        after.mul_f64(EARLIEST + (1.0 - EARLIEST) * random::<f64>())
     } else {
         after.mul_f64(GRACE).max(after + GRACE_MIN)
     };

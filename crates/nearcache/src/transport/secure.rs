@@ -19,12 +19,12 @@ use nearcache_protocol::handshake::{Peer, Refusal};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ConnectionCommon, Error as TlsError, InvalidMessage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::lane_stream::HandshakeError;
 use super::peer_stream::PeerStream;
 use super::read_ahead::ReadAhead;
+use super::socket::TcpStream;
 use crate::node::id_of_name;
 use crate::security::secret::{
     CHALLENGE_BYTES, Challenge, EXPORTER_LABEL, KeyId, PROOF_BYTES, ProofError, Role,

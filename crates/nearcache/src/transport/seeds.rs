@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::discovery::Discovery;
 use crate::node::{ConnectError, NodeShared};
+use crate::random::random;
 
 /// The first wait between two rounds.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -44,7 +45,7 @@ pub(super) async fn run(shared: Arc<NodeShared>, discovery: Arc<dyn Discovery>) 
                 }
             }
             if shared.links().is_alone() {
-                tokio::time::sleep(backoff.mul_f64(rand::random())).await;
+                tokio::time::sleep(backoff.mul_f64(random())).await;
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             } else {
                 backoff = BACKOFF_MIN;
