@@ -8,12 +8,11 @@
 //! Reads and merges of local writes go straight to the store; only what is said here passes through the machine,
 //! which the shell keeps behind one lock.
 
-mod acks;
 pub mod invalidation;
-mod link;
 pub mod local;
 mod refresh;
 pub mod replicated;
+mod stream;
 
 use std::fmt;
 use std::time::Duration;

@@ -11,7 +11,7 @@ use nearcache_store::{Scope, Timestamp, Version};
 use super::Invalidation;
 use super::members::{Member, Standing};
 use crate::ids::StreamId;
-use crate::mode::link::Agreed;
+use crate::mode::stream::link::Agreed;
 use crate::mode::{Event, FlushCause, Freshness, Output, PeerFreshness, ReadBound, Status};
 use crate::payload::Payload;
 use crate::time::Time;

@@ -10,7 +10,7 @@ use nearcache_store::NodeId;
 
 use super::Invalidation;
 use crate::ids::{Epoch, StreamId};
-use crate::mode::link::{Agreed, Echoes, Receiving, Sending};
+use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
 use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
 use crate::time::Time;

@@ -16,8 +16,8 @@
 //! |---|---|
 //! | `members` | whom this node must hear to be allowed to serve; meeting, losing and giving up peers |
 //! | `lease` | until when copies may be served, freshness, and what a writer knows of others' leases |
-//! | `streams` | our invalidations to peers, theirs to us; gaps, holes, flushes |
-//! | `heartbeat` | announcements, heartbeats and echoes |
+//! | `streams` | what an invalidation and a hole in a stream mean here |
+//! | `heartbeat` | meeting a peer, and telling it how far we are |
 
 mod heartbeat;
 mod lease;
@@ -35,9 +35,10 @@ use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
 use self::members::Member;
-use super::acks::Acks;
 use super::refresh::Refreshes;
 use super::replicated::home::decide;
+use super::stream::acks::Acks;
+use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
     Ack, Freshness, Mode, ModeStats, Outcome, Output, Published, ReadBound, Status, Waiter,
 };
@@ -138,7 +139,7 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
         waiter: Option<Waiter>,
         out: &mut Vec<Output<V>>,
     ) -> u64 {
-        self.append(now, published, ack, waiter, out)
+        self.append_invalidation(now, published, ack, waiter, out)
     }
 
     fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
@@ -293,7 +294,7 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
         };
         let result = decided.map(|(modified, published)| {
             if let Some(published) = published {
-                self.append(now, published, Ack::Local, None, out);
+                self.append_invalidation(now, published, Ack::Local, None, out);
             }
             modified
         });

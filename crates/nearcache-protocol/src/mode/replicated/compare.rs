@@ -19,6 +19,7 @@ use crate::anti_entropy::AntiEntropy;
 use crate::config::ReplicationConfig;
 use crate::ids::RequestId;
 use crate::message::{CacheMessage, ProgressVector};
+use crate::mode::stream::Receives as _;
 use crate::mode::{Event, Output};
 use crate::payload::Payload;
 use crate::time::Time;

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::Replicated;
 use crate::ids::{RequestId, WaiterId};
 use crate::message::CacheMessage;
+use crate::mode::stream::Receives as _;
 use crate::mode::{Outcome, Output, Waiter};
 use crate::payload::Payload;
 use crate::time::Time;

@@ -1,8 +1,4 @@
-//! Meeting a peer, and the exchange that keeps both honest: announcements, heartbeats, echoes.
-//!
-//! A heartbeat carries our clock, our latest number and our progress in every stream. The answer brings our clock back with the
-//! peer's latest number: once that number is applied, we know the peer as of the time when we asked (design §6.4), however
-//! long anything waited in between.
+//! Meeting a peer, telling all of them how far we are ([`stream`](crate::mode::stream) tells how), and how fresh we are by their answers.
 
 use std::time::Duration;
 
@@ -10,10 +6,11 @@ use nearcache_store::NodeId;
 
 use super::Replicated;
 use super::peer::{Agreed, Early};
-use crate::announce::{Announcement, Disagreement};
+use crate::announce::Announcement;
 use crate::ids::{Epoch, StreamId};
-use crate::message::{CacheMessage, ProgressVector};
-use crate::mode::{Event, Freshness, Output, PeerFreshness, ReadBound, Status};
+use crate::message::ProgressVector;
+use crate::mode::stream::{Beats as _, Receives as _, Sends as _, Verdict};
+use crate::mode::{Freshness, Output, PeerFreshness, ReadBound, Status};
 use crate::payload::Payload;
 use crate::time::Time;
 
@@ -21,20 +18,8 @@ use crate::time::Time;
 const STALE_HEARTBEATS: u32 = 4;
 
 impl<V: Payload> Replicated<V> {
-    pub(super) fn announce(&self, now: Time, to: NodeId, out: &mut Vec<Output<V>>) {
-        let announcement = Announcement {
-            agreement: self.config.agreement,
-            epoch: self.epoch,
-            latest: self.log.latest(),
-            ready: self.join.is_ready(),
-            physical_ms: self.clock.physical_ms(now),
-            value_bytes_max: self.config.value_bytes_max,
-            lease_ms: 0,
-        };
-        out.push(Output::Send {
-            to,
-            message: CacheMessage::Announce(announcement),
-        });
+    pub(super) fn announce(&mut self, now: Time, to: NodeId, out: &mut Vec<Output<V>>) {
+        self.send_announcement(now, to, self.join.is_ready(), 0, out);
     }
 
     pub(super) fn on_announce(
@@ -44,33 +29,26 @@ impl<V: Payload> Replicated<V> {
         theirs: Announcement,
         out: &mut Vec<Output<V>>,
     ) {
-        let ours = self.config.agreement;
+        let verdict = self.judge(from, &theirs, out);
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if theirs.epoch != peer.epoch {
-            return;
-        }
-        if theirs.agreement != ours {
-            if peer.agreement != Agreed::No(theirs.agreement) {
+        match verdict {
+            Verdict::Stale => return,
+            Verdict::Differs { news } => {
                 peer.agreement = Agreed::No(theirs.agreement);
-                let early = std::mem::take(&mut peer.early);
-                let disagreement = Disagreement {
-                    peer: from,
-                    ours,
-                    theirs: theirs.agreement,
-                };
-                out.push(Output::Event(Event::Disagreement(disagreement)));
-                self.acks.gone(from, out);
-                self.serve_early(from, early, out);
+                if news {
+                    let early = std::mem::take(&mut peer.early);
+                    self.serve_early(from, early, out);
+                }
+                return;
             }
-            return;
+            Verdict::Alike => {}
         }
         let met = !peer.agrees();
         peer.agreement = Agreed::Yes;
         peer.ready = theirs.ready;
         peer.takes_values_of(theirs.value_bytes_max);
-        peer.receiving.latest = peer.receiving.latest.max(theirs.latest);
         if met {
             let since = peer.since;
             self.start_clean_if_away(now, since, out);
@@ -99,20 +77,18 @@ impl<V: Payload> Replicated<V> {
     /// Tells every peer how far we are, and asks.
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         let progress = self.progress.vector(self.own(), self.log.latest());
-        for (to, peer) in &self.peers {
-            if peer.sending.cursor.is_none() {
-                // It has not subscribed: our announcement may be lost.
-                self.announce(now, *to, out);
+        let ready = self.join.is_ready();
+        let peers = self.peers.iter();
+        let peers: Vec<_> = peers
+            .map(|(id, peer)| (*id, peer.sending.cursor.is_some(), peer.agrees()))
+            .collect();
+        for (to, has_subscribed, agrees) in peers {
+            if !has_subscribed {
+                // Our announcement may be lost.
+                self.announce(now, to, out);
             }
-            if peer.agrees() {
-                let message = CacheMessage::Heartbeat {
-                    asked: now,
-                    epoch: self.epoch,
-                    latest: self.log.latest(),
-                    ready: self.join.is_ready(),
-                    progress: progress.clone(),
-                };
-                out.push(Output::Send { to: *to, message });
+            if agrees {
+                self.ask(now, to, ready, progress.clone(), out);
             }
         }
     }
@@ -121,80 +97,19 @@ impl<V: Payload> Replicated<V> {
         &mut self,
         now: Time,
         from: NodeId,
-        (asked, epoch, latest): (Time, Epoch, u64),
+        told: (Time, Epoch, u64),
         ready: bool,
         progress: ProgressVector,
         out: &mut Vec<Output<V>>,
     ) {
-        let own = self.own();
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        if epoch != peer.epoch || !peer.agrees() {
+        if !self.answer(now, from, told, &progress, out) {
             return;
         }
-        peer.ready = ready;
-        let acked = progress
-            .0
-            .iter()
-            .find(|(stream, _)| *stream == own)
-            .map(|(_, number)| *number);
-        peer.progress = progress;
-        let message = CacheMessage::Echo {
-            asked,
-            epoch: self.epoch,
-            latest: self.log.latest(),
-            physical_ms: self.clock.physical_ms(now),
-        };
-        out.push(Output::Send { to: from, message });
-        self.learn_latest(now, from, latest);
-        if let Some(acked) = acked {
-            self.on_ack(from, self.epoch, 0, acked, out);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.ready = ready;
+            peer.progress = progress;
         }
         self.repair(now, out);
-    }
-
-    pub(super) fn on_echo(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        (asked, epoch, latest): (Time, Epoch, u64),
-        physical_ms: u64,
-    ) {
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        if epoch != peer.epoch || asked > now {
-            return;
-        }
-        let applied = self.progress.applied(StreamId {
-            origin: from,
-            epoch,
-        });
-        peer.echoes.answered(asked, latest, applied);
-        peer.echoes.measure(&self.clock, now, asked, physical_ms);
-        if let Some(offset_ms) = peer.echoes.clock_offset_ms {
-            // Both clocks were read in whole milliseconds.
-            let error_ms = u64::try_from(((now - asked) / 2).as_millis()).unwrap_or(u64::MAX);
-            self.clock
-                .peer_read(from, offset_ms, error_ms.saturating_add(2));
-        }
-        self.learn_latest(now, from, latest);
-    }
-
-    /// The peer says that its stream has come so far.
-    fn learn_latest(&mut self, now: Time, from: NodeId, latest: u64) {
-        let Some(peer) = self.peers.get_mut(&from) else {
-            return;
-        };
-        peer.receiving.latest = peer.receiving.latest.max(latest);
-        let wanted = self.progress.wanted_after(StreamId {
-            origin: from,
-            epoch: peer.epoch,
-        });
-        if !peer.receiving.subscribed || wanted < peer.receiving.latest {
-            peer.receiving.expect_more(now);
-        }
     }
 
     pub(super) fn freshness_now(&self, now: Time) -> Freshness {

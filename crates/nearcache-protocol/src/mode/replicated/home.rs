@@ -14,6 +14,7 @@ use super::Replicated;
 use super::peer::VALUE_BYTES_ON_WIRE_MAX;
 use crate::ids::{Epoch, RequestId};
 use crate::message::{CacheMessage, ModifiedAt};
+use crate::mode::stream::Sends as _;
 use crate::mode::{Ack, Outcome, Output, Published, Waiter};
 use crate::modify::{Modified, ModifyError, ModifyOp};
 use crate::payload::Payload;

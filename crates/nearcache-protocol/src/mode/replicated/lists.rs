@@ -17,6 +17,7 @@ use crate::ids::RequestId;
 use crate::lane::Lane;
 use crate::message::CacheMessage;
 use crate::mode::Output;
+use crate::mode::stream::Receives as _;
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;

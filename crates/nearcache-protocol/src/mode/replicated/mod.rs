@@ -2,8 +2,8 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | `streams` | our stream to peers, theirs to us; gaps and acknowledgements of batches |
-//! | `heartbeat` | meeting a peer, heartbeats and echoes, freshness |
+//! | `streams` | what an update and a hole in a stream mean here |
+//! | `heartbeat` | meeting a peer, telling all how far we are, freshness |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
 //! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
 //! | `compare`, `lists` | finding out where two nodes differ, and exchanging that |
@@ -49,8 +49,9 @@ use self::peer::Peer;
 use self::repair::Repair;
 use self::serve::Page;
 use self::transfer::Fetch;
-use super::acks::Acks;
 use super::refresh::Refreshes;
+use super::stream::acks::Acks;
+use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{Ack, Freshness, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter};
 use crate::anti_entropy::AntiEntropy;
 use crate::clock::Hlc;

@@ -12,6 +12,7 @@ use nearcache_store::{NodeId, Version};
 use super::Replicated;
 use crate::ids::{Epoch, RequestId, WaiterId};
 use crate::message::{CacheMessage, ModifiedAt};
+use crate::mode::stream::Receives as _;
 use crate::mode::{Outcome, Output, Waiter};
 use crate::modify::{Modified, ModifyError, ModifyOp};
 use crate::payload::Payload;

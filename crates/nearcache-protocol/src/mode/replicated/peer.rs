@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::serve::Serving;
 use crate::ids::{Epoch, RequestId};
 use crate::message::{ProgressVector, TransferCursor};
-pub(super) use crate::mode::link::{Agreed, Echoes, Receiving, Sending};
+pub(super) use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
 use crate::time::Time;
 
 /// What a peer is taken to accept before it has said so, in bytes: the default of all nodes, which fits into the least frame.

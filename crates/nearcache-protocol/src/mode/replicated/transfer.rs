@@ -14,6 +14,7 @@ use nearcache_store::NodeId;
 use super::Replicated;
 use crate::ids::{Epoch, RequestId};
 use crate::message::{CacheMessage, ProgressVector, TransferCursor};
+use crate::mode::stream::Receives as _;
 use crate::mode::{Event, Output};
 use crate::payload::Payload;
 use crate::time::Time;

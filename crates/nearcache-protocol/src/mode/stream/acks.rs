@@ -14,7 +14,7 @@ use crate::time::Time;
 
 /// Waiters by the number of the update they wait for.
 #[derive(Debug, Default)]
-pub(super) struct Acks {
+pub(in crate::mode) struct Acks {
     by_number: BTreeMap<u64, SmallVec<[Waiting; 1]>>,
     deadlines: BTreeSet<(Time, WaiterId)>,
     numbers: BTreeMap<WaiterId, u64>,
@@ -75,7 +75,7 @@ impl Acks {
     /// `waiter` waits until `number` is applied as `ack` demands, `members` being those it may wait for, each with the time from
     /// which on its silence will do ([`Time::MAX`] for never). It is told at once if nothing is to be waited for, or if more than
     /// `waiters_max` wait already.
-    pub(super) fn wait<V>(
+    pub(in crate::mode) fn wait<V>(
         &mut self,
         number: u64,
         ack: Ack,
@@ -115,12 +115,12 @@ impl Acks {
     }
 
     /// Whether anybody waits for a number in `(after, through]`.
-    pub(super) fn waits_in(&self, after: u64, through: u64) -> bool {
+    pub(in crate::mode) fn waits_in(&self, after: u64, through: u64) -> bool {
         after < through && self.by_number.range(after + 1..=through).next().is_some()
     }
 
     /// `peer`, which had applied everything up to `before`, now has applied everything up to `through`.
-    pub(super) fn acked<V>(
+    pub(in crate::mode) fn acked<V>(
         &mut self,
         peer: NodeId,
         before: u64,
@@ -148,7 +148,7 @@ impl Acks {
     }
 
     /// `node` has become a member: whoever waits for all waits for it too.
-    pub(super) fn joined(&mut self, node: NodeId) {
+    pub(in crate::mode) fn joined(&mut self, node: NodeId) {
         for one in self.by_number.values_mut().flatten() {
             // What a former start of it has acknowledged is gone with that start.
             one.acked.retain(|acked| *acked != node);
@@ -161,7 +161,7 @@ impl Acks {
     }
 
     /// `node` is dead or has left: nobody waits for it any more.
-    pub(super) fn gone<V>(&mut self, node: NodeId, out: &mut Vec<Output<V>>) {
+    pub(in crate::mode) fn gone<V>(&mut self, node: NodeId, out: &mut Vec<Output<V>>) {
         for waiting in self.by_number.values_mut() {
             for one in waiting.iter_mut() {
                 if let Want::Nodes(nodes) = &mut one.want {
@@ -191,7 +191,7 @@ impl Acks {
     }
 
     /// Tells those whose time is over how far they have got.
-    pub(super) fn tick<V>(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+    pub(in crate::mode) fn tick<V>(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         while let Some(&(at, number, node)) = self.excuses.first() {
             if at > now {
                 break;
@@ -210,7 +210,7 @@ impl Acks {
     }
 
     /// The next deadline.
-    pub(super) fn next_deadline(&self) -> Time {
+    pub(in crate::mode) fn next_deadline(&self) -> Time {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let excuse = self.excuses.first().map(|(at, ..)| *at);
         deadline
@@ -221,7 +221,7 @@ impl Acks {
     }
 
     /// The caller no longer waits.
-    pub(super) fn forget(&mut self, id: WaiterId) -> bool {
+    pub(in crate::mode) fn forget(&mut self, id: WaiterId) -> bool {
         self.take(id).is_some()
     }
 
@@ -251,6 +251,14 @@ mod tests {
             id: WaiterId(id),
             deadline: Time::from_millis(deadline_ms),
         }
+    }
+
+    /// Number 5 waits for all of these, up to 100 ms.
+    fn one_waits_for_all(ids: &[u64]) -> (Acks, Vec<Output<()>>) {
+        let (mut acks, mut out) = (Acks::default(), Vec::new());
+        let members = ids.iter().map(|id| (node(*id), Time::MAX));
+        acks.wait(5, Ack::All, waiter(1, 100), members, 10, &mut out);
+        (acks, out)
     }
 
     fn results(out: &mut Vec<Output<()>>) -> Vec<(u64, Result<(), AckTimeout>)> {
@@ -296,15 +304,7 @@ mod tests {
 
     #[test]
     fn all_means_those_who_were_members_and_still_are() {
-        let (mut acks, mut out) = (Acks::default(), Vec::new());
-        acks.wait(
-            5,
-            Ack::All,
-            waiter(1, 100),
-            [(node(2), Time::MAX), (node(3), Time::MAX)].into_iter(),
-            10,
-            &mut out,
-        );
+        let (mut acks, mut out) = one_waits_for_all(&[2, 3]);
         acks.acked(node(2), 0, 5, &mut out);
         assert_eq!(results(&mut out), vec![]);
         acks.gone(node(3), &mut out);
@@ -313,15 +313,7 @@ mod tests {
 
     #[test]
     fn all_includes_a_member_that_comes_up_meanwhile() {
-        let (mut acks, mut out) = (Acks::default(), Vec::new());
-        acks.wait(
-            5,
-            Ack::All,
-            waiter(1, 100),
-            [(node(2), Time::MAX)].into_iter(),
-            10,
-            &mut out,
-        );
+        let (mut acks, mut out) = one_waits_for_all(&[2]);
         acks.joined(node(3));
         acks.acked(node(2), 0, 5, &mut out);
         assert_eq!(results(&mut out), vec![]);
@@ -331,15 +323,7 @@ mod tests {
 
     #[test]
     fn what_a_former_start_of_a_member_acknowledged_does_not_count() {
-        let (mut acks, mut out) = (Acks::default(), Vec::new());
-        acks.wait(
-            5,
-            Ack::All,
-            waiter(1, 100),
-            [(node(2), Time::MAX), (node(3), Time::MAX)].into_iter(),
-            10,
-            &mut out,
-        );
+        let (mut acks, mut out) = one_waits_for_all(&[2, 3]);
         acks.acked(node(2), 0, 5, &mut out);
         acks.joined(node(2));
         acks.acked(node(3), 0, 5, &mut out);
@@ -350,15 +334,7 @@ mod tests {
 
     #[test]
     fn c7_a_timeout_says_how_many_have_applied_the_write() {
-        let (mut acks, mut out) = (Acks::default(), Vec::new());
-        acks.wait(
-            5,
-            Ack::All,
-            waiter(1, 100),
-            [(node(2), Time::MAX), (node(3), Time::MAX)].into_iter(),
-            10,
-            &mut out,
-        );
+        let (mut acks, mut out) = one_waits_for_all(&[2, 3]);
         acks.acked(node(2), 0, 5, &mut out);
         acks.tick(Time::from_millis(99), &mut out);
         assert_eq!(results(&mut out), vec![]);

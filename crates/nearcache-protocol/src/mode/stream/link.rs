@@ -18,7 +18,7 @@ use crate::time::Time;
 use super::acks::Acks;
 
 /// The patience with a silent origin grows up to so many times its first value (see `replay_retry_after`).
-pub(super) const PATIENCE_GROWS_MAX: u32 = 4;
+pub(in crate::mode) const PATIENCE_GROWS_MAX: u32 = 4;
 
 /// Echoes that wait for updates still on their way (guess: a few heartbeats).
 const ECHOES_MAX: usize = 8;
@@ -32,7 +32,7 @@ const ANNOUNCES_WITHIN: Duration = Duration::from_secs(4);
 
 /// Whether a peer runs the cache as this node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Agreed {
+pub(in crate::mode) enum Agreed {
     Unknown,
     Yes,
     No(Agreement),
@@ -40,49 +40,49 @@ pub(super) enum Agreed {
 
 /// Our stream on its way to the peer.
 #[derive(Debug, Default)]
-pub(super) struct Sending {
+pub(in crate::mode) struct Sending {
     /// The last number handed to the connection; nothing before the peer has subscribed.
-    pub(super) cursor: Option<u64>,
+    pub(in crate::mode) cursor: Option<u64>,
     /// The shell was told that there is something to pull, and has not pulled it empty.
-    pub(super) awake: bool,
+    pub(in crate::mode) awake: bool,
     /// The peer must be told where the stream goes on, before the next batch.
-    pub(super) says_where: bool,
+    pub(in crate::mode) says_where: bool,
     /// The peer has applied everything up to here.
-    pub(super) acked: u64,
+    pub(in crate::mode) acked: u64,
     /// The same for what lies beyond a hole of the peer's.
-    pub(super) acked_beyond_hole: u64,
+    pub(in crate::mode) acked_beyond_hole: u64,
 }
 
 /// The peer's stream on its way to us.
 #[derive(Debug)]
-pub(super) struct Receiving {
+pub(in crate::mode) struct Receiving {
     /// The peer's latest number, as far as known.
-    pub(super) latest: u64,
+    pub(in crate::mode) latest: u64,
     /// The peer has confirmed our subscription.
-    pub(super) subscribed: bool,
+    pub(in crate::mode) subscribed: bool,
     /// When to ask for what is missing; nothing if nothing is known to be.
-    pub(super) ask_at: Option<Time>,
+    pub(in crate::mode) ask_at: Option<Time>,
     /// How long to wait before asking again; doubles.
-    pub(super) patience: Duration,
+    pub(in crate::mode) patience: Duration,
     /// The peer wants to be told when this much is applied; 0 if it has been.
-    pub(super) ack_wanted: u64,
+    pub(in crate::mode) ack_wanted: u64,
 }
 
 /// Freshness by echo of our own clock (design §6.4).
 #[derive(Debug, Default)]
-pub(super) struct Echoes {
+pub(in crate::mode) struct Echoes {
     /// (when we asked, the number to apply before that counts), oldest first.
     waiting: VecDeque<(Time, u64)>,
     /// All that the peer had at this time is here.
-    pub(super) fresh_at: Option<Time>,
-    pub(super) round_trip: Option<Duration>,
-    pub(super) clock_offset_ms: Option<i64>,
+    pub(in crate::mode) fresh_at: Option<Time>,
+    pub(in crate::mode) round_trip: Option<Duration>,
+    pub(in crate::mode) clock_offset_ms: Option<i64>,
 }
 
 impl Agreed {
     /// Whether a peer that was met `since_met` ago may serve entries that we should keep up to date: it runs the cache alike, or
     /// it has not had the time to say so.
-    pub(super) fn may_hold_copies(self, since_met: Duration) -> bool {
+    pub(in crate::mode) fn may_hold_copies(self, since_met: Duration) -> bool {
         match self {
             Self::Yes => true,
             Self::Unknown => since_met <= ANNOUNCES_WITHIN,
@@ -93,7 +93,7 @@ impl Agreed {
 
 impl Sending {
     /// The next message of our stream for the peer; `None` puts it to sleep until there is more.
-    pub(super) fn next<V: Payload>(
+    pub(in crate::mode) fn next<V: Payload>(
         &mut self,
         log: &mut Log<V>,
         epoch: Epoch,
@@ -122,7 +122,11 @@ impl Sending {
 
     /// The peer wants our stream, from the one after `after` or from now on. Returns whether the shell must be told that there
     /// is something to pull.
-    pub(super) fn subscribed<V: Payload>(&mut self, log: &Log<V>, after: Option<u64>) -> bool {
+    pub(in crate::mode) fn subscribed<V: Payload>(
+        &mut self,
+        log: &Log<V>,
+        after: Option<u64>,
+    ) -> bool {
         let cursor = after.filter(|after| log.can_replay(*after));
         self.cursor = Some(cursor.unwrap_or_else(|| log.latest()));
         self.says_where = true;
@@ -130,7 +134,7 @@ impl Sending {
     }
 
     /// The peer has applied `(after, applied]`. Returns the part of it that is news.
-    pub(super) fn acknowledged(&mut self, after: u64, applied: u64) -> Option<(u64, u64)> {
+    pub(in crate::mode) fn acknowledged(&mut self, after: u64, applied: u64) -> Option<(u64, u64)> {
         let before = if after <= self.acked {
             &mut self.acked
         } else {
@@ -146,7 +150,7 @@ impl Sending {
 }
 
 impl Receiving {
-    pub(super) const fn new(patience: Duration) -> Self {
+    pub(in crate::mode) const fn new(patience: Duration) -> Self {
         Self {
             latest: 0,
             subscribed: false,
@@ -158,7 +162,7 @@ impl Receiving {
 
     /// Whether a gap must be reported and asked about now: one request brings all that is missing, and what arrives until it is
     /// answered shows the same gap again.
-    pub(super) fn sees_new_gap(&mut self) -> bool {
+    pub(in crate::mode) fn sees_new_gap(&mut self) -> bool {
         if self.ask_at.is_some() && !self.subscribed {
             return false;
         }
@@ -167,20 +171,20 @@ impl Receiving {
     }
 
     /// Something came: what is still missing may take its time again.
-    pub(super) fn moved(&mut self, now: Time, patience: Duration, complete: bool) {
+    pub(in crate::mode) fn moved(&mut self, now: Time, patience: Duration, complete: bool) {
         self.patience = patience;
         self.ask_at = if complete { None } else { Some(now + patience) };
     }
 
     /// The peer is known to have numbers that are not here: ask for them unless they come by themselves.
-    pub(super) fn expect_more(&mut self, now: Time) {
+    pub(in crate::mode) fn expect_more(&mut self, now: Time) {
         if self.ask_at.is_none() {
             self.ask_at = Some(now + self.patience);
         }
     }
 
     /// We ask now; the next time later.
-    pub(super) fn asked(&mut self, now: Time, patience_max: Duration) {
+    pub(in crate::mode) fn asked(&mut self, now: Time, patience_max: Duration) {
         self.ask_at = Some(now + self.patience);
         self.patience = (self.patience * 2).min(patience_max);
     }
@@ -188,7 +192,13 @@ impl Receiving {
 
 impl Echoes {
     /// An echo came at `now` of what was asked at `asked`, when the peer's clock read `physical_ms`.
-    pub(super) fn measure(&mut self, clock: &Hlc, now: Time, asked: Time, physical_ms: u64) {
+    pub(in crate::mode) fn measure(
+        &mut self,
+        clock: &Hlc,
+        now: Time,
+        asked: Time,
+        physical_ms: u64,
+    ) {
         let round_trip = now - asked;
         self.round_trip = Some(round_trip);
         // The peer read its clock somewhere between our asking and now; the middle is the best guess.
@@ -202,7 +212,7 @@ impl Echoes {
     }
 
     /// The largest possible distance between the peer's clock and ours; `unknown` if it was never measured.
-    pub(super) fn clock_bound(&self, unknown: Duration) -> Duration {
+    pub(in crate::mode) fn clock_bound(&self, unknown: Duration) -> Duration {
         let (Some(offset_ms), Some(round_trip)) = (self.clock_offset_ms, self.round_trip) else {
             return unknown;
         };
@@ -210,7 +220,7 @@ impl Echoes {
     }
 
     /// The peer's latest number was `latest` when it answered what we asked at `asked`; `applied` of them are here.
-    pub(super) fn answered(&mut self, asked: Time, latest: u64, applied: u64) {
+    pub(in crate::mode) fn answered(&mut self, asked: Time, latest: u64, applied: u64) {
         if applied >= latest {
             self.fresh_at = self.fresh_at.max(Some(asked));
             return;
@@ -222,12 +232,12 @@ impl Echoes {
     }
 
     /// The connection is gone: what was answered over it and still waits for updates is not waited for.
-    pub(super) fn disconnected(&mut self) {
+    pub(in crate::mode) fn disconnected(&mut self) {
         self.waiting.clear();
     }
 
     /// More of the peer's updates are here.
-    pub(super) fn advanced(&mut self, applied: u64) {
+    pub(in crate::mode) fn advanced(&mut self, applied: u64) {
         while let Some(&(asked, latest)) = self.waiting.front() {
             if applied < latest {
                 break;

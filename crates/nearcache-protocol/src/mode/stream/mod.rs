@@ -1,0 +1,112 @@
+//! Update streams, for every mode whose nodes have one each: our own to the peers, theirs to us.
+//!
+//! ```text
+//! receiver                         origin
+//!   Subscribe(after) ────────────▶   cursor := after, or latest if the ring no longer reaches back
+//!                    ◀────────────   Subscribed(where it goes on)      more than asked for: a hole
+//!                    ◀────────────   Updates (a, b], (b, c], ...        pulled when the connection has room
+//!   Ack(applied)     ────────────▶
+//! ```
+//!
+//! | file | concept |
+//! |---|---|
+//! | `sending` | the own stream on its way to peers, and what they have applied of it |
+//! | `receiving` | theirs on its way to us: subscribing, batches, gaps |
+//! | `heartbeat` | announcements, heartbeats, echoes |
+//! | `link` | what is kept of one pair of nodes for all that |
+//! | `acks` | writes that wait for peers |
+//!
+//! What an update does to the store, what follows from a hole and whom to wait for is the mode's: it implements [`Streaming`], and
+//! gets the methods of [`Sends`], [`Receives`] and [`Beats`].
+
+pub(in crate::mode) mod acks;
+mod heartbeat;
+pub(in crate::mode) mod link;
+mod receiving;
+mod sending;
+
+use nearcache_store::NodeId;
+use smallvec::SmallVec;
+
+pub(in crate::mode) use self::heartbeat::{Beats, Verdict};
+pub(in crate::mode) use self::receiving::Receives;
+pub(in crate::mode) use self::sending::Sends;
+
+use self::acks::Acks;
+use self::link::{Agreed, Echoes, Receiving, Sending};
+use crate::clock::Hlc;
+use crate::config::ReplicationConfig;
+use crate::ids::{Epoch, StreamId};
+use crate::log::Log;
+use crate::mode::{ModeStats, Output};
+use crate::payload::Payload;
+use crate::progress::Progress;
+use crate::time::Time;
+use crate::update::{Applied, Update};
+
+/// Members that a write with [`Ack::All`](crate::mode::Ack::All) waits for, each with the time from which on its silence will do.
+pub(in crate::mode) type Awaited = SmallVec<[(NodeId, Time); 8]>;
+
+/// What a mode lends the shared code: all that is not about one peer.
+pub(in crate::mode) struct Shared<'a, V: Payload> {
+    pub(in crate::mode) epoch: Epoch,
+    pub(in crate::mode) clock: &'a Hlc,
+    pub(in crate::mode) config: &'a ReplicationConfig,
+    pub(in crate::mode) log: &'a mut Log<V>,
+    pub(in crate::mode) progress: &'a mut Progress,
+    pub(in crate::mode) acks: &'a mut Acks,
+    /// Some peer has pulled all it could and must be woken by the next update.
+    pub(in crate::mode) any_asleep: &'a mut bool,
+    pub(in crate::mode) stats: &'a mut ModeStats,
+}
+
+/// Lends the fields of a mode that are not about one peer, by their names, so that the others stay free.
+macro_rules! shared {
+    ($mode:expr) => {
+        $crate::mode::stream::Shared {
+            epoch: $mode.epoch,
+            clock: &$mode.clock,
+            config: &$mode.config,
+            log: &mut $mode.log,
+            progress: &mut $mode.progress,
+            acks: &mut $mode.acks,
+            any_asleep: &mut $mode.any_asleep,
+            stats: &mut $mode.stats,
+        }
+    };
+}
+pub(in crate::mode) use shared;
+
+/// What it lends of one connected peer.
+pub(in crate::mode) struct Pair<'a> {
+    pub(in crate::mode) epoch: Epoch,
+    /// It announced over this connection that it runs the cache as we do.
+    pub(in crate::mode) met: bool,
+    pub(in crate::mode) agreement: Agreed,
+    /// The longest value to send it, in bytes.
+    pub(in crate::mode) value_bytes_max: usize,
+    pub(in crate::mode) sending: &'a mut Sending,
+    pub(in crate::mode) receiving: &'a mut Receiving,
+    pub(in crate::mode) echoes: &'a mut Echoes,
+    /// What it asked for before it announced the cache.
+    pub(in crate::mode) early_subscribe: &'a mut Option<Option<u64>>,
+}
+
+/// A mode whose nodes have update streams.
+pub(in crate::mode) trait Streaming<V: Payload>: Sized {
+    fn shared(&mut self) -> Shared<'_, V>;
+    /// A connected peer, and the rest beside it.
+    fn pair(&mut self, peer: NodeId) -> Option<(Shared<'_, V>, Pair<'_>)>;
+    /// Shows every connected peer, in the order of their ids.
+    fn each_pair(&mut self, see: impl FnMut(NodeId, Pair<'_>));
+    /// Whom a write of now waits for, if it waits for all.
+    fn awaited(&self, now: Time) -> Awaited;
+    /// Whether a stream that was never heard of is of interest only from now on.
+    fn needs_no_past(&self) -> bool;
+    /// One update of a peer has come; nothing if it was skipped.
+    fn apply(&mut self, now: Time, update: Update<V>) -> Option<Applied>;
+    /// The stream goes on after `after`, and its origin no longer has all that is missing before that.
+    fn on_hole(&mut self, now: Time, stream: StreamId, after: u64, out: &mut Vec<Output<V>>);
+    /// Progress in a stream may have changed.
+    fn on_progress(&mut self, now: Time, out: &mut Vec<Output<V>>);
+}
