@@ -1,6 +1,8 @@
 //! Bugs on purpose, so that the simulator's checkers can be shown to find them. Without the feature `planted-bugs` every
 //! question below is answered `false` at compile time.
 
+use crate::time::Time;
+
 /// A rule that a machine breaks on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -28,6 +30,8 @@ pub enum PlantedBug {
     ResumesPastAHole,
     /// What is known to be missing is taken to be here without a comparison (breaks R1, R8).
     MendsWithoutComparing,
+    /// Freshness counts from the arrival of an answer, and not from when it was asked for (breaks C11).
+    FreshFromTheAnswer,
 }
 
 impl PlantedBug {
@@ -57,6 +61,15 @@ impl PlantedBug {
 
     pub(crate) const fn mends_without_comparing(self) -> bool {
         self.is(Self::MendsWithoutComparing)
+    }
+
+    /// Since when a peer's answer, asked for at `asked` and here at `now`, makes this node fresh.
+    pub(crate) const fn fresh_since(self, asked: Time, now: Time) -> Time {
+        if self.is(Self::FreshFromTheAnswer) {
+            now
+        } else {
+            asked
+        }
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -212,6 +212,10 @@ impl Cluster {
         self.nodes.insert(id, node);
     }
 
+    pub(crate) fn epoch(&self, id: u64) -> Epoch {
+        self.nodes[&id].epoch
+    }
+
     pub(crate) fn connect_all(&mut self, id: u64) {
         let others: Vec<u64> = self
             .nodes

@@ -51,6 +51,10 @@ bugs! {
     DigestWithoutEvicted = "digest-without-evicted",
     /// What is known to be missing is taken to be here without a comparison.
     MendsWithoutComparing = "mends-without-comparing",
+    /// Freshness counts from the arrival of an answer, and not from the question.
+    FreshFromTheAnswer = "fresh-from-the-answer",
+    /// A node's clock does not count the time in which it was paused.
+    ClockStopsWhenPaused = "clock-stops-when-paused",
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
     LeaseOnEcho = "lease-on-echo",
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
@@ -110,6 +114,7 @@ impl Bug {
             Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
             Self::MendsWithoutComparing => ProtocolBug::MendsWithoutComparing,
+            Self::FreshFromTheAnswer => ProtocolBug::FreshFromTheAnswer,
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,

@@ -19,7 +19,6 @@ mod strike;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::time::Time;
@@ -67,7 +66,7 @@ pub(crate) enum Event {
     Reset { session: usize, end: usize },
     /// A session's ends look whether the other is still heard.
     Watch { session: usize },
-    /// Somebody reads everything on the host (mode `invalidation`).
+    /// Somebody reads everything on the host.
     Read { host: usize },
     /// The system of record has answered.
     Loaded(coherence::Load),
@@ -125,10 +124,8 @@ impl Cluster {
             queue.schedule(*at, Event::Strike(n));
         }
         queue.schedule(plan.heal, Event::Heal);
-        if plan.mode == ModeKind::Invalidation {
-            for host in 0..nodes {
-                queue.schedule(Time::from_millis(500), Event::Read { host });
-            }
+        for host in 0..nodes {
+            queue.schedule(Time::from_millis(500), Event::Read { host });
         }
         let host = |_| Host {
             node: None,

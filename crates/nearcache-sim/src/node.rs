@@ -33,6 +33,9 @@ const STORE_TICK: Duration = Duration::from_millis(50);
 /// When a store with that bug forgets what was removed.
 const TOO_EARLY: Duration = Duration::from_millis(300);
 
+/// R5: the drift bound of the nodes.
+const DRIFT_MS: u64 = 500;
+
 /// The cluster's name.
 pub(crate) const CLUSTER: &str = "simulated";
 
@@ -248,6 +251,12 @@ impl Node {
             return Some(Version::new(wall, self.id));
         }
         self.clock.stamp(own).ok()
+    }
+
+    /// Whether it has made this version in its present life: it makes none below the drift bound after its start (R6).
+    pub(crate) fn has_made(&self, version: Version) -> bool {
+        let held_until_ms = self.epoch.as_u64().saturating_add(DRIFT_MS);
+        version.origin == self.id && version.time.millis() > held_until_ms
     }
 
     /// The node's own time. Moves the clock of its store along.

@@ -30,6 +30,10 @@ const HEAL_MS: u64 = 12_000;
 const FORGETS_MS: u64 = 4_000;
 /// From when to when a node is isolated in them.
 const ISOLATED_MS: (u64, u64) = (3_200, 10_500);
+/// A pause after which everything that waited for the node is old (C11).
+pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(30);
+/// Operations while it lasts.
+const LONG_PAUSE_OPERATIONS: u64 = 60;
 /// The least time a node stays down.
 const DOWN_MS_MIN: u64 = 1;
 /// What comes back within this time is a quick restart.
@@ -194,6 +198,18 @@ impl Plan {
             weather.chaos = None;
             replay_updates_max = 4;
         }
+        let mut heal = heal;
+        if !forgets && rng.random_bool(0.06) {
+            let (at, fault) = long_pause(rng, nodes);
+            heal = at + LONG_PAUSE + Duration::from_secs(1);
+            let later = (0..LONG_PAUSE_OPERATIONS).map(|n| {
+                let at = at + LONG_PAUSE / 60 * u32::try_from(n).unwrap_or(0);
+                (at, rng.random_range(0..nodes), operation(rng, KEYS))
+            });
+            operations.extend(later);
+            faults.push((at, fault));
+            faults.sort_by_key(|(at, _)| *at);
+        }
         operations.extend(around_restarts(rng, &faults, &clock_offset_ms));
         operations.sort_by_key(|(at, ..)| *at);
         Self {
@@ -217,6 +233,14 @@ impl Plan {
             heal,
         }
     }
+}
+
+/// One node stops, and what it is sent meanwhile waits in its buffers.
+fn long_pause(rng: &mut StdRng, nodes: usize) -> (Time, Fault) {
+    let at = Time::from_millis(rng.random_range(FIRST_FAULT_MS..HEAL_MS));
+    let node = rng.random_range(0..nodes);
+    let until = at + LONG_PAUSE;
+    (at, Fault::Pause { node, until })
 }
 
 /// One node is cut off for longer than removals are remembered.

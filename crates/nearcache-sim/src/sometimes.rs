@@ -32,6 +32,8 @@ places! {
     Restart,
     /// A node stopped running for a while.
     Pause,
+    /// A node stopped running for half a minute.
+    LongPause,
     /// A connection was reset under two healthy nodes.
     Reset,
     /// A message was lost.

@@ -207,6 +207,8 @@ pub enum Event {
 pub enum FlushCause {
     /// A peer no longer has the invalidations that this node missed.
     Hole(NodeId),
+    /// A peer was met that had written before this node heard of it: what was loaded then was stamped without regard to its clock.
+    Met(NodeId),
     /// A peer was started again, and nobody knows what it did last.
     Restarted(NodeId),
     /// A peer is gone for good, and nobody knows what it did last.
@@ -231,6 +233,16 @@ impl ReadBound {
         serve_until: Time::MAX,
         fresh_since: Time::MAX,
     };
+
+    /// How old the knowledge of the peer is that is known worst: [`Freshness::worst`].
+    #[must_use]
+    pub fn worst_age(&self, now: Time) -> Option<Duration> {
+        match self.fresh_since {
+            Time::MAX => Some(Duration::ZERO),
+            Time::ZERO => None,
+            fresh_since => Some(now - fresh_since),
+        }
+    }
 }
 
 /// What one cache knows of its peers.

@@ -1,4 +1,4 @@
-//! K3 for mode `invalidation`, and C11 for every mode.
+//! K3 and C11 for mode `invalidation`.
 //!
 //! The system of record is simulated beside the cluster: per key a generation, which every write raises before it tells the cache. What
 //! a node serves says which generation it is; what superseded it, when and by whom is known here. So is which nodes a node had heard of:
@@ -10,9 +10,10 @@ use std::time::Duration;
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::payload::Payload as _;
 use nearcache_protocol::time::Time;
-use nearcache_store::{NodeId, Tags, Version};
+use nearcache_store::{NodeId, Version};
 
 use super::Broken;
+use super::freshness::Start;
 use crate::node::Node;
 use crate::plan::{KEYS, key};
 
@@ -38,8 +39,6 @@ pub(crate) struct Coherence {
     own: BTreeMap<(usize, usize), u64>,
     /// The newest group invalidation.
     grouped: Version,
-    /// When all was dropped last, per host.
-    flushed: BTreeMap<usize, Time>,
 }
 
 impl Default for Coherence {
@@ -49,7 +48,6 @@ impl Default for Coherence {
             known: BTreeMap::new(),
             own: BTreeMap::new(),
             grouped: Version::ZERO,
-            flushed: BTreeMap::new(),
         }
     }
 }
@@ -59,7 +57,6 @@ impl Coherence {
     pub(crate) fn forget(&mut self, host: usize) {
         self.known.retain(|(at, ..), _| *at != host);
         self.own.retain(|(at, _), _| *at != host);
-        self.flushed.remove(&host);
     }
 
     /// The node on `host` has heard of a start of another.
@@ -104,9 +101,8 @@ impl Coherence {
     }
 
     /// All was dropped on a host.
-    pub(crate) fn flushed(&mut self, host: usize, now: Time) {
+    pub(crate) fn flushed(&mut self, host: usize) {
         self.own.retain(|(at, _), _| *at != host);
-        self.flushed.insert(host, now);
     }
 
     /// What a reader on the node gets for each key now; `has_room` if nothing is evicted.
@@ -120,14 +116,7 @@ impl Coherence {
         let own = node.time(now);
         let leased = own <= node.core.read_bound().serve_until;
         for number in 0..KEYS {
-            let entry = node.store.peek(&key(number));
-            let held = entry.as_ref().and_then(|entry| {
-                std::str::from_utf8(entry.value().bytes())
-                    .ok()?
-                    .trim_end_matches('.')
-                    .parse::<u64>()
-                    .ok()
-            });
+            let (held, version) = held(node, number).unzip();
             let must = self.own.get(&(host, number));
             if let Some(must) = must.filter(|must| has_room && **must == self.generation(number))
                 && held != Some(*must)
@@ -140,7 +129,7 @@ impl Coherence {
             let Some(held) = held.filter(|_| leased) else {
                 continue;
             };
-            let Some(by) = self.superseder(number, held, entry.map(|entry| entry.version())) else {
+            let Some(by) = self.superseder(number, held, version) else {
                 continue;
             };
             let Some(known) = self.known_since(host, node, by.by) else {
@@ -154,6 +143,29 @@ impl Coherence {
                         "n{host} serves value {held} of key {number}, superseded {stale:?} ago by {by:?}"
                     ),
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// C11: whoever says that it has all that these members had written by then holds nothing that they had superseded.
+    pub(crate) fn fresh(
+        &self,
+        host: usize,
+        node: &Node,
+        (as_of, members): (Time, Vec<Start>),
+    ) -> Result<(), Broken> {
+        for number in 0..KEYS {
+            let Some((held, version)) = held(node, number) else {
+                continue;
+            };
+            let by = self.superseder(number, held, Some(version));
+            let by = by.filter(|by| by.at < as_of && members.contains(&by.by));
+            if let Some(by) = by {
+                let what = format!(
+                    "n{host} says that it has all as of {as_of:?} and holds value {held} of key {number}, superseded by {by:?}"
+                );
+                return Err(("C11", what));
             }
         }
         Ok(())
@@ -179,46 +191,12 @@ impl Coherence {
         }
         self.known.get(&(host, by.0, by.1)).copied()
     }
+}
 
-    /// C11: whoever says that it knows a peer as of some time has all that the peer had written by then.
-    pub(crate) fn fresh(
-        &self,
-        now: Time,
-        host: usize,
-        node: &Node,
-        peers: &BTreeMap<NodeId, Epoch>,
-    ) -> Result<(), Broken> {
-        for peer in node.core.freshness(node.time(now)).per_peer {
-            let (Some(age), Some(epoch)) = (peer.age, peers.get(&peer.peer)) else {
-                continue;
-            };
-            let as_of = Time::ZERO + (now - Time::ZERO).saturating_sub(age);
-            for (number, writes) in &self.writes {
-                let mut by_peer = writes
-                    .iter()
-                    .filter(|write| write.by == (peer.peer, *epoch));
-                let Some(last) = by_peer.rfind(|write| write.at < as_of) else {
-                    continue;
-                };
-                let name = key(*number);
-                let floors = node.store.floors().into_iter();
-                let floors = floors.filter(|(scope, _)| scope.covers(&name, &Tags::NONE));
-                let floor = floors.map(|(_, floor)| floor).max();
-                let known = node.store.known(&name).version();
-                let known = floor.map_or(known, |floor| known.max(floor));
-                // What is not held needs no invalidation.
-                let flushed = self.flushed.get(&host).is_some_and(|at| *at >= last.at);
-                if known < last.version && !flushed {
-                    return Err((
-                        "C11",
-                        format!(
-                            "n{host} says that it knows {} as of {as_of:?} and lacks {last:?} of key {number}",
-                            peer.peer
-                        ),
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
+/// The generation and the version that a node holds of a key.
+fn held(node: &Node, number: usize) -> Option<(u64, Version)> {
+    let entry = node.store.peek(&key(number))?;
+    let generation = std::str::from_utf8(entry.value().bytes()).ok()?;
+    let generation = generation.trim_end_matches('.').parse().ok()?;
+    Some((generation, entry.version()))
 }

@@ -7,10 +7,13 @@
 pub(crate) mod algebra;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
+pub(crate) mod freshness;
 pub(crate) mod monotone;
 pub(crate) mod resurrection;
 
-use nearcache_store::{Scope, Version};
+use nearcache_protocol::ids::Epoch;
+use nearcache_protocol::time::Time;
+use nearcache_store::{NodeId, Scope, Version};
 
 use crate::node::{Heard, Node};
 
@@ -23,6 +26,7 @@ pub(crate) struct Checkers {
     monotone: Vec<monotone::Monotone>,
     pub(crate) algebra: algebra::Log,
     pub(crate) coherence: coherence::Coherence,
+    pub(crate) freshness: freshness::Freshness,
 }
 
 impl Checkers {
@@ -32,29 +36,46 @@ impl Checkers {
             monotone,
             algebra: algebra::Log::default(),
             coherence: coherence::Coherence::default(),
+            freshness: freshness::Freshness::default(),
         }
     }
 
     /// The host's node is gone, and with it what only it knew.
     pub(crate) fn forget(&mut self, host: usize) {
         self.coherence.forget(host);
+        self.freshness.forget(host);
         self.monotone[host] = monotone::Monotone::default();
+    }
+
+    /// The node on the host has heard of a start of another.
+    pub(crate) fn meets(&mut self, host: usize, node: NodeId, epoch: Epoch, now: Time) {
+        self.coherence.meets(host, node, epoch, now);
+        self.freshness.meets(host, node, epoch);
+    }
+
+    /// All was dropped on the host.
+    pub(crate) fn flushed(&mut self, host: usize, now: Time) {
+        self.coherence.flushed(host);
+        self.freshness.flushed(host, now);
     }
 
     /// A group invalidation was applied on the host.
     pub(crate) fn invalidated(&mut self, host: usize, scope: &Scope, version: Version) {
         self.monotone[host].invalidated(scope, version);
+        self.freshness.invalidated(scope, version);
         self.algebra.floor(scope, version);
     }
 
     /// Something happened on the host's node, and changed this in its store.
     pub(crate) fn observe(
         &mut self,
+        now: Time,
         host: usize,
         node: &Node,
         heard: Vec<Heard>,
     ) -> Result<(), Broken> {
         self.monotone[host].observe(host, node, &heard)?;
+        self.freshness.observe(now, node, &heard);
         for change in heard {
             self.algebra.change(change);
         }

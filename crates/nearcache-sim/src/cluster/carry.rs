@@ -89,6 +89,7 @@ impl Cluster {
             return Ok(());
         }
         self.sometimes.reach(Place::MemberFailed);
+        self.checkers.freshness.parts(host, peer);
         if let Some((session, end)) = self.session_with(host, peer) {
             self.close(session, end, true)?;
         }
@@ -176,7 +177,7 @@ impl Cluster {
             CacheEvent::StartedClean { .. } => self.sometimes.reach(Place::StartedClean),
             CacheEvent::Flushed { .. } => {
                 self.sometimes.reach(Place::Flushed);
-                self.checkers.coherence.flushed(host, self.now);
+                self.checkers.flushed(host, self.now);
             }
             CacheEvent::TransferCut { .. } => self.sometimes.reach(Place::TransferCut),
             CacheEvent::Invalidated { scope, version } => {

@@ -1,18 +1,21 @@
-//! Readers and loaders, and the system of record that they share (mode `invalidation`).
+//! Readers, and in mode `invalidation` loaders and the system of record that they share.
 
 use std::time::Duration;
 
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::mode::{Ack, Published};
 use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Expiry, Merged, NodeId, Tags, Timestamp, Version};
 use rand::RngExt as _;
 
 use super::{Cluster, Event};
-use crate::plan::key;
+use crate::check::{Broken, Checkers};
+use crate::node::Node;
+use crate::plan::{Plan, key};
 use crate::value::Value;
 use crate::violation::Violation;
 
-/// How often somebody reads everything on every node.
+/// How often somebody reads everything on every node, and asks how fresh it is.
 const READ_PERIOD: Duration = Duration::from_millis(40);
 /// How long a load takes, at most.
 const LOAD_MS_MAX: u64 = 300;
@@ -30,6 +33,37 @@ pub(crate) struct Load {
     read: u64,
 }
 
+/// What a reader of the node, who also asks how fresh it is, must not see.
+fn read(
+    plan: &Plan,
+    checkers: &mut Checkers,
+    now: Time,
+    host: usize,
+    node: &Node,
+) -> Result<(), Broken> {
+    let Checkers {
+        coherence,
+        freshness,
+        ..
+    } = checkers;
+    let replicated = plan.mode == ModeKind::Replicated;
+    if !replicated {
+        coherence.read(now, host, node, !plan.is_small())?;
+        if let Some(claim) = freshness.claim(now, host, node) {
+            coherence.fresh(host, node, claim)?;
+        }
+    }
+    // What was removed and forgotten cannot be looked up; a node that joins is not told what others have evicted.
+    if plan.forgets() || replicated && plan.is_small() {
+        return Ok(());
+    }
+    freshness.check(now, host, node)?;
+    if replicated {
+        freshness.check_all(now, host, node)?;
+    }
+    Ok(())
+}
+
 impl Cluster {
     /// Readers look at the host, and come again.
     pub(super) fn read(&mut self, host: usize) -> Result<(), Violation> {
@@ -38,15 +72,7 @@ impl Cluster {
         let Some(node) = self.hosts[host].node.as_ref() else {
             return Ok(());
         };
-        let epochs = self.hosts.iter().filter_map(|host| host.node.as_ref());
-        let epochs = epochs.map(|node| (node.id, node.epoch)).collect();
-        let coherence = &self.checkers.coherence;
-        let broken = coherence.read(now, host, node, !self.plan.is_small());
-        let broken = if self.plan.forgets() {
-            broken
-        } else {
-            broken.and_then(|()| coherence.fresh(now, host, node, &epochs))
-        };
+        let broken = read(&self.plan, &mut self.checkers, now, host, node);
         broken.map_err(|(rule, what)| self.violation(rule, what))
     }
 
@@ -78,7 +104,8 @@ impl Cluster {
     /// The system of record has answered.
     pub(super) fn loaded(&mut self, load: Load) -> Result<(), Violation> {
         let now = self.now;
-        let Some(node) = self.alive(load.host, load.life) else {
+        let host = &mut self.hosts[load.host];
+        let Some(node) = host.node.as_mut().filter(|_| host.life == load.life) else {
             return Ok(());
         };
         let (own, mut out) = (node.time(now), Vec::new());
@@ -88,6 +115,7 @@ impl Cluster {
             tags: Tags::NONE,
         };
         let generation = node.store.generation();
+        self.checkers.freshness.untold(load.version);
         let merged = node.store.merge_if(&key(load.key), load.version, |known| {
             let untouched = known.version() == load.known && generation == load.generation;
             untouched.then_some(change)
@@ -116,6 +144,6 @@ impl Cluster {
         epoch: nearcache_protocol::ids::Epoch,
     ) {
         let now: Time = self.now;
-        self.checkers.coherence.meets(host, node, epoch, now);
+        self.checkers.meets(host, node, epoch, now);
     }
 }

@@ -258,9 +258,7 @@ impl Cluster {
         };
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
-        self.checkers
-            .coherence
-            .meets(host, peer.node, peer.epoch, now);
+        self.checkers.meets(host, peer.node, peer.epoch, now);
         let Some(node) = self.alive(host, life) else {
             return Ok(());
         };

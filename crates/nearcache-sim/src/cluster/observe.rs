@@ -24,7 +24,7 @@ impl Cluster {
                 || format!("n{host} holds {:?} of {}", change.version, change.name()),
             );
         }
-        let result = self.checkers.observe(host, node, heard);
+        let result = self.checkers.observe(now, host, node, heard);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
         let ahead_ms = node
             .clock

@@ -4,7 +4,8 @@ use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Expiry, Tags, Timestamp};
 
 use super::{Cluster, Event};
-use crate::plan::{Fault, key};
+use crate::bug::Bug;
+use crate::plan::{Fault, LONG_PAUSE, key};
 use crate::session::other;
 use crate::sometimes::Place;
 use crate::value::Value;
@@ -37,8 +38,17 @@ impl Cluster {
             } => self.crash(node, silent, restart),
             Fault::Pause { node, until } => {
                 self.sometimes.reach(Place::Pause);
+                if until - self.now >= LONG_PAUSE {
+                    self.sometimes.reach(Place::LongPause);
+                }
                 let host = &mut self.hosts[node];
+                let slept = until - self.now.max(host.paused_until);
                 host.paused_until = host.paused_until.max(until);
+                if let Some(node) = &mut host.node
+                    && self.bug == Some(Bug::ClockStopsWhenPaused)
+                {
+                    node.started += slept;
+                }
             }
             Fault::ClockAhead { node } => {
                 let now = self.now;
@@ -134,6 +144,7 @@ impl Cluster {
                 tags: Tags::NONE,
             }
         };
+        self.checkers.freshness.untold(version);
         if node.store.merge(&key(number), version, change).is_ok() {
             self.sometimes.reach(Place::Diverged);
         }

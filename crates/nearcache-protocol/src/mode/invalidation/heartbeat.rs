@@ -8,9 +8,9 @@ use super::Invalidation;
 use crate::announce::Announcement;
 use crate::ids::{Epoch, StreamId};
 use crate::message::ProgressVector;
-use crate::mode::Output;
 use crate::mode::stream::link::Agreed;
 use crate::mode::stream::{Beats as _, Receives as _, Sends as _, Verdict};
+use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
 use crate::time::Time;
 
@@ -41,10 +41,15 @@ impl<V: Payload> Invalidation<V> {
             Verdict::Alike => {}
         }
         let Some(link) = &mut member.link else { return };
-        member.agreement = Agreed::Yes;
+        let first = std::mem::replace(&mut member.agreement, Agreed::Yes) == Agreed::Unknown;
         member.lease = Duration::from_millis(theirs.lease_ms);
         if !std::mem::replace(&mut link.met, true) {
             let early = link.early_subscribe.take();
+            if first && theirs.latest > 0 {
+                // Loads that began before it was heard of are stamped as if it had no clock, and may pass for newer than what
+                // it invalidated then (C1).
+                self.flush(now, FlushCause::Met(from), out);
+            }
             // What we said when the session began was lost on a peer that opened the cache later.
             self.announce(now, from, out);
             self.subscribe(now, from, out);

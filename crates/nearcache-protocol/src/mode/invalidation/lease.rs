@@ -38,7 +38,7 @@ impl Member {
 impl<V: Payload> Invalidation<V> {
     /// Works out what follows for readers after anything has happened, and tells those who wait for it.
     pub(super) fn settle(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        self.update_bound();
+        self.update_bound(now);
         let lapsed = now > self.bound.serve_until;
         if lapsed && !self.lapsed && self.config.on_disconnect.flushes() {
             self.flush(now, FlushCause::Disconnected, out);
@@ -55,14 +55,25 @@ impl<V: Payload> Invalidation<V> {
         }
     }
 
-    pub(super) fn update_bound(&mut self) {
+    pub(super) fn update_bound(&mut self, now: Time) {
         let lease = self.config.lease();
         let mut bound = ReadBound::ALONE;
+        let mut heard = true;
         for member in self.members.values().filter(|member| member.counts()) {
             let fresh_since = member.echoes.fresh_at.unwrap_or(Time::ZERO);
+            heard &= fresh_since > Time::ZERO;
             bound.fresh_since = bound.fresh_since.min(fresh_since);
             bound.serve_until = bound.serve_until.min(member.leased_from() + lease);
         }
+        // Whoever was just met need not be waited for, but nobody may say yet that all it wrote is here (C11).
+        if self
+            .members
+            .values()
+            .any(|member| member.may_yet_count(now))
+        {
+            bound.fresh_since = Time::ZERO;
+        }
+        self.heard = heard;
         self.bound = bound;
     }
 
@@ -120,9 +131,7 @@ impl<V: Payload> Invalidation<V> {
                 }
             })
             .collect();
-        let worst = per_peer.iter().try_fold(Duration::ZERO, |worst, peer| {
-            peer.age.map(|age| worst.max(age))
-        });
+        let worst = self.bound.worst_age(now);
         Freshness { worst, per_peer }
     }
 

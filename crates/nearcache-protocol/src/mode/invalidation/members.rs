@@ -98,6 +98,11 @@ impl Member {
         self.agreement.may_hold_copies(since_met) && self.standing != Standing::GivenUp
     }
 
+    /// Whether it does not count, but only because it has not had the time to say that it runs the cache.
+    pub(super) fn may_yet_count(&self, now: Time) -> bool {
+        !self.counts() && self.link.is_some() && self.may_hold_copies(now)
+    }
+
     pub(super) fn is_met(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.met)
     }

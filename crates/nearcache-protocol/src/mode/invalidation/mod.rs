@@ -73,6 +73,8 @@ pub struct Invalidation<V: Payload> {
     any_asleep: bool,
     /// What follows from `members`; kept so that asking costs nothing.
     bound: ReadBound,
+    /// Everybody who counts was heard to the end at least once.
+    heard: bool,
     /// The copies of a lease that ran out were dropped already.
     lapsed: bool,
     stats: ModeStats,
@@ -102,6 +104,7 @@ impl<V: Payload> Invalidation<V> {
             ready: false,
             any_asleep: false,
             bound: ReadBound::ALONE,
+            heard: true,
             lapsed: false,
             stats: ModeStats::default(),
             config,
@@ -122,7 +125,7 @@ impl<V: Payload> Invalidation<V> {
     /// Ready: the first lease is here, or there is nobody to get one from.
     fn check_ready(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         let alone = self.members.is_empty() && now >= self.alone_at;
-        let heard = !self.members.is_empty() && self.bound.fresh_since > Time::ZERO;
+        let heard = !self.members.is_empty() && self.heard;
         if !self.ready && (alone || heard || now >= self.alone_at + self.config.link_timeout) {
             self.ready = true;
             out.push(Output::Ready);
@@ -154,7 +157,7 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
 
     fn member_up(&mut self, now: Time, peer: NodeId) {
         self.hear_of(now, peer);
-        self.update_bound();
+        self.update_bound(now);
     }
 
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {

@@ -431,3 +431,56 @@ fn a_node_alone_serves_what_it_loads() {
         "there is nobody to be behind"
     );
 }
+
+#[test]
+fn c1_what_was_loaded_before_a_writer_was_heard_of_goes_when_it_is_met() {
+    let mut cluster = Cluster::new(config());
+    for id in [1, 2] {
+        cluster.start(id);
+    }
+    cluster.run(SECOND * 10);
+    // Node 2 loads, node 1 writes; neither knows of the other, and the clock of node 2 may be ahead.
+    assert!(cluster.fill(2, "k", "old"));
+    cluster.put(1, "k", "new");
+    cluster.connect(1, 2);
+    cluster.run(SECOND);
+    assert_eq!(cluster.read(2, "k"), None);
+    let first = NodeId::from_u64(1);
+    assert!(cluster.flushes(2).contains(&FlushCause::Met(first)));
+    // Whoever has written nothing is met without loss.
+    assert_eq!(cluster.flushes(1), vec![]);
+}
+
+#[test]
+fn c11_whoever_was_just_met_keeps_a_node_from_calling_itself_fresh() {
+    let mut cluster = Cluster::new(config());
+    cluster.start(1);
+    cluster.run(SECOND * 10);
+    cluster.start(2);
+    cluster.put(2, "k", "new");
+    cluster.drops.insert((1, "announce"));
+    cluster.connect(1, 2);
+    let fresh_since = |cluster: &Cluster| cluster.nodes[&1].core.read_bound().fresh_since;
+    assert_eq!(fresh_since(&cluster), Time::ZERO);
+    cluster.run(SECOND * 3);
+    assert_eq!(fresh_since(&cluster), Time::ZERO);
+    // It has had the time to say that it runs the cache.
+    cluster.run(SECOND * 2);
+    assert_eq!(fresh_since(&cluster), Time::MAX);
+}
+
+#[test]
+fn r5_a_node_whose_clock_is_far_from_its_peers_makes_no_stamps() {
+    let mut cluster = Cluster::new(config());
+    for id in [1, 2] {
+        cluster.start(id);
+    }
+    cluster.start_ahead(3, Duration::from_millis(450));
+    for id in 1..=3 {
+        cluster.connect_all(id);
+    }
+    cluster.run(SECOND * 5);
+    let skew_ms = |id: u64| cluster.nodes[&id].core.clock().stopped_by_skew_ms();
+    assert_eq!([skew_ms(1), skew_ms(2)], [0, 0]);
+    assert!(skew_ms(3) < -400, "{}", skew_ms(3));
+}

@@ -143,15 +143,14 @@ impl<V: Payload> Replicated<V> {
                     }),
             )
             .collect();
-        let worst = per_peer.iter().try_fold(Duration::ZERO, |worst, peer| {
-            peer.age.map(|age| worst.max(age))
-        });
+        let worst = self.read_bound_now().worst_age(now);
         Freshness { worst, per_peer }
     }
 
     /// No lease is needed: what is here is as old as the slowest peer's freshness.
     pub(super) fn read_bound_now(&self) -> ReadBound {
-        let connected = self.peers.values().filter(|peer| peer.agrees());
+        let connected = self.peers.values();
+        let connected = connected.filter(|peer| peer.counts_for_freshness());
         let connected = connected.map(|peer| peer.echoes.fresh_at);
         let lost = self.lost.values().filter(|lost| !lost.dead);
         let all = connected.chain(lost.map(|lost| lost.fresh_at));
@@ -170,6 +169,13 @@ impl<V: Payload> Replicated<V> {
             .chain(lost.map(|_| max_drift))
             .max()
             .unwrap_or_default()
+    }
+
+    /// Marks the peers that have had the time to say that they run the cache: until then they count, whatever they will say.
+    pub(super) fn judge_silent(&mut self, now: Time) {
+        for peer in self.peers.values_mut() {
+            peer.silent = peer.agreement == Agreed::Unknown && !peer.may_hold_copies(now);
+        }
     }
 
     /// Tells those who wait for freshness, and asks for them.

@@ -106,6 +106,8 @@ pub struct Replicated<V: Payload> {
 /// A member that is not connected.
 #[derive(Debug)]
 struct Lost {
+    /// The start of it that was connected; unknown if none was.
+    epoch: Option<Epoch>,
     fresh_at: Option<Time>,
     /// Membership has given it up.
     dead: bool,
@@ -205,10 +207,13 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             return;
         }
         self.drop_peer(now, peer, out);
-        self.lost.remove(&peer);
+        let lost = self.lost.remove(&peer);
         self.acks.joined(peer);
-        self.peers
-            .insert(peer, Peer::new(now, epoch, self.config.replay_retry_after));
+        let mut met = Peer::new(now, epoch, self.config.replay_retry_after);
+        // What was here of the same start still is.
+        let former = lost.filter(|lost| lost.epoch == Some(epoch));
+        met.echoes.fresh_at = former.and_then(|lost| lost.fresh_at);
+        self.peers.insert(peer, met);
         self.announce(now, peer, out);
         self.comparison_peer_up(now);
         self.modify_peer_up(now, peer, epoch, out);
@@ -221,6 +226,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.lost.insert(
                 peer,
                 Lost {
+                    epoch: Some(dropped.epoch),
                     fresh_at: dropped.echoes.fresh_at,
                     dead: false,
                 },
@@ -235,6 +241,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         if peer != self.me() && !self.peers.contains_key(&peer) {
             self.acks.joined(peer);
             let lost = self.lost.entry(peer).or_insert(Lost {
+                epoch: None,
                 fresh_at: None,
                 dead: false,
             });
@@ -358,6 +365,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         self.acks.tick(now, out);
+        self.judge_silent(now);
         self.serve_refreshes(now, out);
         self.refreshes.tick(now, out);
         self.tick_finds(now, out);

@@ -21,6 +21,8 @@ pub(super) struct Peer {
     pub(super) epoch: Epoch,
     /// Whether both run the cache alike; unknown before its announcement.
     pub(super) agreement: Agreed,
+    /// It has had the time to say that it runs the cache, and has not: it is taken not to.
+    pub(super) silent: bool,
     /// Whether it said that it is ready.
     pub(super) ready: bool,
     /// How far it was in every stream by its last heartbeat.
@@ -53,6 +55,7 @@ impl Peer {
             since: now,
             epoch,
             agreement: Agreed::Unknown,
+            silent: false,
             ready: false,
             progress: ProgressVector::default(),
             value_bytes_max: VALUE_BYTES_UNKNOWN,
@@ -69,6 +72,11 @@ impl Peer {
     /// had the time to say so.
     pub(super) fn may_hold_copies(&self, now: Time) -> bool {
         self.agreement.may_hold_copies(now - self.since)
+    }
+
+    /// Whether what it wrote may be missing here, so that this node is no fresher than its knowledge of it (C11).
+    pub(super) fn counts_for_freshness(&self) -> bool {
+        self.agrees() || self.agreement == Agreed::Unknown && !self.silent
     }
 
     /// It said how long a value may be that it is sent.

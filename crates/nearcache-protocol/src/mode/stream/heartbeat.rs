@@ -156,7 +156,8 @@ pub(in crate::mode) trait Beats<V: Payload>: Streaming<V> {
         } else {
             shared.progress.applied(StreamId { origin, epoch })
         };
-        pair.echoes.answered(asked, latest, counted);
+        let since = shared.config.planted.fresh_since(asked, now);
+        pair.echoes.answered(since, latest, counted);
         pair.echoes.measure(shared.clock, now, asked, physical_ms);
         if let Some(offset_ms) = pair.echoes.clock_offset_ms {
             // Both clocks were read in whole milliseconds.

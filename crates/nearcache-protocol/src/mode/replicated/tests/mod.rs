@@ -1,5 +1,6 @@
 //! Two and three nodes in memory.
 
+mod freshness;
 mod joining;
 mod limits;
 mod modify;
