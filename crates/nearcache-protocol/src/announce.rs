@@ -17,6 +17,26 @@ pub struct Agreement {
     pub time_to_live_ms: u64,
     /// How long removals are remembered, in milliseconds.
     pub tombstone_ttl_ms: u64,
+    /// What a node does that is not with most of its cluster.
+    pub split: SplitPolicy,
+}
+
+/// What a node does with a cache in mode `replicated` while it does not hear most of its cluster.
+///
+/// Most is more than half of the nodes that have this cache open, or exactly half with the smallest node id among them. Those that
+/// left on purpose do not count, those that died count for ten seconds more. Takes effect two seconds after this node
+/// last asked somebody who answered and whom it needs to be with most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum SplitPolicy {
+    /// It goes on. Both sides of a netsplit read and write; when it heals, the newer version of each key wins.
+    #[default]
+    Serve = 0,
+    /// It reads and refuses writes.
+    ReadOnly = 1,
+    /// It serves nothing from its memory (every read is a miss, and what is loaded meanwhile is not kept), and about a second later
+    /// drops what it holds. When the netsplit heals it is filled again.
+    Flush = 2,
 }
 
 /// Where entries live and how writes travel.

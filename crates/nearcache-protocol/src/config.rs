@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::announce::{Agreement, ModeKind};
+use crate::announce::{Agreement, ModeKind, SplitPolicy};
 use crate::planted::PlantedBug;
 
 /// What bounds a replicated cache and paces its repair. The same words as in the configuration file.
@@ -54,6 +54,9 @@ pub struct ReplicationConfig {
     /// The longest value this node takes from peers, in bytes. Each node's own affair: of a longer one the peer sends key
     /// and version only, this node drops its older copy, and the key is a miss here. Default 1 MiB.
     pub value_bytes_max: u32,
+    /// With `split = "flush"`: what was written within this time before this node was last with most of its cluster is not dropped but
+    /// kept, unserved: the others may not have it. Default 5 s, within which all nodes agree once faults have ended (R1).
+    pub split_keeps: Duration,
     /// Mode `invalidation`: how long after it last had all of a peer's invalidations a node may serve what that peer may have
     /// invalidated since. Default 3 s; at least a few times `heartbeat_every`, because each heartbeat renews it.
     pub link_timeout: Duration,
@@ -110,6 +113,7 @@ impl Default for ReplicationConfig {
                 codec: 0,
                 time_to_live_ms: 0,
                 tombstone_ttl_ms: 24 * 60 * 60 * 1000,
+                split: SplitPolicy::Serve,
             },
             replay_updates_max: 65_536,
             replay_bytes_max: 16 << 20,
@@ -130,6 +134,7 @@ impl Default for ReplicationConfig {
             modify_replies_max: 1_024,
             streams_max: 1_024,
             value_bytes_max: 1 << 20,
+            split_keeps: Duration::from_secs(5),
             link_timeout: Duration::from_secs(3),
             on_disconnect: OnDisconnect::Bypass,
             dead_counts_for: Duration::from_secs(60),

@@ -169,6 +169,13 @@ impl<V: Payload> CacheCore<V> {
         self.mode.read_bound()
     }
 
+    /// Until when local writes may be made; after it the shell refuses them, because this node is not with most of its cluster and
+    /// the cache is set to be read-only then. Ask again after every call that takes `&mut self`; it changes at no other time.
+    #[must_use]
+    pub fn write_until(&self) -> Time {
+        self.mode.write_until()
+    }
+
     /// The largest possible distance between this node's clock and that of any other, as measured by echoes; the drift bound
     /// where it is not known (design §6.2). Cost: O(peers).
     #[must_use]

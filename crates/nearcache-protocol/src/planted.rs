@@ -28,6 +28,8 @@ pub enum PlantedBug {
     StateKeptWhenAway,
     /// A subscription goes on from the latest number when the ring no longer reaches back, and nobody is told (breaks I3).
     ResumesPastAHole,
+    /// Who is declared dead no longer counts in the view, at once (breaks what `split` says).
+    DeadCountForNothing,
     /// What is known to be missing is taken to be here without a comparison (breaks R1, R8).
     MendsWithoutComparing,
     /// Freshness counts from the arrival of an answer, and not from when it was asked for (breaks C11).
@@ -70,6 +72,10 @@ impl PlantedBug {
         } else {
             asked
         }
+    }
+
+    pub(crate) const fn counts_no_dead(self) -> bool {
+        self.is(Self::DeadCountForNothing)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -266,6 +266,7 @@ async fn open_caches(node: &Node, config: &Config) -> Result<Caches, Failure> {
             .cache::<Vec<u8>, RawValue>(name)
             .codec::<Raw>()
             .mode(settings.mode.kind())
+            .split(settings.split)
             .on_disconnect(settings.on_disconnect)
             .link_timeout(settings.link_timeout)
             .dead_counts_for(settings.dead_counts_for)

@@ -43,6 +43,8 @@ bugs! {
     MissesTrustedWhileJoining = "misses-trusted-while-joining",
     /// A dead origin's last updates are not fetched from those who have them.
     DeadOriginsKept = "dead-origins-kept",
+    /// Who is declared dead no longer counts when a node asks whether it is with most of its cluster.
+    DeadCountForNothing = "dead-count-for-nothing",
     /// A stream goes on past a hole, and nobody repairs it.
     ResumesPastAHole = "resumes-past-a-hole",
     /// Tombstones do not count in the digest.
@@ -111,6 +113,7 @@ impl Bug {
             Self::TombstonesDropped => ProtocolBug::TombstonesDropped,
             Self::OneGapTolerated => ProtocolBug::OneGapTolerated,
             Self::MissesTrustedWhileJoining => ProtocolBug::MissesTrustedWhileJoining,
+            Self::DeadCountForNothing => ProtocolBug::DeadCountForNothing,
             Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
             Self::MendsWithoutComparing => ProtocolBug::MendsWithoutComparing,

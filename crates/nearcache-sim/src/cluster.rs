@@ -224,6 +224,7 @@ impl Cluster {
         self.hosts[host].paused_until = Time::ZERO;
         self.hosts[host].node = Node::start(host, self.now, &self.plan, self.bug);
         self.checkers.forget(host);
+        self.note_links(host);
         let life = self.hosts[host].life;
         self.trace.step(self.now, &[1, host as u64], || {
             format!("n{host} starts{}", if again { " again, empty" } else { "" })

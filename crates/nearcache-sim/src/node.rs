@@ -53,6 +53,9 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     let mut shipped = shipped;
     shipped.agreement.tombstone_ttl_ms = plan.tombstone_ttl_ms;
     shipped.agreement.mode = plan.mode;
+    shipped.agreement.split = plan.split;
+    // Runs are short: something must be old enough to be dropped.
+    shipped.split_keeps = Duration::from_millis(500);
     // Where single messages go astray, which on real connections they do not, retries must be quick for
     // the bound on convergence to mean anything.
     match plan.weather.chaos {

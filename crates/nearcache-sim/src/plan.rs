@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use nearcache_protocol::mode::Ack;
 use nearcache_protocol::time::Time;
 use rand::rngs::StdRng;
@@ -139,6 +139,8 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// The mode of the cache.
     pub(crate) mode: ModeKind,
+    /// What a node does that is not with most of its cluster.
+    pub(crate) split: SplitPolicy,
     pub(crate) nodes: usize,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
@@ -180,6 +182,11 @@ impl Plan {
         let mut weather = weather(rng);
         let forgets = rng.random_bool(0.15);
         let small = !forgets && rng.random_bool(0.15);
+        let split = match rng.random_range(0..10) {
+            0..=1 => SplitPolicy::ReadOnly,
+            2..=3 => SplitPolicy::Flush,
+            _ => SplitPolicy::Serve,
+        };
         let checks = small || rng.random_bool(0.5);
         if checks && !small {
             // Nothing else finds these.
@@ -215,6 +222,7 @@ impl Plan {
         Self {
             seed,
             mode: ModeKind::Replicated,
+            split,
             nodes,
             checks,
             clock_offset_ms,
@@ -496,6 +504,7 @@ fn crash(rng: &mut StdRng, nodes: usize, heal: Time) -> (Time, Fault) {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}: {} nodes", self.seed, self.nodes)?;
+        writeln!(f, "split: {:?}", self.split)?;
         writeln!(f, "clocks off by {:?} ms", self.clock_offset_ms)?;
         writeln!(f, "replay buffers of {} updates", self.replay_updates_max)?;
         writeln!(

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 
 use crate::bug::Bug;
 use crate::check::{convergence, resurrection};
 use crate::cluster::Cluster;
+use crate::node::Node;
 use crate::plan::Plan;
 use crate::sometimes::Sometimes;
 use crate::violation::Violation;
@@ -92,6 +93,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     let mut plan = Plan::draw(seed);
     if options.invalidation {
         plan.mode = ModeKind::Invalidation;
+        plan.split = SplitPolicy::Serve;
         // There is no anti-entropy, because there is nothing that nodes must hold alike.
         plan.faults
             .retain(|(_, fault)| !matches!(fault, crate::plan::Fault::Diverge { .. }));
@@ -200,6 +202,20 @@ fn difference(cluster: &Cluster) -> Option<String> {
         node.time(cluster.now);
     }
     let nodes: Vec<_> = cluster.running().collect();
+    // With most of the cluster alive, everybody is with most of it.
+    let most_run = nodes.len() * 2 > cluster.plan.nodes;
+    let is_apart = |node: &Node| {
+        let until = node
+            .core
+            .write_until()
+            .min(node.core.read_bound().serve_until);
+        node.time(cluster.now) > until
+    };
+    if cluster.plan.mode == ModeKind::Replicated
+        && let Some((host, node)) = nodes.iter().find(|(_, node)| most_run && is_apart(node))
+    {
+        return Some(format!("n{host} is apart: {:?}", node.core));
+    }
     let loosely = cluster.plan.is_small() || cluster.plan.forgets();
     convergence::difference(&nodes, loosely)
 }

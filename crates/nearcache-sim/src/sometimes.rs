@@ -94,6 +94,14 @@ places! {
     DriftRefused,
     /// A node that was away for longer than removals are remembered started clean.
     StartedClean,
+    /// A node was not with most of its cluster.
+    Apart,
+    /// It was again.
+    Together,
+    /// It had dropped its contents meanwhile (`split = "flush"`).
+    Dropped,
+    /// It refused a write meanwhile (`split = "read-only"`).
+    WriteRefused,
     /// An entry made room for others.
     Eviction,
 }

@@ -94,6 +94,7 @@ pub use security::{
 pub use subscription::{Received, Subscription};
 
 pub use nearcache_protocol::announce::ModeKind as Mode;
+pub use nearcache_protocol::announce::SplitPolicy;
 pub use nearcache_protocol::config::OnDisconnect;
 pub use nearcache_protocol::ids::Epoch;
 pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status};

@@ -31,6 +31,7 @@ pub(crate) struct NodeMetrics {
     disagreements: Family<OfCache, Counter>,
     pub(crate) writes_refused_by_clock: Counter,
     bypassed: Family<OfCache, Counter>,
+    refused_by_split: Family<OfCache, Counter>,
     pub(crate) frames_skipped: Counter,
     frames_refused: Family<ForReason, Counter>,
     handshakes_refused: Family<ForReason, Counter>,
@@ -47,6 +48,7 @@ impl NodeMetrics {
             disagreements: Family::default(),
             writes_refused_by_clock: Counter::default(),
             bypassed: Family::default(),
+            refused_by_split: Family::default(),
             frames_skipped: Counter::default(),
             frames_refused: Family::default(),
             handshakes_refused: Family::default(),
@@ -87,6 +89,14 @@ impl NodeMetrics {
             .clone()
     }
 
+    pub(crate) fn refused_by_split(&self, cache: &str) -> Counter {
+        self.refused_by_split
+            .get_or_create(&OfCache {
+                cache: cache.to_owned(),
+            })
+            .clone()
+    }
+
     /// Counts a frame that closed its connection.
     pub(crate) fn frame_refused(&self, reason: &'static str) {
         self.frames_refused
@@ -115,8 +125,13 @@ impl NodeMetrics {
         );
         registry.register(
             "cache_reads_bypassed",
-            "Reads that found an entry and were misses for want of a lease",
+            "Reads that found an entry and were misses: no lease, or apart from most of the cluster",
             self.bypassed.clone(),
+        );
+        registry.register(
+            "cache_writes_refused_by_split",
+            "Writes refused because this node is apart from most of its cluster",
+            self.refused_by_split.clone(),
         );
         registry.register(
             "peer_frames_refused",

@@ -193,6 +193,23 @@ pub enum Event {
         /// From whom.
         from: NodeId,
     },
+    /// This node is not with most of its cluster: what `split` says holds here until it is again.
+    Apart {
+        /// How many nodes it hears, itself included.
+        heard: usize,
+        /// How many count.
+        of: usize,
+    },
+    /// It is with most of its cluster again.
+    Together {
+        /// For how long it was not.
+        after: Duration,
+    },
+    /// The contents were dropped because this node is not with most of its cluster.
+    Dropped {
+        /// How many entries.
+        dropped: u64,
+    },
     /// Everything that was held here was dropped, because an invalidation may have been missed.
     Flushed {
         /// Why.
@@ -245,15 +262,30 @@ impl ReadBound {
     }
 }
 
-/// What one cache knows of its peers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What one cache knows of its peers, from best to worst.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Status {
     /// All that peers had a moment ago is here.
     Synced,
     /// Something is missing and being fetched.
     CatchingUp,
+    /// This node hears some of its peers, and not most of its cluster: what `split` says holds here.
+    Degraded,
     /// There are peers, and none can be reached.
     Isolated,
+}
+
+impl Status {
+    /// The word: `synced`, `catching-up`, `degraded` or `isolated`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::CatchingUp => "catching-up",
+            Self::Degraded => "degraded",
+            Self::Isolated => "isolated",
+        }
+    }
 }
 
 /// How old this node's knowledge of its peers is (counted by its own clock).
@@ -308,6 +340,8 @@ pub struct ModeStats {
     pub withheld: u64,
     /// Messages or updates refused by the drift bound.
     pub drift_refused: u64,
+    /// Times that this node was not with most of its cluster.
+    pub splits: u64,
     /// Times that all held here was dropped because an invalidation may have been missed.
     pub flushes: u64,
 }
@@ -367,6 +401,10 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     fn refresh(&mut self, now: Time, since: Time, waiter: Waiter, out: &mut Vec<Output<V>>);
     /// What a read must compare the clock with. Changes only when this machine is called.
     fn read_bound(&self) -> ReadBound;
+    /// Local writes must be refused after this time. Changes only when this machine is called.
+    fn write_until(&self) -> Time {
+        Time::MAX
+    }
     /// The largest possible distance between this node's clock and that of any other.
     fn clock_bound(&self) -> Duration;
     /// Whether peers may hold what is missing here, so that they are worth asking.

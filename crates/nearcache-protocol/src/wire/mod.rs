@@ -11,7 +11,7 @@ mod tests;
 use bytes::{BufMut, BytesMut};
 
 use self::reader::Reader;
-use crate::announce::{Agreement, Announcement, ModeKind};
+use crate::announce::{Agreement, Announcement, ModeKind, SplitPolicy};
 use crate::frame::{self, Frame, FrameError, FrameLimit};
 use crate::ids::{CacheId, StreamId};
 use crate::message::{Batch, CacheMessage, ProgressVector, TransferCursor};
@@ -332,6 +332,7 @@ fn put_announcement(announcement: &Announcement, out: &mut BytesMut) {
     out.put_u16(agreement.codec);
     out.put_u64(agreement.time_to_live_ms);
     out.put_u64(agreement.tombstone_ttl_ms);
+    out.put_u8(agreement.split as u8);
     out.put_u64(epoch.as_u64());
     out.put_u64(*latest);
     out.put_u8(u8::from(*ready));
@@ -353,6 +354,12 @@ fn announcement(reader: &mut Reader<'_>) -> Result<Announcement, WireError> {
             codec: reader.u16()?,
             time_to_live_ms: reader.u64()?,
             tombstone_ttl_ms: reader.u64()?,
+            split: match reader.u8()? {
+                0 => SplitPolicy::Serve,
+                1 => SplitPolicy::ReadOnly,
+                2 => SplitPolicy::Flush,
+                _ => return Err(WireError::Invalid { field: "split" }),
+            },
         },
         epoch: reader.epoch()?,
         latest: reader.u64()?,

@@ -5,7 +5,7 @@ use nearcache_store::{Expiry, NodeId, Scope, Tags, Timestamp, Version};
 use proptest::prelude::*;
 
 use super::{WireError, cache_id, decode, encode};
-use crate::announce::{Agreement, Announcement, ModeKind};
+use crate::announce::{Agreement, Announcement, ModeKind, SplitPolicy};
 use crate::anti_entropy::AntiEntropy;
 use crate::frame::{Frame, FrameLimit, Kind};
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
@@ -131,6 +131,37 @@ fn anti_entropy(message: AntiEntropy<Text>) -> Message {
 }
 
 #[test]
+fn golden_announcement() {
+    let message = Message::Announce(Announcement {
+        agreement: Agreement {
+            mode: ModeKind::Replicated,
+            codec: 1,
+            time_to_live_ms: 2,
+            tombstone_ttl_ms: 3,
+            split: SplitPolicy::Flush,
+        },
+        epoch: Epoch::from_u64(4),
+        latest: 5,
+        ready: true,
+        physical_ms: 6,
+        value_bytes_max: 7,
+        lease_ms: 8,
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 75, 1, 0x44, 0, 0, 0, 0, 0, 0, 0, 0,                 // frame header: length, version, kind, request
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        1, 0, 1,                                                      // mode, codec
+        0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3,               // time_to_live_ms, tombstone_ttl_ms
+        2,                                                            // split
+        0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5,               // epoch, latest
+        1,                                                            // ready
+        0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 8,   // physical_ms, value_bytes_max, lease_ms
+    ];
+    assert_eq!(bytes_of(&message), expected);
+}
+
+#[test]
 fn golden_comparison() {
     let message = anti_entropy(AntiEntropy::Compare {
         batch: 1,
@@ -202,6 +233,7 @@ fn messages() -> Vec<Message> {
         codec: 1,
         time_to_live_ms: 2,
         tombstone_ttl_ms: 3,
+        split: SplitPolicy::Flush,
     };
     let stream = StreamId {
         origin: NodeId::from_u64(1),

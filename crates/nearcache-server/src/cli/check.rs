@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use nearcache::OnDisconnect;
+use nearcache::{OnDisconnect, SplitPolicy};
 
 use super::ConfigArgs;
 use crate::config::{self, CacheMode, Loaded, Problem, Sources, units};
@@ -148,6 +148,13 @@ fn summary(loaded: &Loaded) -> String {
         }
         if let Some(idle) = cache.time_to_idle {
             text += &format!(", time to idle {}", units::show_duration(idle));
+        }
+        if cache.mode == CacheMode::Replicated {
+            text += match cache.split {
+                SplitPolicy::Serve => "",
+                SplitPolicy::ReadOnly => ", read-only 2s after most nodes were last heard",
+                SplitPolicy::Flush => ", empty 2s after most nodes were last heard",
+            };
         }
         if cache.mode == CacheMode::Invalidation {
             text += &match cache.on_disconnect {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use nearcache::{
     Mode as ModeKind, OnDisconnect, PeerTls, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,
-    RELOAD_EVERY_DEFAULT,
+    RELOAD_EVERY_DEFAULT, SplitPolicy,
 };
 
 use crate::limits::Limits;
@@ -204,6 +204,8 @@ pub struct CacheConfig {
     pub time_to_live: Option<Duration>,
     /// Drops an entry on this node when it was not read for this long; never if absent.
     pub time_to_idle: Option<Duration>,
+    /// Mode `replicated`: what this node does while it does not hear most of its cluster; the same on all nodes.
+    pub split: SplitPolicy,
     /// Mode `invalidation`: what becomes of the copies while the invalidations of some peer do not come.
     pub on_disconnect: OnDisconnect,
     /// Mode `invalidation`: how long after it last had all of every peer's invalidations this node may serve its copies.
@@ -275,6 +277,7 @@ impl Default for CacheConfig {
             max_bytes: 256 << 20,
             time_to_live: None,
             time_to_idle: None,
+            split: SplitPolicy::Serve,
             on_disconnect: OnDisconnect::Bypass,
             link_timeout: Duration::from_secs(3),
             dead_counts_for: Duration::from_secs(60),

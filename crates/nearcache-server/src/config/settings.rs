@@ -4,7 +4,7 @@
 //! three or in none. `NEARCACHE_` and the path in capitals is the variable: `http.listen` is
 //! `NEARCACHE_HTTP_LISTEN`, `caches.users.mode` is `NEARCACHE_CACHES_USERS_MODE`.
 
-use nearcache::OnDisconnect;
+use nearcache::{OnDisconnect, SplitPolicy};
 
 use super::model::{CacheConfig, CacheMode, Config, LogFormat};
 use super::suggest;
@@ -100,6 +100,14 @@ pub(crate) const CACHE_SETTINGS: &[CacheSetting] = settings! { CacheSetting, key
     "max_bytes" => |c, v| { c.max_bytes = v.size()?; Ok(()) },
     "time_to_live" => |c, v| { c.time_to_live = Some(v.duration()?); Ok(()) },
     "time_to_idle" => |c, v| { c.time_to_idle = Some(v.duration()?); Ok(()) },
+    "split" => |c, v| {
+        c.split = choice(v, &[
+            ("serve", SplitPolicy::Serve),
+            ("read-only", SplitPolicy::ReadOnly),
+            ("flush", SplitPolicy::Flush),
+        ])?;
+        Ok(())
+    },
     "on_disconnect" => |c, v| { c.on_disconnect = on_disconnect(v)?; Ok(()) },
     "link_timeout" => |c, v| { c.link_timeout = v.duration()?; Ok(()) },
     "dead_counts_for" => |c, v| { c.dead_counts_for = v.duration()?; Ok(()) },

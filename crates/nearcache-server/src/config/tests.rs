@@ -348,3 +348,26 @@ fn a_setting_of_leases_in_another_mode_is_refused() {
         "{said:?}"
     );
 }
+
+#[test]
+fn what_happens_in_a_netsplit_is_one_of_three_words() {
+    let of = |text: &str| {
+        let source = format!("[caches.a]\nsplit = \"{text}\"\n");
+        load(&Sources {
+            file: Some((Path::new("c.toml"), &source)),
+            ..Sources::default()
+        })
+        .map(|loaded| loaded.config.caches["a"].split)
+        .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(of("serve"), Ok(nearcache::SplitPolicy::Serve));
+    assert_eq!(of("read-only"), Ok(nearcache::SplitPolicy::ReadOnly));
+    assert_eq!(of("flush"), Ok(nearcache::SplitPolicy::Flush));
+    let said = of("readonly").unwrap_err();
+    assert!(said[0].contains("did you mean \"read-only\"?"), "{said:?}");
+    let said = problems("[caches.a]\nmode = \"invalidation\"\nsplit = \"serve\"\n");
+    assert!(
+        said[0].contains("`caches.a.split` has no effect in mode `invalidation`"),
+        "{said:?}"
+    );
+}

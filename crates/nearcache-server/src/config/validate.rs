@@ -223,7 +223,7 @@ fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
-/// The settings of mode `invalidation`.
+/// The settings that belong to one mode.
 fn leases(
     cache: &CacheConfig,
     path: &dyn Fn(&str) -> String,
@@ -244,20 +244,24 @@ fn leases(
         let remedy = "serve_stale may be from `link_timeout` (3s unless set) to 1d";
         refuse("on_disconnect", max, remedy);
     }
+    let mut without_effect = |key: &str, mode: &str| {
+        let place = places.of(&path(key));
+        if place != Place::Default {
+            let message = format!(
+                "`{}` has no effect in mode `{}`",
+                path(key),
+                cache.mode.as_str()
+            );
+            let remedy = format!("remove it, or set mode = \"{mode}\"");
+            problems.push(Problem::new(place, message).suggest(remedy));
+        }
+    };
+    if cache.mode != CacheMode::Replicated {
+        without_effect("split", CacheMode::Replicated.as_str());
+    }
     if cache.mode != CacheMode::Invalidation {
         for key in ["on_disconnect", "link_timeout", "dead_counts_for"] {
-            let place = places.of(&path(key));
-            if place != Place::Default {
-                let message = format!(
-                    "`{}` has no effect in mode `{}`",
-                    path(key),
-                    cache.mode.as_str()
-                );
-                problems.push(
-                    Problem::new(place, message)
-                        .suggest("remove it, or set mode = \"invalidation\""),
-                );
-            }
+            without_effect(key, CacheMode::Invalidation.as_str());
         }
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct CacheDocument {
     pub(super) name: String,
     pub(super) mode: &'static str,
     pub(super) ready: bool,
+    /// `synced`, `catching-up`, `degraded` (apart from most of the cluster) or `isolated`.
+    pub(super) state: &'static str,
     pub(super) entries: usize,
     pub(super) bytes: u64,
     pub(super) max_bytes: u64,
@@ -113,6 +115,7 @@ fn cache(cache: &RawCache) -> CacheDocument {
         name: cache.name().to_owned(),
         mode: mode(cache.mode()),
         ready: cache.is_ready(),
+        state: cache.status().as_str(),
         entries: cache.len(),
         bytes: stats.weight_bytes,
         max_bytes: cache.max_bytes(),

@@ -99,6 +99,10 @@ pub(super) fn of_write(error: WriteError) -> Problem {
             return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "ValueTooLarge", detail)
                 .exceeded(limit_bytes, Some(len_bytes as u64));
         }
+        WriteError::ReadOnly => {
+            return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ReadOnly", detail)
+                .header(header::RETRY_AFTER, "1");
+        }
         WriteError::InvalidTtl { ttl } => return invalid_ttl(&format!("{ttl:?}")),
         WriteError::InvalidTag { .. } => (StatusCode::BAD_REQUEST, "InvalidTag"),
         WriteError::TooLargeForCache { .. } => {
@@ -124,4 +128,18 @@ pub(super) fn of_modify(error: ModifyError) -> Problem {
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
     };
     Problem::new(status, kind, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_without_most_of_the_cluster_is_unavailable_and_says_when_to_come_again() {
+        let response = of_write(WriteError::ReadOnly).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        let kind = &response.headers()[header::CONTENT_TYPE];
+        assert_eq!(kind, "application/problem+json");
+    }
 }

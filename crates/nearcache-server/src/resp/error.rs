@@ -85,6 +85,9 @@ pub(crate) enum CommandError {
     /// The reply outgrew the output buffer; the connection is closed, nobody reads this.
     #[error("ERR reply exceeds the output buffer")]
     ReplyTooLarge,
+    /// In Redis's word, so that client libraries take it for what it is.
+    #[error("READONLY {0}")]
+    ReadOnly(String),
     /// The cache refused or failed; begins with the name of its rule.
     #[error("ERR {rule}: {text}")]
     Cache { rule: &'static str, text: String },
@@ -137,7 +140,7 @@ impl CommandError {
             Self::Busy => ErrorKind::Busy,
             Self::AuthenticationRequired | Self::HelloAuthenticationRequired => ErrorKind::NoAuth,
             Self::WrongPassword => ErrorKind::WrongPassword,
-            Self::Cache { .. } => ErrorKind::Cache,
+            Self::Cache { .. } | Self::ReadOnly(_) => ErrorKind::Cache,
             Self::Syntax
             | Self::NotInteger
             | Self::WouldOverflow
@@ -205,6 +208,7 @@ impl From<WriteError> for CommandError {
                     limit_bytes,
                 };
             }
+            WriteError::ReadOnly => return Self::ReadOnly(error.to_string()),
             WriteError::InvalidTtl { .. } => "InvalidTtl",
             WriteError::TooLargeForCache { .. } => "TooLargeForCache",
             WriteError::TombstoneLimit => "TombstoneLimit",
@@ -262,4 +266,19 @@ pub(crate) fn quoted(bytes: &[u8], bytes_max: usize) -> String {
     // As in C, where Redis's texts are made: a zero byte ends the text.
     let end = memchr::memchr(0, bytes).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_without_most_of_the_cluster_is_refused_in_the_word_of_redis() {
+        let refusal = CommandError::from(WriteError::ReadOnly).to_string();
+        assert!(
+            refusal.starts_with("READONLY this node is apart"),
+            "{refusal}"
+        );
+        assert!(refusal.contains("write through a node of the larger side"));
+    }
 }

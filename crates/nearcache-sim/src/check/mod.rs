@@ -5,6 +5,7 @@
 //! [`resurrection`]) and of the merge itself ([`algebra`]).
 
 pub(crate) mod algebra;
+pub(crate) mod apart;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
@@ -27,6 +28,7 @@ pub(crate) struct Checkers {
     pub(crate) algebra: algebra::Log,
     pub(crate) coherence: coherence::Coherence,
     pub(crate) freshness: freshness::Freshness,
+    pub(crate) apart: apart::Apart,
 }
 
 impl Checkers {
@@ -37,6 +39,7 @@ impl Checkers {
             algebra: algebra::Log::default(),
             coherence: coherence::Coherence::default(),
             freshness: freshness::Freshness::default(),
+            apart: apart::Apart::new(hosts),
         }
     }
 
@@ -66,6 +69,11 @@ impl Checkers {
         self.algebra.floor(scope, version);
     }
 
+    /// The host's node has dropped what it held: what it knows no longer, it is no survivor of.
+    pub(crate) fn dropped(&mut self, host: usize, node: &Node) {
+        self.monotone[host].dropped(node);
+    }
+
     /// Something happened on the host's node, and changed this in its store.
     pub(crate) fn observe(
         &mut self,
@@ -86,7 +94,7 @@ impl Checkers {
     pub(crate) fn newest(&self, hosts: impl IntoIterator<Item = usize>, key: &[u8]) -> Version {
         let hosts = hosts.into_iter();
         hosts
-            .map(|host| self.monotone[host].newest(key))
+            .map(|host| self.monotone[host].survives(key))
             .max()
             .unwrap_or(Version::ZERO)
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use nearcache_store::{Scope, Version};
+use nearcache_store::{Known, Scope, Version};
 
 use super::Broken;
 use crate::node::{Heard, Node};
@@ -16,6 +16,8 @@ use crate::plan::{KEYS, key};
 pub(crate) struct Monotone {
     newest: BTreeMap<Vec<u8>, Version>,
     floors: BTreeMap<Scope, Version>,
+    /// Keys whose entry was dropped on purpose, and the newest version then.
+    dropped: BTreeMap<Vec<u8>, Version>,
     unchecked: bool,
 }
 
@@ -26,7 +28,25 @@ impl Monotone {
         *floor = version.max(*floor);
     }
 
-    pub(super) fn newest(&self, key: &[u8]) -> Version {
+    /// The node has dropped entries: what it no longer holds is not its to save.
+    pub(super) fn dropped(&mut self, node: &Node) {
+        for (key, version) in &self.newest {
+            if matches!(node.store.known(key), Known::Absent { .. }) {
+                self.dropped.insert(key.clone(), *version);
+            }
+        }
+    }
+
+    /// The newest version of a key that the node has held and not dropped on purpose.
+    pub(super) fn survives(&self, key: &[u8]) -> Version {
+        let newest = self.newest(key);
+        match self.dropped.get(key) {
+            Some(dropped) if *dropped >= newest => Version::ZERO,
+            _ => newest,
+        }
+    }
+
+    fn newest(&self, key: &[u8]) -> Version {
         self.newest.get(key).copied().unwrap_or(Version::ZERO)
     }
 

@@ -175,6 +175,14 @@ impl Cluster {
             }
             CacheEvent::DriftRefused { .. } => self.sometimes.reach(Place::DriftRefused),
             CacheEvent::StartedClean { .. } => self.sometimes.reach(Place::StartedClean),
+            CacheEvent::Apart { .. } => self.sometimes.reach(Place::Apart),
+            CacheEvent::Together { .. } => self.sometimes.reach(Place::Together),
+            CacheEvent::Dropped { .. } => {
+                self.sometimes.reach(Place::Dropped);
+                if let Some(node) = self.hosts[host].node.as_ref() {
+                    self.checkers.dropped(host, node);
+                }
+            }
             CacheEvent::Flushed { .. } => {
                 self.sometimes.reach(Place::Flushed);
                 self.checkers.flushed(host, self.now);

@@ -26,6 +26,11 @@ impl Cluster {
         }
         let result = self.checkers.observe(now, host, node, heard);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
+        if self.hosts[host].life == 1 && !self.healed {
+            let (apart, split) = (&self.checkers.apart, self.plan.split);
+            let result = apart.check(now, (host, node), split);
+            result.map_err(|(rule, what)| self.violation(rule, what))?;
+        }
         let ahead_ms = node
             .clock
             .last()

@@ -70,6 +70,10 @@ impl Cluster {
         };
         node.numbers = invalidation;
         let own = node.time(now);
+        if own > node.core.write_until() && !matches!(operation, Operation::Find { .. }) {
+            self.sometimes.reach(Place::WriteRefused);
+            return Ok(());
+        }
         let mut out = Vec::new();
         let stamps = node.stamped.len();
         let took_effect = perform(node, own, n, operation, &mut out);

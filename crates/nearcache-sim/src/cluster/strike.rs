@@ -28,6 +28,7 @@ impl Cluster {
                 });
                 for (from, to) in links {
                     self.cuts[from][to] += 1;
+                    self.note_link(from, to);
                 }
                 self.queue.schedule(until, Event::Mend(n));
             }
@@ -73,9 +74,24 @@ impl Cluster {
             .step(self.now, &[15, n as u64], || format!("fault {n} ends"));
         for (from, to) in links {
             self.cuts[from][to] = self.cuts[from][to].saturating_sub(1);
+            self.note_link(from, to);
             if !self.is_cut(from, to) {
                 self.retransmit(from, to);
             }
+        }
+    }
+
+    /// Tells the checkers whether the two can talk.
+    fn note_link(&mut self, a: usize, b: usize) {
+        let runs = |host: usize| self.hosts[host].node.is_some();
+        let works = !self.is_cut(a, b) && !self.is_cut(b, a) && runs(a) && runs(b);
+        self.checkers.apart.link(a, b, works, self.now);
+    }
+
+    /// The same of all links of a host that has started or died.
+    pub(super) fn note_links(&mut self, host: usize) {
+        for other in (0..self.hosts.len()).filter(|other| *other != host) {
+            self.note_link(host, other);
         }
     }
 
@@ -98,6 +114,7 @@ impl Cluster {
         });
         self.hosts[host].node = None;
         self.hosts[host].paused_until = self.now;
+        self.note_links(host);
         self.checkers.forget(host);
         for session in 0..self.sessions.len() {
             for end in [0, 1] {

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use nearcache_protocol::config::OnDisconnect;
 use nearcache_store::StoreConfig;
 
@@ -31,7 +31,7 @@ type Types<K, V, C> = PhantomData<fn(&K) -> (V, C)>;
 
 /// Settings of a cache; made by [`Node::cache`](crate::Node::cache), ended by [`open`](Self::open).
 ///
-/// What concerns coherence (mode, codec, time to live, tombstone time) must be the same on all
+/// What concerns coherence (mode, codec, time to live, tombstone time, split) must be the same on all
 /// nodes and is checked when they meet; bounds are each node's own.
 #[must_use = "a cache is opened by .open().await"]
 pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
@@ -45,6 +45,7 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     time_to_live: Option<Duration>,
     time_to_idle: Option<Duration>,
     tombstone_ttl: Duration,
+    split: SplitPolicy,
     on_disconnect: OnDisconnect,
     link_timeout: Duration,
     dead_counts_for: Duration,
@@ -74,6 +75,7 @@ impl<K: ?Sized, V> CacheBuilder<K, V> {
             time_to_live: None,
             time_to_idle: None,
             tombstone_ttl: StoreConfig::new(CACHE_BYTES_DEFAULT).tombstone_ttl,
+            split: SplitPolicy::Serve,
             on_disconnect: OnDisconnect::Bypass,
             link_timeout: LINK_TIMEOUT_DEFAULT,
             dead_counts_for: DEAD_COUNTS_FOR_DEFAULT,
@@ -136,6 +138,14 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         self
     }
 
+    /// Mode `replicated`: what a node does while it does not hear most of its cluster. Default: [`SplitPolicy::Serve`]. Must be the
+    /// same on all nodes, and is checked when they meet. Takes effect 2 s after this node last asked those who answered and whom it
+    /// needs to be with most. Each node decides for itself; of two nodes, the one with the smaller id goes on.
+    pub const fn split(mut self, split: SplitPolicy) -> Self {
+        self.split = split;
+        self
+    }
+
     /// Mode `invalidation`: what this node does with its copies while it does not get the invalidations of some peer. Default:
     /// [`OnDisconnect::Bypass`].
     pub const fn on_disconnect(mut self, on_disconnect: OnDisconnect) -> Self {
@@ -172,6 +182,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             time_to_live: self.time_to_live,
             time_to_idle: self.time_to_idle,
             tombstone_ttl: self.tombstone_ttl,
+            split: self.split,
             on_disconnect: self.on_disconnect,
             link_timeout: self.link_timeout,
             dead_counts_for: self.dead_counts_for,
@@ -205,6 +216,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             max_value_bytes: self.max_value_bytes,
             time_to_live: self.time_to_live,
             tombstone_ttl: self.tombstone_ttl,
+            split: self.split,
             on_disconnect: self.on_disconnect,
             link_timeout: self.link_timeout,
             dead_counts_for: self.dead_counts_for,
@@ -256,6 +268,10 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         {
             let value = format!("{max:?}");
             return out_of_range("on_disconnect", value, "link_timeout to 24 h");
+        }
+        if self.split != SplitPolicy::Serve && self.mode != ModeKind::Replicated {
+            let value = format!("{:?}", self.split);
+            return out_of_range("split", value, "Serve, except in mode replicated");
         }
         for (setting, ttl) in [
             ("time_to_live", self.time_to_live),

@@ -145,6 +145,12 @@ pub enum WriteError {
     /// clock has run ahead. Nothing was changed.
     #[error("the clock of this node is out of step with its peers: check time synchronisation")]
     ClockSkew,
+    /// This node does not hear most of its cluster, and the cache is set to be read-only then
+    /// ([`SplitPolicy::ReadOnly`](crate::SplitPolicy::ReadOnly)). Nothing was changed.
+    #[error(
+        "this node is apart from most of its cluster and the cache is read-only meanwhile: write through a node of the larger side, or again when the network is whole (writes are taken at once then); if the other nodes are gone for good, restart this one"
+    )]
+    ReadOnly,
     /// The node was shut down. Nothing was changed, unless the call was waiting for peers: then
     /// the write is applied here and may be lost with the node.
     #[error("the node has stopped: start a new one")]

@@ -78,6 +78,8 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
                 Lookup::Miss
             }
             None if self.shell.trusts_misses() => Lookup::Miss,
+            // Peers that are apart as well know no better.
+            None if !is_leased(bound, self.shell.node().quick()) => Lookup::Miss,
             None => Lookup::Ask,
         })
     }
@@ -211,13 +213,14 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         self.shell.freshness()
     }
 
-    /// Whether this node has all that its peers had a moment ago.
+    /// Whether this node has all that its peers had a moment ago, or what keeps it from that.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shell.status()
     }
 
-    /// Whether a miss is a miss: the node has been filled from a peer, or has nobody to ask.
+    /// Whether a miss is a miss: the node has been filled from a peer, or has nobody to ask. No longer, for a while, when it has
+    /// dropped what it held after a netsplit ([`SplitPolicy::Flush`](crate::SplitPolicy::Flush)) or a long absence.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shell.is_ready()

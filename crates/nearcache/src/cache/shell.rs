@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use nearcache_protocol::clock::{ClockError, Hlc};
 use nearcache_protocol::config::{OnDisconnect, ReplicationConfig};
 use nearcache_protocol::core::CacheCore;
@@ -73,6 +73,7 @@ pub(crate) struct Settings {
     pub(crate) max_value_bytes: usize,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) tombstone_ttl: Duration,
+    pub(crate) split: SplitPolicy,
     pub(crate) on_disconnect: OnDisconnect,
     pub(crate) link_timeout: Duration,
     pub(crate) dead_counts_for: Duration,
@@ -146,6 +147,7 @@ impl<V: Payload> Shell<V> {
         config.agreement.codec = settings.codec;
         config.agreement.time_to_live_ms = settings.time_to_live.map_or(0, millis);
         config.agreement.tombstone_ttl_ms = millis(settings.tombstone_ttl);
+        config.agreement.split = settings.split;
         config.value_bytes_max = u32::try_from(settings.max_value_bytes).unwrap_or(u32::MAX);
         config.join_alone_after = node.join_alone_after();
         config.on_disconnect = settings.on_disconnect;
@@ -165,7 +167,8 @@ impl<V: Payload> Shell<V> {
             config,
         );
         let is_ready = core.is_ready();
-        let (gate, finds) = (Gate::new(core.read_bound()), core.finds());
+        let gate = Gate::new(core.read_bound(), core.write_until());
+        let finds = core.finds();
         let changes = Arc::new(Hub::default());
         store.set_listener(Arc::new(watchers::StoreWatcher::new(Arc::clone(&changes))));
         Ok(Self {
@@ -248,7 +251,7 @@ impl<V: Payload> Shell<V> {
         let mut machine = self.machine.lock();
         let Machine { core, out } = &mut *machine;
         let result = step(core, out);
-        self.gate.set(core.read_bound());
+        self.gate.set(core.read_bound(), core.write_until());
         self.carry_out(&mut machine);
         result
     }
@@ -468,12 +471,16 @@ impl<V: Payload> Shell<V> {
         !self.is_ready() && !self.node.is_stopped() && self.freshness().per_peer.is_empty()
     }
 
+    /// Whether a write may be made on this node now.
     fn check_open(&self) -> Result<(), WriteError> {
         if self.node.is_stopped() {
-            Err(WriteError::NodeStopped)
-        } else {
-            Ok(())
+            return Err(WriteError::NodeStopped);
         }
+        if !self.gate.may_write(self.node.quick()) {
+            self.counters.refused_by_split.inc();
+            return Err(WriteError::ReadOnly);
+        }
+        Ok(())
     }
 
     /// Stamps and merges; returns what the peers have to learn.

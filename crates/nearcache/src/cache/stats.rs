@@ -18,8 +18,11 @@ pub struct CacheStats {
     pub undecodable: u64,
     /// Times a peer was met that has this cache open with other settings.
     pub disagreements: u64,
-    /// Reads that found an entry and were misses nevertheless, because this node had no lease (mode `invalidation`).
+    /// Reads that found an entry and were misses nevertheless, because this node had no lease (mode `invalidation`) or was apart
+    /// from most of its cluster (`split = "flush"`).
     pub bypassed: u64,
+    /// Writes refused because this node is not with most of its cluster (`split = "read-only"`).
+    pub refused_by_split: u64,
 }
 
 impl CacheStats {
@@ -30,6 +33,7 @@ impl CacheStats {
             undecodable: counters.undecodable.get(),
             disagreements: counters.disagreements.get(),
             bypassed: counters.bypassed.get(),
+            refused_by_split: counters.refused_by_split.get(),
         }
     }
 }
@@ -40,6 +44,7 @@ pub(crate) struct CacheCounters {
     pub(crate) undecodable: Counter,
     pub(crate) disagreements: Counter,
     pub(crate) bypassed: Counter,
+    pub(crate) refused_by_split: Counter,
 }
 
 impl CacheCounters {
@@ -48,6 +53,7 @@ impl CacheCounters {
             undecodable: metrics.undecodable(cache),
             disagreements: metrics.disagreements(cache),
             bypassed: metrics.bypassed(cache),
+            refused_by_split: metrics.refused_by_split(cache),
         }
     }
 }

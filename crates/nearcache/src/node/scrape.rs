@@ -84,6 +84,11 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.drift_refused,
     ),
     (
+        "cache_splits",
+        "Times this node was apart from most of its cluster",
+        |stats| stats.mode.splits,
+    ),
+    (
         "cache_flushes",
         "Times all was dropped because an invalidation may have been missed",
         |stats| stats.mode.flushes,
@@ -104,6 +109,11 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
     ("cache_ready", "1 once the cache has been filled", |cache| {
         u64::from(cache.is_ready())
     }),
+    (
+        "cache_state",
+        "0 synced, 1 catching up, 2 degraded (apart from most of the cluster), 3 isolated",
+        |cache| cache.status() as u64,
+    ),
     (
         "cache_leased",
         "1 while this node's copies may be served",

@@ -115,7 +115,8 @@ impl<V: Payload> Replicated<V> {
         let id = (from, peer.epoch, request);
         // A node that may not stamp yet because it has just started is nobody's home.
         let may_stamp = self.clock.held_for(now).is_zero();
-        let is_home = may_stamp && peer.agrees() && self.home_of(&key) == self.me();
+        let may_decide = may_stamp && self.may_decide(now);
+        let is_home = may_decide && peer.agrees() && self.home_of(&key) == self.me();
         match self.home.replies.by_request.get(&id) {
             Some(None) => return,
             Some(Some(result)) => {
@@ -165,6 +166,14 @@ impl<V: Payload> Replicated<V> {
         waiter: Waiter,
         out: &mut Vec<Output<V>>,
     ) {
+        if !self.may_decide(now) {
+            let result = Outcome::Modified(Err(ModifyError::HomeUnreachable));
+            out.push(Output::Done {
+                waiter: waiter.id,
+                result,
+            });
+            return;
+        }
         let work = Work {
             key,
             op,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `streams` | what an update and a hole in a stream mean here |
 //! | `heartbeat` | meeting a peer, telling all how far we are, freshness |
+//! | `view`, `split` | whether this node is with most of its cluster, and what becomes of it if not |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
 //! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
 //! | `compare`, `lists` | finding out where two nodes differ, and exchanging that |
@@ -25,10 +26,12 @@ mod modify;
 mod peer;
 mod repair;
 mod serve;
+mod split;
 mod streams;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod view;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,7 +41,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
-use self::away::Contact;
 use self::compare::{Compare, Differs};
 use self::find::Finds;
 use self::home::Home;
@@ -48,7 +50,9 @@ use self::modify::Asked;
 use self::peer::Peer;
 use self::repair::Repair;
 use self::serve::Page;
+use self::split::Split;
 use self::transfer::Fetch;
+use self::view::View;
 use super::refresh::Refreshes;
 use super::stream::acks::Acks;
 use super::stream::{Beats as _, Receives as _, Sends as _};
@@ -82,7 +86,8 @@ pub struct Replicated<V: Payload> {
     lost: BTreeMap<NodeId, Lost>,
     acks: Acks,
     join: Join,
-    contact: Contact,
+    view: View,
+    split: Split,
     repair: Repair,
     fetch: Option<Fetch>,
     compare: Compare,
@@ -129,7 +134,6 @@ impl<V: Payload> Replicated<V> {
             compare: Compare::default(),
             lists: BTreeMap::new(),
             store,
-            clock,
             epoch,
             placement,
             planted: config.planted,
@@ -139,7 +143,8 @@ impl<V: Payload> Replicated<V> {
             lost: BTreeMap::new(),
             acks: Acks::default(),
             join: Join::new(now + config.join_alone_after),
-            contact: Contact::new(now),
+            view: View::new(clock.origin(), now, split::window(&config)),
+            split: Split::default(),
             repair: Repair::default(),
             fetch: None,
             pages: BTreeMap::new(),
@@ -151,6 +156,7 @@ impl<V: Payload> Replicated<V> {
             next_heartbeat: now,
             any_asleep: false,
             stats: ModeStats::default(),
+            clock,
             config,
         }
     }
@@ -208,6 +214,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         }
         self.drop_peer(now, peer, out);
         let lost = self.lost.remove(&peer);
+        self.view.alive(peer);
         self.acks.joined(peer);
         let mut met = Peer::new(now, epoch, self.config.replay_retry_after);
         // What was here of the same start still is.
@@ -238,6 +245,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn member_up(&mut self, _: Time, peer: NodeId) {
+        self.view.alive(peer);
         if peer != self.me() && !self.peers.contains_key(&peer) {
             self.acks.joined(peer);
             let lost = self.lost.entry(peer).or_insert(Lost {
@@ -251,12 +259,14 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         self.peer_down(now, peer, out);
+        self.view.left(peer);
         self.lost.remove(&peer);
         self.acks.gone(peer, out);
     }
 
     fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         self.peer_down(now, peer, out);
+        self.view.died(now, peer);
         if let Some(lost) = self.lost.get_mut(&peer) {
             lost.dead = true;
         }
@@ -274,7 +284,13 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             return;
         }
         match message {
-            CacheMessage::Announce(announcement) => self.on_announce(now, from, announcement, out),
+            CacheMessage::Announce(announcement) => {
+                self.on_announce(now, from, announcement, out);
+                if matches!(self.peers.get(&from), Some(peer) if matches!(peer.agreement, peer::Agreed::No(_)))
+                {
+                    self.view.left(from);
+                }
+            }
             CacheMessage::Heartbeat {
                 asked,
                 epoch,
@@ -291,6 +307,10 @@ impl<V: Payload> Mode<V> for Replicated<V> {
                 physical_ms,
             } => {
                 self.on_echo(now, from, (asked, epoch, latest), physical_ms);
+                let agrees = |peer: &Peer| peer.epoch == epoch && peer.agrees();
+                if asked <= now && self.peers.get(&from).is_some_and(agrees) {
+                    self.view.heard(now, from, asked);
+                }
             }
             CacheMessage::Leave { epoch, .. } => {
                 if self
@@ -376,7 +396,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.step_lists(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
-            self.note_contact(now);
+            self.look_around(now, out);
             self.heartbeat(now, out);
             self.repair(now, out);
         } else if !self.join.is_ready() {
@@ -435,7 +455,14 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn read_bound(&self) -> ReadBound {
-        self.read_bound_now()
+        ReadBound {
+            serve_until: self.serve_until_now(),
+            ..self.read_bound_now()
+        }
+    }
+
+    fn write_until(&self) -> Time {
+        self.write_until_now()
     }
 
     fn clock_bound(&self) -> Duration {
@@ -468,7 +495,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn status(&self, now: Time) -> Status {
-        self.status_now(now)
+        self.status_with_split(now)
     }
 
     fn is_ready(&self) -> bool {

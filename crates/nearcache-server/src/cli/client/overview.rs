@@ -44,6 +44,7 @@ pub(in crate::cli) fn info(args: &InfoArgs) -> Result<(), Failure> {
     let columns = [
         "name",
         "mode",
+        "state",
         "entries",
         "bytes",
         "max_bytes",

@@ -146,12 +146,17 @@ fn stats(call: &Call<'_>) -> Lines {
 fn replication(call: &Call<'_>) -> Lines {
     let node = &call.session.context().node;
     let peers = node.members().len().saturating_sub(1);
+    // The worst of all databases.
+    let databases = call.session.context().databases.iter();
+    let state = databases.map(crate::caches::RawCache::status).max();
+    let state = state.map_or("", nearcache::Status::as_str);
     vec![
         // To a client library every node takes writes.
         line("role", "master"),
         line("connected_slaves", 0),
         line("nearcache_peers", peers),
         line("nearcache_ready", u8::from(node.is_ready())),
+        line("nearcache_state", state),
     ]
 }
 

@@ -15,6 +15,7 @@ impl<V: Payload> Shell<V> {
     /// Called with the machine's lock held: of two messages to one peer, the one that the machine
     /// made first is queued first.
     pub(super) fn carry_out(&self, machine: &mut Machine<V>) {
+        let mut may_be_unready = false;
         for output in machine.out.drain(..) {
             match output {
                 Output::Send { to, message } => {
@@ -25,8 +26,16 @@ impl<V: Payload> Shell<V> {
                 Output::Transmit { peer, lane } => self.node.links().pull(peer, lane, self.id),
                 Output::Done { waiter, result } => self.waiters.answer(waiter, result),
                 Output::Ready => self.become_ready(),
-                Output::Event(event) => self.note(event),
+                Output::Event(event) => {
+                    may_be_unready = true;
+                    self.note(event);
+                }
             }
+        }
+        // What was dropped must come again before a miss is a miss.
+        if may_be_unready && self.is_ready() && !machine.core.is_ready() {
+            self.is_ready.store(false, Ordering::Release);
+            self.ready.send_replace(false);
         }
     }
 
@@ -65,6 +74,34 @@ impl<V: Payload> Shell<V> {
             }
             Event::TransferCut { from } => {
                 tracing::info!(cache, %from, "the transfer was cut and will be tried again");
+            }
+            Event::StartedClean { away, dropped } => {
+                tracing::warn!(
+                    cache,
+                    ?away,
+                    dropped,
+                    "away for longer than removals are remembered: filled again"
+                );
+            }
+            Event::Apart { heard, of } => {
+                let split = self.settings.split;
+                tracing::warn!(
+                    cache,
+                    heard,
+                    of,
+                    ?split,
+                    "this node is apart from most of its cluster"
+                );
+            }
+            Event::Together { after } => {
+                tracing::info!(cache, ?after, "this node is with most of its cluster again");
+            }
+            Event::Dropped { dropped } => {
+                tracing::warn!(
+                    cache,
+                    dropped,
+                    "dropped the contents: apart from most of the cluster"
+                );
             }
             other => tracing::debug!(cache, ?other, "event"),
         }

@@ -1,10 +1,11 @@
 //! Keeping what was read from the system of record, unless it may be stale (design §6.2).
 
+use nearcache_protocol::announce::SplitPolicy;
 use nearcache_protocol::mode::{Ack, Published};
 use nearcache_protocol::payload::Payload;
 use nearcache_store::{Change, MergeError, Merged, Timestamp, Version};
 
-use super::{Machine, Shell};
+use super::{Machine, Shell, is_leased};
 use crate::cache::errors::WriteError;
 
 /// What was known of a key before it was read from the system of record.
@@ -45,6 +46,12 @@ impl<V: Payload> Shell<V> {
         change: Change<V>,
     ) -> Result<bool, WriteError> {
         self.check_open()?;
+        // Apart from most of the cluster, which may know better what the system of record holds.
+        let is_apart = self.settings.split == SplitPolicy::Flush
+            && !is_leased(self.gate.bound(), self.node.quick());
+        if is_apart {
+            return Ok(false);
+        }
         let merged = self.store.merge_if(key, ticket.version, |known| {
             let untouched =
                 known.version() == ticket.known && self.store.generation() == ticket.generation;

@@ -1,4 +1,4 @@
-//! What the read path knows of leases and freshness: two numbers that the machine's shell writes and every read loads.
+//! What readers and writers know of leases, freshness and netsplits: numbers that the machine's shell writes and every call loads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,29 +8,40 @@ use nearcache_protocol::time::Time;
 
 use crate::quick_clock::QuickClock;
 
-/// The machine's [`ReadBound`], for readers.
+/// The machine's [`ReadBound`], for readers, and until when writes may be made.
 #[derive(Debug)]
 pub(crate) struct Gate {
     serve_until: AtomicU64,
     fresh_since: AtomicU64,
+    write_until: AtomicU64,
 }
 
 impl Gate {
-    pub(super) fn new(bound: ReadBound) -> Self {
+    pub(super) fn new(bound: ReadBound, write_until: Time) -> Self {
         let gate = Self {
             serve_until: AtomicU64::new(0),
             fresh_since: AtomicU64::new(0),
+            write_until: AtomicU64::new(0),
         };
-        gate.set(bound);
+        gate.set(bound, write_until);
         gate
     }
 
     /// Called under the machine's lock, before anybody is told of what the machine did.
-    pub(super) fn set(&self, bound: ReadBound) {
+    pub(super) fn set(&self, bound: ReadBound, write_until: Time) {
         self.serve_until
             .store(bound.serve_until.as_nanos(), Ordering::Release);
         self.fresh_since
             .store(bound.fresh_since.as_nanos(), Ordering::Release);
+        self.write_until
+            .store(write_until.as_nanos(), Ordering::Release);
+    }
+
+    /// Whether a write of this node may be made now. Without that policy, one comparison.
+    #[inline]
+    pub(super) fn may_write(&self, clock: &QuickClock) -> bool {
+        let until = Time::from_nanos(self.write_until.load(Ordering::Acquire));
+        until == Time::MAX || clock.at_latest() <= until || clock.exact() <= until
     }
 
     /// The bound that holds for whatever is read from the store from now on. Taken before the store is read, and compared with the

@@ -8,7 +8,7 @@ use nearcache_protocol::frame::{Frame, FrameLimit};
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
-use nearcache_protocol::mode::Freshness;
+use nearcache_protocol::mode::{Freshness, Status};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::wire::{self, WireError};
 use nearcache_store::NodeId;
@@ -27,6 +27,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn stats(&self) -> CacheStats;
     /// How old the knowledge of each peer is.
     fn freshness(&self) -> Freshness;
+    /// Its state in one word.
+    fn status(&self) -> Status;
     /// Whether this node's own copies may be served now.
     fn is_leased(&self) -> bool;
     /// The shell itself, for whoever knows its type.
@@ -76,6 +78,10 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn freshness(&self) -> Freshness {
         Self::freshness(self)
+    }
+
+    fn status(&self) -> Status {
+        Self::status(self)
     }
 
     fn is_leased(&self) -> bool {

@@ -4,6 +4,7 @@ mod freshness;
 mod joining;
 mod limits;
 mod modify;
+mod split;
 mod streams;
 mod writes;
 

@@ -1,0 +1,229 @@
+//! Netsplits of a few nodes in memory, under each policy.
+
+use nearcache_store::{NodeId, Scope};
+
+use super::SECOND;
+use crate::announce::SplitPolicy;
+use crate::config::ReplicationConfig;
+use crate::mode::{Event, Outcome, Status};
+use crate::modify::{ModifyError, ModifyOp};
+use crate::testing::Cluster;
+
+fn cluster(n: u64, split: SplitPolicy) -> Cluster {
+    let mut config = ReplicationConfig::default();
+    config.agreement.split = split;
+    let mut cluster = Cluster::ready(n, config);
+    cluster.run(SECOND);
+    cluster
+}
+
+/// Cuts every link between the two groups.
+fn part(cluster: &mut Cluster, left: &[u64], right: &[u64]) {
+    for a in left {
+        for b in right {
+            cluster.cut(*a, *b);
+        }
+    }
+}
+
+/// All on the one side learn that those on the other are dead.
+fn mourn(cluster: &mut Cluster, side: &[u64], dead: &[u64]) {
+    for a in side {
+        for b in dead {
+            let dead = NodeId::from_u64(*b);
+            cluster.act(*a, |node, now, out| node.core.peer_dead(now, dead, out));
+        }
+    }
+}
+
+fn may_write(cluster: &Cluster, id: u64) -> bool {
+    cluster.now <= cluster.nodes[&id].core.write_until()
+}
+
+fn serves(cluster: &Cluster, id: u64) -> bool {
+    cluster.now <= cluster.nodes[&id].core.read_bound().serve_until
+}
+
+fn status(cluster: &Cluster, id: u64) -> Status {
+    cluster.nodes[&id].core.status(cluster.now)
+}
+
+fn events(cluster: &Cluster, id: u64, is: fn(&Event) -> bool) -> usize {
+    let events = cluster.nodes[&id].events.iter();
+    events.filter(|event| is(event)).count()
+}
+
+#[test]
+fn serve_lets_both_sides_write_and_the_newest_wins_when_it_heals() {
+    let mut cluster = cluster(3, SplitPolicy::Serve);
+    part(&mut cluster, &[1, 2], &[3]);
+    mourn(&mut cluster, &[3], &[1, 2]);
+    cluster.run(SECOND * 4);
+    assert!((1..=3).all(|id| may_write(&cluster, id) && serves(&cluster, id)));
+    cluster.put(1, "k", "larger side");
+    cluster.put(3, "k", "smaller side");
+    cluster.connect_all(3);
+    cluster.run(SECOND * 2);
+    assert_eq!(
+        cluster.read_all("k"),
+        vec![Some("smaller side".to_owned()); 3]
+    );
+}
+
+#[test]
+fn read_only_refuses_writes_on_the_smaller_side_two_seconds_after_it_last_heard() {
+    let mut cluster = cluster(5, SplitPolicy::ReadOnly);
+    part(&mut cluster, &[1, 2], &[3, 4, 5]);
+    // Their deaths come one by one: the smaller side must not take itself for most of the rest.
+    for dead in 3..=5 {
+        cluster.run(SECOND / 2);
+        mourn(&mut cluster, &[1, 2], &[dead]);
+    }
+    mourn(&mut cluster, &[3, 4, 5], &[1, 2]);
+    cluster.run(SECOND);
+    for second in 0..20 {
+        for id in 1..=5 {
+            assert_eq!(may_write(&cluster, id), id >= 3, "{id} after {second} s");
+            assert!(serves(&cluster, id));
+        }
+        cluster.run(SECOND);
+    }
+    assert_eq!(status(&cluster, 1), Status::Degraded);
+    assert_eq!(status(&cluster, 3), Status::Synced);
+    let apart = |event: &Event| matches!(event, Event::Apart { heard: 2, of: 5 });
+    assert_eq!(events(&cluster, 1, apart), 1);
+    cluster.connect_all(1);
+    cluster.connect_all(2);
+    cluster.run(SECOND);
+    assert!((1..=5).all(|id| may_write(&cluster, id)));
+    assert_eq!(
+        events(&cluster, 1, |event| matches!(event, Event::Together { .. })),
+        1
+    );
+}
+
+#[test]
+fn read_only_lets_nobody_decide_a_modify_at_a_home_on_the_smaller_side() {
+    let mut cluster = cluster(3, SplitPolicy::ReadOnly);
+    part(&mut cluster, &[3], &[1, 2]);
+    cluster.run(SECOND * 3);
+    for n in 0..20 {
+        let waiter = cluster.modify(3, &format!("k{n}"), ModifyOp::Add { delta: 1 });
+        cluster.run(SECOND / 2);
+        let result = &cluster.nodes[&3].results[&waiter];
+        assert!(
+            matches!(result, Outcome::Modified(Err(ModifyError::HomeUnreachable))),
+            "{result:?}"
+        );
+    }
+}
+
+#[test]
+fn a_graceful_leave_makes_the_cluster_smaller_and_no_side_read_only() {
+    let mut cluster = cluster(3, SplitPolicy::ReadOnly);
+    for leaver in [1, 2] {
+        cluster.act(leaver, |node, now, out| node.core.leave(now, out));
+        cluster.deliver();
+        cluster.crash(leaver);
+        cluster.run(SECOND * 3);
+        assert!(may_write(&cluster, 3));
+    }
+    assert_eq!(events(&cluster, 3, |e| matches!(e, Event::Apart { .. })), 0);
+}
+
+#[test]
+fn crashes_one_after_the_other_leave_the_last_with_most_as_long_as_each_is_forgotten_in_between() {
+    let mut cluster = cluster(4, SplitPolicy::ReadOnly);
+    for dead in [4, 3] {
+        cluster.crash(dead);
+        let rest: Vec<u64> = cluster.nodes.keys().copied().collect();
+        mourn(&mut cluster, &rest, &[dead]);
+        cluster.run(SECOND * 12);
+        assert!(rest.iter().all(|id| may_write(&cluster, *id)));
+    }
+}
+
+#[test]
+fn a_link_that_works_in_one_direction_counts_for_neither_end() {
+    let mut cluster = cluster(3, SplitPolicy::ReadOnly);
+    for message in ["heartbeat", "echo"] {
+        cluster.drops.insert((3, message));
+    }
+    cluster.run(SECOND * 3);
+    assert!(!may_write(&cluster, 3), "it hears no answers");
+    assert!(may_write(&cluster, 1) && may_write(&cluster, 2));
+}
+
+#[test]
+fn flush_serves_nothing_on_the_smaller_side_and_is_filled_again_when_it_heals() {
+    let mut cluster = cluster(3, SplitPolicy::Flush);
+    for n in 0..50 {
+        cluster.put(1, &format!("k{n}"), "v");
+    }
+    cluster.put(1, "removed", "v");
+    cluster.run(SECOND * 9);
+    cluster.put(3, "just before", "v");
+    part(&mut cluster, &[3], &[1, 2]);
+    cluster.put(3, "meanwhile", "v");
+    cluster.run(SECOND * 2 + SECOND / 10);
+    assert!(!serves(&cluster, 3), "two seconds after the last answer");
+    assert!(serves(&cluster, 1) && serves(&cluster, 2));
+    cluster.run(SECOND * 2);
+    assert_eq!(
+        events(&cluster, 3, |e| matches!(e, Event::Dropped { dropped: 51 })),
+        1
+    );
+    assert_eq!(cluster.read(3, "k7"), None);
+    cluster.remove(1, "removed");
+    cluster.put(1, "k7", "w");
+    cluster.connect_all(3);
+    cluster.run(SECOND * 2);
+    assert!(serves(&cluster, 3) && cluster.nodes[&3].core.is_ready());
+    assert_eq!(cluster.nodes[&3].became_ready, 2);
+    for (key, value) in [
+        ("k7", Some("w")),
+        ("k8", Some("v")),
+        ("removed", None),
+        ("just before", Some("v")),
+        ("meanwhile", Some("v")),
+    ] {
+        let value = value.map(str::to_owned);
+        assert_eq!(cluster.read_all(key), vec![value; 3], "{key}");
+    }
+}
+
+#[test]
+fn flush_drops_nothing_after_a_pause_alone() {
+    let mut cluster = cluster(3, SplitPolicy::Flush);
+    cluster.put(1, "k", "v");
+    cluster.run(SECOND * 9);
+    // Node 3 does not run for half a minute; nobody else does, which is the same to it.
+    cluster.now += SECOND * 30;
+    assert!(!serves(&cluster, 3));
+    cluster.run(SECOND * 3);
+    assert!(serves(&cluster, 3));
+    assert_eq!(
+        events(&cluster, 3, |e| matches!(e, Event::Dropped { .. })),
+        0
+    );
+    assert_eq!(cluster.read(3, "k"), Some("v".to_owned()));
+}
+
+#[test]
+fn nodes_with_different_policies_do_not_sync() {
+    let mut cluster = cluster(1, SplitPolicy::Serve);
+    let mut other = ReplicationConfig::default();
+    other.agreement.split = SplitPolicy::Flush;
+    cluster.start_with(2, other);
+    cluster.connect_all(2);
+    cluster.run(SECOND);
+    assert_eq!(
+        events(&cluster, 1, |e| matches!(e, Event::Disagreement(_))),
+        1
+    );
+    cluster.invalidate(1, Scope::All);
+    cluster.put(1, "k", "v");
+    cluster.run(SECOND);
+    assert_eq!(cluster.read(2, "k"), None);
+    assert!(may_write(&cluster, 1), "it does not count");
+}

@@ -1,0 +1,303 @@
+//! Whether this node is with most of its cluster, and until when it may take itself to be.
+//!
+//! Who counts is the **view**: this node and every node that has ever answered it about this cache. A node leaves the view when it
+//! leaves the cluster on purpose or no longer runs the cache alike, and when it has been dead for [`DEAD_COUNT_FOR`] while this
+//! node was with most all that time. So those who were declared dead a moment ago still count, and the smaller side of a netsplit does
+//! not become most of what remains by declaring the others dead one by one.
+//!
+//! Who is here is whoever answered within the **window**, counted from when this node asked: a pause, a suspend and an answer that
+//! waited in a buffer end it, a link that works in one direction only does not renew it. This node is with most if it hears more than
+//! half of the view, itself included; or exactly half and the smallest id is among them. Each node decides for itself: where links
+//! are not transitive, more than one side may be with most, through a node that both hear.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nearcache_store::NodeId;
+
+use crate::planted::PlantedBug;
+use crate::time::Time;
+
+/// How long a dead member counts. Longer than the window and the time within which all of a netsplit's other side is declared dead
+/// (5 s at 16 nodes): only then has everybody noticed how many are missing.
+const DEAD_COUNT_FOR: Duration = Duration::from_secs(10);
+
+/// Members of a view (as many streams are followed). Beyond it a new node counts for nothing.
+const MEMBERS_MAX: usize = 1_024;
+
+/// Who counts, and when they were heard.
+#[derive(Debug)]
+pub(super) struct View {
+    me: NodeId,
+    window: Duration,
+    /// The others.
+    members: BTreeMap<NodeId, Member>,
+    /// Most were last heard to be with us then, and this node is with most for the window's length after it.
+    most_heard: Time,
+    /// When it last was, as far as that is known.
+    with_most_at: Time,
+}
+
+/// Another node of the view.
+#[derive(Debug)]
+struct Member {
+    /// When we asked what it last answered.
+    heard: Time,
+    /// Since when membership takes it for dead.
+    dead_since: Option<Time>,
+}
+
+impl View {
+    /// A node that has met nobody.
+    pub(super) const fn new(me: NodeId, now: Time, window: Duration) -> Self {
+        Self {
+            me,
+            window,
+            members: BTreeMap::new(),
+            most_heard: Time::MAX,
+            with_most_at: now,
+        }
+    }
+
+    /// The peer has answered what we asked at `asked`.
+    pub(super) fn heard(&mut self, now: Time, peer: NodeId, asked: Time) {
+        let has_room = self.members.len() < MEMBERS_MAX;
+        let member = match self.members.get_mut(&peer) {
+            Some(member) => member,
+            None if !has_room => return,
+            None => self.members.entry(peer).or_insert(Member {
+                heard: asked,
+                dead_since: None,
+            }),
+        };
+        member.heard = member.heard.max(asked);
+        member.dead_since = None;
+        // While this node is with most, the next look renews it, which costs less than every answer doing so.
+        if now > self.until() || self.most_heard == Time::MAX {
+            self.most_heard = self.find_most_heard();
+        }
+    }
+
+    /// Membership knows it to be alive.
+    pub(super) fn alive(&mut self, peer: NodeId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.dead_since = None;
+        }
+    }
+
+    /// Membership has declared it dead.
+    pub(super) fn died(&mut self, now: Time, peer: NodeId) {
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.dead_since.get_or_insert(now);
+        }
+    }
+
+    /// It has left the cluster on purpose, or does not run the cache alike.
+    pub(super) fn left(&mut self, peer: NodeId) {
+        if self.members.remove(&peer).is_some() {
+            self.most_heard = self.find_most_heard();
+        }
+    }
+
+    /// Looks who is here; with every heartbeat. Returns whether this node is with most. Cost: O(members).
+    pub(super) fn look(&mut self, now: Time, planted: PlantedBug) -> bool {
+        self.most_heard = self.find_most_heard();
+        if !self.is_with_most(now) {
+            return false;
+        }
+        self.with_most_at = now.min(self.most_heard);
+        let before = self.members.len();
+        let is_over = |since: Time| now >= since + DEAD_COUNT_FOR || planted.counts_no_dead();
+        self.members
+            .retain(|_, member| !member.dead_since.is_some_and(is_over));
+        if self.members.len() < before {
+            self.most_heard = self.find_most_heard();
+        }
+        true
+    }
+
+    /// This node is with most up to this time, unless it hears more meanwhile.
+    pub(super) fn until(&self) -> Time {
+        self.most_heard + self.window
+    }
+
+    pub(super) fn is_with_most(&self, now: Time) -> bool {
+        now <= self.until()
+    }
+
+    /// When this node was last known to be with most: when it asked what most have answered.
+    pub(super) const fn with_most_at(&self) -> Time {
+        self.with_most_at
+    }
+
+    /// As if this node had just started to be with most.
+    pub(super) const fn begin_again(&mut self, now: Time) {
+        self.with_most_at = now;
+    }
+
+    /// How many of the view are heard, this node included, and how many they are.
+    pub(super) fn counts(&self, now: Time) -> (usize, usize) {
+        let here = |member: &&Member| member.heard + self.window >= now;
+        let heard = self.members.values().filter(here).count();
+        (heard + 1, self.members.len() + 1)
+    }
+
+    /// Since when it has not heard most; zero if it never did.
+    fn find_most_heard(&self) -> Time {
+        let all = self.members.len() + 1;
+        let by_count = latest_of(self.members.values().map(|member| member.heard), all / 2);
+        let by_tie = all.is_multiple_of(2).then(|| self.tie_heard(all / 2));
+        by_tie.flatten().max(by_count).unwrap_or(Time::ZERO)
+    }
+
+    /// Since when exactly half, the smallest id among them, were heard.
+    fn tie_heard(&self, half: usize) -> Option<Time> {
+        let smallest = self.members.first_key_value()?;
+        let (smallest, member) = smallest;
+        if self.me < *smallest {
+            let heard = self.members.values().map(|member| member.heard);
+            return latest_of(heard, half - 1);
+        }
+        let others = self.members.values().skip(1).map(|member| member.heard);
+        let rest = latest_of(others, half.checked_sub(2)?)?;
+        Some(rest.min(member.heard))
+    }
+}
+
+/// Since when this many of them were heard; for ever if none has to be.
+fn latest_of(heard: impl Iterator<Item = Time>, wanted: usize) -> Option<Time> {
+    let Some(index) = wanted.checked_sub(1) else {
+        return Some(Time::MAX);
+    };
+    let mut heard: Vec<Time> = heard.collect();
+    if index >= heard.len() {
+        return None;
+    }
+    let (_, at, _) = heard.select_nth_unstable_by(index, |a, b| b.cmp(a));
+    Some(*at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(2);
+
+    fn id(id: u64) -> NodeId {
+        NodeId::from_u64(id)
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::from_millis(ms)
+    }
+
+    /// The view of node `me`, which met nodes 1 to `n` at one second.
+    fn view(me: u64, n: u64) -> View {
+        let mut view = View::new(id(me), Time::ZERO, WINDOW);
+        hear(&mut view, at(1_000), &(1..=n).collect::<Vec<_>>());
+        view
+    }
+
+    fn hear(view: &mut View, now: Time, ids: &[u64]) {
+        let me = view.me;
+        for other in ids.iter().map(|other| id(*other)).filter(|id| *id != me) {
+            view.heard(now, other, now);
+        }
+    }
+
+    #[test]
+    fn r4_the_smaller_side_does_not_become_most_by_declaring_the_others_dead() {
+        let mut view = view(1, 5);
+        for step in 0..60 {
+            let now = at(1_100 + step * 500);
+            hear(&mut view, now, &[2]);
+            // Declared dead one by one, the first of them while the last still seem to be there.
+            for other in (3..=5).filter(|other| step >= other - 2) {
+                view.died(now, id(other));
+            }
+            assert_eq!(
+                view.look(now, PlantedBug::None),
+                now <= at(3_000),
+                "{now:?}"
+            );
+        }
+        assert_eq!(view.counts(at(31_000)), (2, 5));
+    }
+
+    #[test]
+    fn the_larger_side_goes_on_and_forgets_the_dead_after_a_while() {
+        let mut view = view(3, 5);
+        for other in [1, 2] {
+            view.died(at(2_000), id(other));
+        }
+        for step in 0..24 {
+            let now = at(2_000 + step * 500);
+            hear(&mut view, now, &[4, 5]);
+            assert!(view.look(now, PlantedBug::None));
+            assert_eq!(
+                view.counts(now).1,
+                if now < at(12_000) { 5 } else { 3 },
+                "{now:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn of_two_halves_the_one_with_the_smallest_id_goes_on() {
+        for (me, with, expected) in [
+            (1, 4, true),
+            (4, 1, true),
+            (2, 3, false),
+            (3, 2, false),
+            (3, 1, true),
+        ] {
+            let mut view = view(me, 4);
+            hear(&mut view, at(5_000), &[with]);
+            assert_eq!(
+                view.look(at(5_000), PlantedBug::None),
+                expected,
+                "{me} with {with}"
+            );
+        }
+        assert!(view(1, 2).look(at(9_000), PlantedBug::None));
+        assert!(!view(2, 2).look(at(9_000), PlantedBug::None));
+    }
+
+    #[test]
+    fn a_node_that_never_met_anybody_is_with_most() {
+        let mut alone = View::new(id(7), Time::ZERO, WINDOW);
+        assert!(alone.look(at(9_000), PlantedBug::None));
+        assert_eq!(alone.until(), Time::MAX);
+    }
+
+    #[test]
+    fn leaving_on_purpose_makes_the_view_smaller_at_once() {
+        let mut view = view(3, 3);
+        hear(&mut view, at(1_500), &[1, 2]);
+        view.left(id(1));
+        view.left(id(2));
+        assert!(view.look(at(60_000), PlantedBug::None));
+    }
+
+    #[test]
+    fn c11_a_node_that_was_paused_is_with_most_only_once_somebody_answers_again() {
+        let mut view = view(2, 3);
+        let woken = at(31_000);
+        assert!(!view.is_with_most(woken));
+        assert!(!view.look(woken, PlantedBug::None));
+        // An answer to what was asked before the pause.
+        view.heard(woken, id(1), at(1_200));
+        assert!(!view.is_with_most(woken));
+        view.heard(woken, id(1), woken);
+        assert!(view.is_with_most(woken));
+    }
+
+    #[test]
+    fn nodes_that_come_later_count() {
+        let mut view = view(2, 3);
+        hear(&mut view, at(9_000), &[4]);
+        assert!(!view.look(at(9_000), PlantedBug::None));
+        hear(&mut view, at(9_100), &[5]);
+        assert!(view.look(at(9_100), PlantedBug::None));
+    }
+}

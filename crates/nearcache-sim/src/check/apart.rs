@@ -1,0 +1,69 @@
+//! Design §5, `split`: a node that has not been linked to most of its cluster for longer than the window neither writes
+//! (`read-only`) nor serves (`flush`).
+//!
+//! Whom a node is linked to is known here from the faults, not from what the node believes.
+
+use std::time::Duration;
+
+use nearcache_protocol::announce::SplitPolicy;
+use nearcache_protocol::time::Time;
+
+use super::Broken;
+use crate::node::Node;
+
+/// How long after the last link to most of the cluster what `split` says takes effect: four heartbeats.
+pub(crate) const WINDOW: Duration = Duration::from_secs(2);
+
+/// Since when each pair of hosts has had no link that works both ways between two running nodes.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    parted: Vec<Vec<Option<Time>>>,
+}
+
+impl Apart {
+    pub(crate) fn new(hosts: usize) -> Self {
+        Self {
+            parted: vec![vec![None; hosts]; hosts],
+        }
+    }
+
+    /// The link between the two works from now on, or does not.
+    pub(crate) fn link(&mut self, a: usize, b: usize, works: bool, now: Time) {
+        for (a, b) in [(a, b), (b, a)] {
+            if works {
+                self.parted[a][b] = None;
+            } else {
+                self.parted[a][b].get_or_insert(now);
+            }
+        }
+    }
+
+    /// Whether the host has had no link to half of the others or more for longer than the window.
+    fn is_apart(&self, host: usize, now: Time) -> bool {
+        let is_parted = |since: &&Option<Time>| since.is_some_and(|since| now - since > WINDOW);
+        let parted = self.parted[host].iter().filter(is_parted).count();
+        parted * 2 > self.parted.len()
+    }
+
+    /// What the node may still do, having met all others in its first life.
+    pub(crate) fn check(
+        &self,
+        now: Time,
+        (host, node): (usize, &Node),
+        policy: SplitPolicy,
+    ) -> Result<(), Broken> {
+        if policy == SplitPolicy::Serve || !self.is_apart(host, now) {
+            return Ok(());
+        }
+        let own = node.time(now);
+        let (until, what) = match policy {
+            SplitPolicy::Flush => (node.core.read_bound().serve_until, "serves"),
+            _ => (node.core.write_until(), "writes"),
+        };
+        if own > until {
+            return Ok(());
+        }
+        let what = format!("n{host} {what} at {own:?} although it is apart, up to {until:?}");
+        Err(("design §5 (split)", what))
+    }
+}
