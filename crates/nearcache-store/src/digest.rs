@@ -225,6 +225,12 @@ impl LeafSet {
         self.len == 0
     }
 
+    /// Are these all key hashes, in one range?
+    #[must_use]
+    pub const fn is_all(&self) -> bool {
+        self.bits == 0 && self.len == 1
+    }
+
     /// Is a key with this hash in one of them?
     #[must_use]
     #[expect(

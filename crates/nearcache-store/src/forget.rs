@@ -25,6 +25,7 @@ impl<V: Weigh> Store<V> {
                 writer.take_out(&shard.table, held);
             }
             writer.unbury(hash, key, key_hash);
+            self.drop_told_floor(key_hash);
             writer.raise_key_floor(key_hash, version);
             held
         };

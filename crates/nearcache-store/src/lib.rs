@@ -37,6 +37,7 @@ mod key_floors;
 mod listener;
 mod merge;
 mod node_id;
+mod part_walk;
 mod planted;
 mod policy;
 mod reads;
@@ -48,6 +49,7 @@ mod sync;
 mod table;
 mod tags;
 mod tick;
+mod told_floors;
 mod tombstones;
 mod version;
 mod walk;
@@ -63,6 +65,7 @@ pub use expiry::Expiry;
 pub use handle::Handle;
 pub use listener::{Event, Listener};
 pub use node_id::NodeId;
+pub use part_walk::{PartItem, PartWalk};
 #[cfg(feature = "planted-bugs")]
 #[doc(hidden)]
 pub use planted::PlantedBug;

@@ -50,8 +50,9 @@ impl<V: Weigh> Store<V> {
     /// The version that `key` had when it was evicted, if that is still known exactly. Takes the shard's lock.
     pub fn evicted(&self, key: &[u8]) -> Option<Version> {
         let hash = self.hasher.hash(key);
-        let writer = self.shard(hash).writer.lock();
-        writer.key_floors.exact(self.key_hash(hash, key))
+        let key_hash = self.key_hash(hash, key);
+        let own = self.shard(hash).writer.lock().key_floors.exact(key_hash);
+        own.max(self.told.exact(key_hash))
     }
 
     fn stands(&self, key: &[u8]) -> Standing<V> {
@@ -198,7 +199,13 @@ impl<V: Weigh> Store<V> {
         match writer.tombstones.get(hash, key).filter(|v| *v > whole_key) {
             Some(version) => Standing::exact(Known::Removed(version), version),
             None if self.planted.forgets_key_floors() => Standing::absent(whole_key, Version::ZERO),
-            None => Standing::absent(whole_key.max(writer.floor), writer.key_floors.get(key_hash)),
+            None => {
+                let evicted = writer.key_floors.get(key_hash);
+                Standing::absent(
+                    whole_key.max(writer.floor),
+                    evicted.max(self.told.get(key_hash)),
+                )
+            }
         }
     }
 
@@ -252,6 +259,7 @@ impl<V: Weigh> Store<V> {
                 writer.take_out(&shard.table, held);
             }
             writer.drop_key_floor(key_hash);
+            self.drop_told_floor(key_hash);
             if !self.planted.forgets_tombstones() {
                 self.bury(writer, hash, key, version);
             }
@@ -264,6 +272,7 @@ impl<V: Weigh> Store<V> {
             if let Some(held) = held {
                 writer.take_out(&shard.table, held);
             }
+            self.drop_told_floor(key_hash);
             writer.raise_key_floor(key_hash, version);
             writer.counts.too_large += 1;
             let limit_bytes = self.max_entry_bytes;
@@ -282,6 +291,9 @@ impl<V: Weigh> Store<V> {
         }
         // Who has a floor of its own was here not long ago.
         let came_back = update.has_key_floor && writer.drop_key_floor(key_hash);
+        if update.has_key_floor {
+            self.drop_told_floor(key_hash);
+        }
         let deadline_ms = self.deadline_ms(&entry);
         let placed = match held {
             Some(held) => Placing::Replace(held),

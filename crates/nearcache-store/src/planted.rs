@@ -18,6 +18,8 @@ pub enum PlantedBug {
     DigestWithoutTombstones,
     /// What is evicted is known no longer, and so is brought back by anti-entropy (breaks R10).
     DigestWithoutEvicted,
+    /// What other nodes have evicted is not remembered by one that joins (breaks C2).
+    NoToldFloors,
 }
 
 /// Which bugs a store has.
@@ -61,6 +63,10 @@ impl Planted {
     pub(crate) fn leaves_out_evicted(&self) -> bool {
         self.has(PlantedBug::DigestWithoutEvicted)
     }
+
+    pub(crate) fn forgets_told_floors(&self) -> bool {
+        self.has(PlantedBug::NoToldFloors)
+    }
 }
 
 #[cfg(not(feature = "planted-bugs"))]
@@ -93,6 +99,11 @@ impl Planted {
 
     #[inline]
     pub(crate) const fn leaves_out_evicted(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(crate) const fn forgets_told_floors(&self) -> bool {
         false
     }
 }

@@ -69,6 +69,8 @@ struct Room {
     /// Taken off the entries' room for tombstones and floors, in whole steps.
     reserved_bytes: u64,
     step_bytes: u64,
+    /// This shard's share of the floors that other nodes told of.
+    told_bytes: u64,
 }
 
 /// Handles that left the store during an operation: evicted, or replaced by a newer entry of their key. To be dropped after
@@ -108,6 +110,7 @@ impl<V: Weigh> Shard<V> {
                 tombstone_bytes_max: share_bytes / 100 * u64::from(config.tombstone_percent),
                 reserved_bytes: 0,
                 step_bytes: (share_bytes / 64).max(1),
+                told_bytes: 0,
             },
         };
         Self {
@@ -358,6 +361,11 @@ impl<V: Weigh> Writer<V> {
 
     /// Bytes of tombstones and floors.
     pub(crate) fn aside_bytes(&self) -> u64 {
-        self.tombstones.weight_bytes() + self.key_floors.weight_bytes()
+        self.tombstones.weight_bytes() + self.key_floors.weight_bytes() + self.room.told_bytes
+    }
+
+    /// Floors that other nodes told of take so many bytes of this shard's room.
+    pub(crate) fn set_told_bytes(&mut self, bytes: u64) {
+        self.room.told_bytes = bytes;
     }
 }

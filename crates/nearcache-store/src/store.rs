@@ -13,6 +13,7 @@ use crate::planted::Planted;
 use crate::reads::ReadCounters;
 use crate::shard::Shard;
 use crate::sync::{AtomicU32, Ordering, RwLock};
+use crate::told_floors::ToldFloors;
 use crate::{
     CoarseClock, ConfigError, Event, Handle, Listener, Scope, StoreConfig, StoreStats, Version,
     Weigh,
@@ -48,6 +49,8 @@ pub struct Store<V> {
     pub(crate) config: StoreConfig,
     pub(crate) max_entry_bytes: u64,
     pub(crate) digest: Option<Arc<Digest>>,
+    /// Of keys that other nodes have evicted.
+    pub(crate) told: ToldFloors,
     pub(crate) planted: Planted,
     listener: OnceLock<Arc<dyn Listener<V>>>,
 }
@@ -75,6 +78,7 @@ impl<V: Weigh> Store<V> {
             reads: ReadCounters::new(),
             groups: RwLock::new(GroupFloors::new(config.effective_group_floors_max())),
             max_entry_bytes: config.entry_bytes_limit(),
+            told: ToldFloors::new(&config),
             config,
             digest,
             planted: Planted::default(),

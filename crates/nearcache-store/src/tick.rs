@@ -47,6 +47,7 @@ impl<V: Weigh> Store<V> {
             }
             self.tell_gone(&gone);
         }
+        self.settle_told_floors(budget);
         // A floor may go only when nothing below it is left anywhere.
         if swept && generation != 0 {
             self.collect_group_floors(generation);
@@ -75,6 +76,7 @@ impl<V: Weigh> Store<V> {
 
     /// Frees everything up to `version` at once, a few hundred entries per lock.
     fn sweep_all(&self, version: Version) {
+        self.drop_told_floors(version);
         for shard in self.shards() {
             loop {
                 let mut gone = Gone::default();

@@ -153,7 +153,7 @@ impl<V: Weigh> Store<V> {
     }
 
     /// What an entry held is worth: itself, a tombstone, or nothing.
-    fn item_of(&self, entry: Handle<V>, groups: &GroupFloors) -> Option<Item<V>> {
+    pub(crate) fn item_of(&self, entry: Handle<V>, groups: &GroupFloors) -> Option<Item<V>> {
         let now_ms = self.clock.now_ms();
         if entry.version() <= groups.of_key(entry.key()) {
             return None;
