@@ -36,6 +36,11 @@ pub struct ReplicationConfig {
     pub transfer_credit_bytes: u32,
     /// Bytes of one chunk of a transfer, about. Default 64 KiB.
     pub transfer_chunk_bytes: usize,
+    /// Bytes per second that this node sends at most of what it holds, to all peers together: transfers and what comparisons bring.
+    /// Update streams are not limited. Default 64 MiB, half of what a link of 1 Gbit/s carries. Zero: no limit.
+    pub transfer_bytes_per_second: u64,
+    /// How long a joining node waits, once it has met a peer that can fill it, for others to share the work. Default 100 ms.
+    pub join_gather_for: Duration,
     /// A node that has met no peer for this long after its start is ready with what it has. Default 2 s.
     pub join_alone_after: Duration,
     /// How long a home node waits for its peers' answers before it decides that a key is absent. Default 200 ms;
@@ -126,6 +131,8 @@ impl Default for ReplicationConfig {
             compare_confirm_after: Duration::from_millis(500),
             transfer_credit_bytes: 1 << 20,
             transfer_chunk_bytes: 64 << 10,
+            transfer_bytes_per_second: 64 << 20,
+            join_gather_for: Duration::from_millis(100),
             join_alone_after: Duration::from_secs(2),
             find_wait: Duration::from_millis(200),
             modify_grace: Duration::from_millis(500),

@@ -17,7 +17,9 @@ use crate::message::CacheMessage;
 use crate::mode::invalidation::Invalidation;
 use crate::mode::local::Local;
 use crate::mode::replicated::Replicated;
-use crate::mode::{Ack, Freshness, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter};
+use crate::mode::{
+    Ack, Freshness, HandedOver, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
+};
 use crate::modify::ModifyOp;
 use crate::payload::Payload;
 use crate::rendezvous::PlacementKey;
@@ -192,6 +194,18 @@ impl<V: Payload> CacheCore<V> {
     /// The caller no longer waits; what it started goes on.
     pub fn forget(&mut self, waiter: WaiterId) {
         self.mode.forget(waiter);
+    }
+
+    /// This node is about to leave: from now on it decides no read-modify-writes and makes sure that its peers have all that it has.
+    /// The shell must let no local writes in any more.
+    pub fn hand_over(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.mode.hand_over(now, out);
+    }
+
+    /// Who has all that this node has, since [`hand_over`](Self::hand_over). Cost: O(peers × streams).
+    #[must_use]
+    pub fn handed_over(&self) -> HandedOver {
+        self.mode.handed_over()
     }
 
     /// Tells the peers that this node leaves for good.

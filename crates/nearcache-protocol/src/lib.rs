@@ -28,6 +28,7 @@ pub mod membership;
 pub mod message;
 pub mod mode;
 pub mod modify;
+pub mod parts;
 pub mod payload;
 pub mod planted;
 pub mod progress;

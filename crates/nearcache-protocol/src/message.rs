@@ -18,6 +18,7 @@ use crate::anti_entropy::AntiEntropy;
 use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
 use crate::modify::{ModifyError, ModifyOp};
+use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;
@@ -139,7 +140,7 @@ pub enum CacheMessage<V> {
         /// What came of it.
         result: Result<ModifiedAt<V>, ModifyError>,
     },
-    /// Send me all you hold.
+    /// Send me all you hold of these parts of the key space.
     TransferRequest {
         /// Names the transfer; a higher one of the same peer replaces the former.
         request: RequestId,
@@ -147,6 +148,8 @@ pub enum CacheMessage<V> {
         cursor: Option<TransferCursor>,
         /// How many bytes may be sent before more credit arrives.
         credit_bytes: u32,
+        /// What is wanted: several peers may each be asked for another share.
+        parts: Parts,
     },
     /// A transfer begins. All that the sender had applied when it sent this will have been transferred at its end.
     TransferStart {
@@ -163,12 +166,8 @@ pub enum CacheMessage<V> {
     TransferChunk {
         /// The transfer.
         request: RequestId,
-        /// Counts the chunks of this request from 0.
-        index: u32,
-        /// Entries and removals.
-        updates: Vec<Update<V>>,
-        /// Where the next chunk starts; nothing if this is the last.
-        next: Option<TransferCursor>,
+        /// What it holds.
+        chunk: Chunk<V>,
     },
     /// This many more bytes may be sent.
     TransferCredit {
@@ -189,6 +188,29 @@ pub enum CacheMessage<V> {
         /// The transfer.
         request: RequestId,
     },
+}
+
+/// A piece of a transfer.
+pub struct Chunk<V> {
+    /// Counts the chunks of this request from 0.
+    pub index: u32,
+    /// Keys that the sender has evicted, by the digest's hash, and the versions they had: nothing older may come in.
+    pub evicted: Vec<(u64, Version)>,
+    /// Entries and removals.
+    pub updates: Vec<Update<V>>,
+    /// Where the next chunk starts; nothing if this is the last.
+    pub next: Option<TransferCursor>,
+}
+
+impl<V: Payload> Chunk<V> {
+    /// Bytes it takes in a frame, about; what credit is counted in.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        /// A hash and a version.
+        const FLOOR: usize = 24;
+        let updates = self.updates.iter().map(Update::wire_bytes);
+        updates.sum::<usize>() + self.evicted.len() * FLOOR
+    }
 }
 
 /// The effect of a modify at the key's home node.
@@ -224,6 +246,28 @@ impl<V: Payload> ModifiedAt<V> {
             .saturating_sub(self.previous.as_ref().map_or(0, Update::value_len))
             .min(value_bytes_max);
         self.current = self.current.take().map(|update| update.for_reader(left));
+    }
+}
+
+impl<V: Payload> CacheMessage<V> {
+    /// Bytes of entries, removals and keys that a message of the bulk lane carries, about.
+    #[must_use]
+    pub fn bulk_bytes(&self) -> usize {
+        /// A key's version and length.
+        const KEY: usize = 18;
+        match self {
+            Self::TransferChunk { chunk, .. } => chunk.bytes(),
+            Self::AntiEntropy { message, .. } => match message {
+                AntiEntropy::Entries { updates, .. } => {
+                    updates.iter().map(Update::wire_bytes).sum()
+                }
+                AntiEntropy::Listed { keys, .. } => {
+                    keys.iter().map(|(key, _)| key.len() + KEY).sum()
+                }
+                _ => 0,
+            },
+            _ => 0,
+        }
     }
 }
 
@@ -294,6 +338,19 @@ impl<V> fmt::Debug for Batch<V> {
             self.after,
             self.through,
             self.updates.len()
+        )
+    }
+}
+
+impl<V> fmt::Debug for Chunk<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Chunk({}: {} updates, {} floors, next {:?})",
+            self.index,
+            self.updates.len(),
+            self.evicted.len(),
+            self.next
         )
     }
 }

@@ -34,6 +34,10 @@ pub enum PlantedBug {
     MendsWithoutComparing,
     /// Freshness counts from the arrival of an answer, and not from when it was asked for (breaks C11).
     FreshFromTheAnswer,
+    /// A share whose peer died in the middle is taken to be complete (breaks R9).
+    ResumesPastAMissingPart,
+    /// A node that leaves does not wait until others have what only it holds (breaks K4).
+    LeavesWithoutHandOver,
 }
 
 impl PlantedBug {
@@ -76,6 +80,14 @@ impl PlantedBug {
 
     pub(crate) const fn counts_no_dead(self) -> bool {
         self.is(Self::DeadCountForNothing)
+    }
+
+    pub(crate) const fn resumes_past_a_missing_part(self) -> bool {
+        self.is(Self::ResumesPastAMissingPart)
+    }
+
+    pub(crate) const fn leaves_without_hand_over(self) -> bool {
+        self.is(Self::LeavesWithoutHandOver)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -270,6 +270,7 @@ async fn open_caches(node: &Node, config: &Config) -> Result<Caches, Failure> {
             .on_disconnect(settings.on_disconnect)
             .link_timeout(settings.link_timeout)
             .dead_counts_for(settings.dead_counts_for)
+            .transfer_bytes_per_second(settings.transfer_bytes_per_second)
             .max_bytes(settings.max_bytes)
             .max_key_bytes(config.limits.key_bytes)
             .allow_empty_key(true)

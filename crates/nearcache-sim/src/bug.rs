@@ -57,6 +57,12 @@ bugs! {
     FreshFromTheAnswer = "fresh-from-the-answer",
     /// A node's clock does not count the time in which it was paused.
     ClockStopsWhenPaused = "clock-stops-when-paused",
+    /// A share of a transfer whose peer died in the middle is taken to be complete.
+    ResumesPastAMissingPart = "resumes-past-a-missing-part",
+    /// A node that leaves does not wait until others have what only it has.
+    LeavesWithoutHandOver = "leaves-without-hand-over",
+    /// What others have evicted is not told to a node that joins.
+    NoToldFloors = "no-told-floors",
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
     LeaseOnEcho = "lease-on-echo",
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
@@ -102,6 +108,7 @@ impl Bug {
             Self::NoKeyFloors => StoreBug::NoKeyFloors,
             Self::DigestWithoutTombstones => StoreBug::DigestWithoutTombstones,
             Self::DigestWithoutEvicted => StoreBug::DigestWithoutEvicted,
+            Self::NoToldFloors => StoreBug::NoToldFloors,
             _ => return,
         };
         store.plant(bug);
@@ -118,6 +125,8 @@ impl Bug {
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
             Self::MendsWithoutComparing => ProtocolBug::MendsWithoutComparing,
             Self::FreshFromTheAnswer => ProtocolBug::FreshFromTheAnswer,
+            Self::ResumesPastAMissingPart => ProtocolBug::ResumesPastAMissingPart,
+            Self::LeavesWithoutHandOver => ProtocolBug::LeavesWithoutHandOver,
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,

@@ -7,11 +7,12 @@
 //!
 //! Everything follows from the plan and one random generator, on one thread. The parts: [`connect`] opens
 //! and breaks sessions, [`carry`] moves messages, [`operate`] lets nodes write, [`strike`] injects faults,
-//! [`observe`] shows the checkers what changed.
+//! [`observe`] shows the checkers what changed, [`leave`] lets nodes go on purpose.
 
 mod carry;
 mod coherence;
 mod connect;
+mod leave;
 mod observe;
 mod operate;
 mod strike;
@@ -26,6 +27,7 @@ use nearcache_store::Version;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+pub(crate) use self::leave::Leaving;
 use crate::bug::Bug;
 use crate::check::Checkers;
 use crate::node::Node;
@@ -70,6 +72,8 @@ pub(crate) enum Event {
     Read { host: usize },
     /// The system of record has answered.
     Loaded(coherence::Load),
+    /// A rolling restart goes on.
+    Roll,
 }
 
 /// What becomes of a message.
@@ -107,6 +111,7 @@ pub(crate) struct Cluster {
     pub(crate) sometimes: Sometimes,
     pub(crate) trace: Trace,
     pub(crate) succeeded: usize,
+    pub(crate) rolling: leave::Rolling,
 }
 
 impl Cluster {
@@ -126,6 +131,9 @@ impl Cluster {
         queue.schedule(plan.heal, Event::Heal);
         for host in 0..nodes {
             queue.schedule(Time::from_millis(500), Event::Read { host });
+        }
+        if let Some(at) = plan.rolling_from {
+            queue.schedule(at, Event::Roll);
         }
         let host = |_| Host {
             node: None,
@@ -147,6 +155,7 @@ impl Cluster {
             sometimes: Sometimes::default(),
             trace: Trace::new(told),
             succeeded: 0,
+            rolling: leave::Rolling::default(),
         }
     }
 
@@ -184,6 +193,7 @@ impl Cluster {
             | Event::Strike(_)
             | Event::Mend(_)
             | Event::Heal
+            | Event::Roll
             | Event::Connect { .. }
             | Event::Watch { .. } => return None,
         };
@@ -214,6 +224,7 @@ impl Cluster {
             Event::Watch { session } => self.watch(session)?,
             Event::Read { host } => self.read(host)?,
             Event::Loaded(load) => self.loaded(load)?,
+            Event::Roll => self.roll()?,
         }
         Ok(())
     }
@@ -263,7 +274,7 @@ impl Cluster {
     pub(crate) fn settle(&mut self, host: usize) -> Result<(), Violation> {
         self.observe(host)?;
         self.reschedule(host);
-        Ok(())
+        self.depart_if_done(host)
     }
 
     fn reschedule(&mut self, host: usize) {

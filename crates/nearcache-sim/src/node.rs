@@ -21,6 +21,7 @@ use nearcache_store::{
 };
 
 use crate::bug::Bug;
+use crate::cluster::Leaving;
 use crate::plan::Plan;
 use crate::value::Value;
 
@@ -164,6 +165,8 @@ pub(crate) struct Node {
     pub(crate) by_wall_clock: bool,
     /// Transfers completed.
     pub(crate) transfers: u64,
+    /// It is about to leave on purpose.
+    pub(crate) leaving: Option<Leaving>,
     /// Callers that wait, and until when by the node's time.
     pub(crate) waiting: BTreeMap<u64, (Time, Awaited)>,
     /// Epochs of peers met, to see them grow.
@@ -239,6 +242,7 @@ impl Node {
             value_bytes: plan.value_bytes,
             by_wall_clock: bug == Some(Bug::WallClock),
             transfers: 0,
+            leaving: None,
             waiting: BTreeMap::new(),
             epochs: BTreeMap::new(),
             waiters: 0,

@@ -155,6 +155,8 @@ pub(crate) struct Plan {
     pub(crate) weather: Weather,
     pub(crate) operations: Vec<(Time, usize, Operation)>,
     pub(crate) faults: Vec<(Time, Fault)>,
+    /// From when on all nodes are restarted one after the other, in runs in which nothing else goes wrong.
+    pub(crate) rolling_from: Option<Time>,
     /// When operations and faults have ended.
     pub(crate) heal: Time,
 }
@@ -194,10 +196,6 @@ impl Plan {
             faults.sort_by_key(|(at, _)| *at);
         }
         let mut replay_updates_max = *[4, 16, 64, 65_536].choose(rng).unwrap_or(&16);
-        if small {
-            // A node that joins is not told what others have evicted, and may serve something older: not held yet.
-            faults.retain(|(_, fault)| !matches!(fault, Fault::Crash { .. }));
-        }
         if forgets {
             let isolated = rng.random_range(0..nodes);
             faults = vec![isolation(nodes, isolated)];
@@ -216,6 +214,10 @@ impl Plan {
             operations.extend(later);
             faults.push((at, fault));
             faults.sort_by_key(|(at, _)| *at);
+        }
+        let rolling_from = rolls(seed, forgets || small);
+        if rolling_from.is_some() {
+            faults.clear();
         }
         operations.extend(around_restarts(rng, &faults, &clock_offset_ms));
         operations.sort_by_key(|(at, ..)| *at);
@@ -238,6 +240,7 @@ impl Plan {
             weather,
             operations,
             faults,
+            rolling_from,
             heal,
         }
     }
@@ -249,6 +252,14 @@ fn long_pause(rng: &mut StdRng, nodes: usize) -> (Time, Fault) {
     let node = rng.random_range(0..nodes);
     let until = at + LONG_PAUSE;
     (at, Fault::Pause { node, until })
+}
+
+/// Whether all nodes are restarted one after the other, and from when on.
+fn rolls(seed: u64, is_other: bool) -> Option<Time> {
+    // Drawn apart, so that the plans of all other seeds stay as they are.
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x726f_6c6c);
+    let at_ms = rng.random_range(1_500..2_500);
+    (!is_other && rng.random_bool(0.15)).then_some(Time::from_millis(at_ms))
 }
 
 /// One node is cut off for longer than removals are remembered.
@@ -540,9 +551,11 @@ mod tests {
             assert!(plan.nodes >= 3);
             assert!(plan.operations.len() >= 200);
             let is = |kind: fn(&Fault) -> bool| plan.faults.iter().any(|(_, fault)| kind(fault));
-            assert!(is(|fault| matches!(fault, Fault::Cut { .. })));
+            let rolls = plan.rolling_from.is_some();
+            assert!(rolls || is(|fault| matches!(fault, Fault::Cut { .. })));
             assert!(
-                plan.forgets()
+                rolls
+                    || plan.forgets()
                     || plan.is_small()
                     || is(|fault| matches!(fault, Fault::Crash { .. }))
             );

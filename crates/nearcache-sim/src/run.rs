@@ -94,6 +94,7 @@ pub fn run(seed: u64, options: Options) -> Report {
     if options.invalidation {
         plan.mode = ModeKind::Invalidation;
         plan.split = SplitPolicy::Serve;
+        plan.rolling_from = None;
         // There is no anti-entropy, because there is nothing that nodes must hold alike.
         plan.faults
             .retain(|(_, fault)| !matches!(fault, crate::plan::Fault::Diverge { .. }));
@@ -172,6 +173,12 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
         ));
     }
     let nodes: Vec<_> = cluster.running().collect();
+    if cluster.plan.rolling_from.is_some()
+        && !cluster.rolling.left_in_haste
+        && let Some(what) = cluster.checkers.lives.lost(&nodes)
+    {
+        return Err(violation(cluster, "K4", what));
+    }
     // What was evicted everywhere is not told to who missed it: see docs/testing.md.
     let resurrected = if cluster.plan.is_small() {
         None

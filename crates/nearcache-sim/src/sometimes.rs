@@ -102,6 +102,12 @@ places! {
     Dropped,
     /// It refused a write meanwhile (`split = "read-only"`).
     WriteRefused,
+    /// A node left on purpose when all its peers had what it had.
+    LeftToAll,
+    /// A node left on purpose before all of them had.
+    LeftInHaste,
+    /// All nodes were restarted one after the other.
+    RolledAll,
     /// An entry made room for others.
     Eviction,
 }

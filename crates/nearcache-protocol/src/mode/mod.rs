@@ -160,7 +160,7 @@ pub enum Event {
         /// From whom.
         from: NodeId,
     },
-    /// A transfer is complete.
+    /// A peer has brought its share of a transfer.
     TransferDone {
         /// From whom.
         from: NodeId,
@@ -187,6 +187,28 @@ pub enum Event {
         updates: u64,
         /// How long it took.
         took: Duration,
+    },
+    /// All parts of a transfer are here, or a comparison in its place is complete.
+    Filled {
+        /// How many peers brought it.
+        sources: usize,
+        /// How many entries, removals and floors came.
+        updates: u64,
+        /// Their bytes, about. Zero for a comparison.
+        bytes: u64,
+        /// How long it took.
+        took: Duration,
+    },
+    /// How far a transfer is; once a second.
+    TransferProgress {
+        /// How many entries, removals and floors have come.
+        updates: u64,
+        /// Their bytes, about.
+        bytes: u64,
+        /// How long it has taken so far.
+        took: Duration,
+        /// Parts of the key space, of 64, that are not complete.
+        parts_left: u32,
     },
     /// A transfer was cut and will be tried again.
     TransferCut {
@@ -288,6 +310,17 @@ impl Status {
     }
 }
 
+/// Which peers have all that a node has that is about to leave.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum HandedOver {
+    /// None, as far as is known.
+    ToNobody,
+    /// At least one.
+    ToSome,
+    /// Every one that is connected, or there is none.
+    ToAll,
+}
+
 /// How old this node's knowledge of its peers is (counted by its own clock).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Freshness {
@@ -336,6 +369,14 @@ pub struct ModeStats {
     pub reconciled_sent: u64,
     /// Transfers completed, as receiver.
     pub transfers: u64,
+    /// Entries, removals and floors that transfers brought.
+    pub transferred: u64,
+    /// Their bytes, about.
+    pub transferred_bytes: u64,
+    /// Bytes that transfers took from here, about.
+    pub transferred_bytes_sent: u64,
+    /// Gauge: parts of the key space, of 64, that the current transfer has not completed.
+    pub parts_left: u64,
     /// Updates of others whose value is longer than this node takes: their keys are misses here.
     pub withheld: u64,
     /// Messages or updates refused by the drift bound.
@@ -415,6 +456,12 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>);
     /// The caller no longer waits. No result will be told.
     fn forget(&mut self, waiter: WaiterId);
+    /// This node is about to leave: from now on it makes sure that its peers have all that it has.
+    fn hand_over(&mut self, _now: Time, _out: &mut Vec<Output<V>>) {}
+    /// Who has all that this node has, since [`hand_over`](Self::hand_over).
+    fn handed_over(&self) -> HandedOver {
+        HandedOver::ToAll
+    }
     /// Tells the peers that this node leaves.
     fn leave(&mut self, now: Time, out: &mut Vec<Output<V>>);
     /// How old the knowledge of each peer is.

@@ -9,12 +9,14 @@ mod reader;
 mod tests;
 
 use bytes::{BufMut, BytesMut};
+use nearcache_store::Version;
 
 use self::reader::Reader;
 use crate::announce::{Agreement, Announcement, ModeKind, SplitPolicy};
 use crate::frame::{self, Frame, FrameError, FrameLimit};
 use crate::ids::{CacheId, StreamId};
-use crate::message::{Batch, CacheMessage, ProgressVector, TransferCursor};
+use crate::message::{Batch, CacheMessage, Chunk, ProgressVector, TransferCursor};
+use crate::parts::Parts;
 use crate::payload::Payload;
 
 /// Why a frame is no message of a cache. The connection must be closed; no state has changed.
@@ -146,10 +148,12 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         CacheMessage::TransferRequest {
             cursor,
             credit_bytes,
+            parts,
             ..
         } => {
             put_optional(cursor.map(|cursor| cursor.0), out);
             out.put_u32(*credit_bytes);
+            out.put_u64(parts.as_u64());
         }
         CacheMessage::TransferStart {
             ready,
@@ -161,15 +165,11 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
             put_progress(progress, out);
             entries::put_updates(floors, out);
         }
-        CacheMessage::TransferChunk {
-            index,
-            updates,
-            next,
-            ..
-        } => {
-            out.put_u32(*index);
-            put_optional(next.map(|cursor| cursor.0), out);
-            entries::put_updates(updates, out);
+        CacheMessage::TransferChunk { chunk, .. } => {
+            out.put_u32(chunk.index);
+            put_optional(chunk.next.map(|cursor| cursor.0), out);
+            put_evicted(&chunk.evicted, out);
+            entries::put_updates(&chunk.updates, out);
         }
         CacheMessage::TransferCredit { bytes, .. } => out.put_u32(*bytes),
         CacheMessage::TransferRefused { .. } => {}
@@ -270,6 +270,7 @@ fn message<V: Payload>(
             request,
             cursor: optional(reader)?.map(TransferCursor),
             credit_bytes: reader.u32()?,
+            parts: Parts::from_u64(reader.u64()?),
         },
         kind::TRANSFER_START => CacheMessage::TransferStart {
             request,
@@ -279,9 +280,12 @@ fn message<V: Payload>(
         },
         kind::TRANSFER_CHUNK => CacheMessage::TransferChunk {
             request,
-            index: reader.u32()?,
-            next: optional(reader)?.map(TransferCursor),
-            updates: entries::updates(reader)?,
+            chunk: Chunk {
+                index: reader.u32()?,
+                next: optional(reader)?.map(TransferCursor),
+                evicted: evicted(reader)?,
+                updates: entries::updates(reader)?,
+            },
         },
         kind::TRANSFER_CREDIT => CacheMessage::TransferCredit {
             request,
@@ -391,6 +395,24 @@ fn progress(reader: &mut Reader<'_>) -> Result<ProgressVector, WireError> {
         streams.push((stream, reader.u64()?));
     }
     Ok(ProgressVector(streams))
+}
+
+fn put_evicted(evicted: &[(u64, Version)], out: &mut BytesMut) {
+    out.put_u32(u32::try_from(evicted.len()).unwrap_or(u32::MAX));
+    for (key_hash, version) in evicted {
+        out.put_u64(*key_hash);
+        out.put_slice(&version.to_bytes());
+    }
+}
+
+fn evicted(reader: &mut Reader<'_>) -> Result<Vec<(u64, Version)>, WireError> {
+    let announced = reader.len32()?;
+    let count = reader.count(announced, 24)?;
+    let mut evicted = Vec::with_capacity(count);
+    for _ in 0..count {
+        evicted.push((reader.u64()?, reader.version()?));
+    }
+    Ok(evicted)
 }
 
 fn put_optional(number: Option<u64>, out: &mut BytesMut) {

@@ -9,8 +9,9 @@ use crate::announce::{Agreement, Announcement, ModeKind, SplitPolicy};
 use crate::anti_entropy::AntiEntropy;
 use crate::frame::{Frame, FrameLimit, Kind};
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
-use crate::message::{Batch, CacheMessage, ModifiedAt, ProgressVector, TransferCursor};
+use crate::message::{Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, TransferCursor};
 use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
+use crate::parts::Parts;
 use crate::payload::CodecTag;
 use crate::testing::{Text, entry, through_wire};
 use crate::time::Time;
@@ -291,6 +292,7 @@ fn messages() -> Vec<Message> {
             request,
             cursor: Some(TransferCursor(3)),
             credit_bytes: 4,
+            parts: Parts::from_u64(0x0102_0304_0506_0708),
         },
         Message::TransferStart {
             request,
@@ -310,9 +312,12 @@ fn messages() -> Vec<Message> {
         },
         Message::TransferChunk {
             request,
-            index: 1,
-            updates: updates(),
-            next: None,
+            chunk: Chunk {
+                index: 1,
+                evicted: vec![(7, version())],
+                updates: updates(),
+                next: None,
+            },
         },
         Message::TransferCredit { request, bytes: 5 },
         Message::TransferRefused { request },

@@ -212,6 +212,8 @@ pub struct CacheConfig {
     pub link_timeout: Duration,
     /// Mode `invalidation`: how long a member that died without leaving counts as one whose invalidations are missed.
     pub dead_counts_for: Duration,
+    /// Mode `replicated`: bytes a second that nodes which join or repair themselves get from this one, all together; 0: no limit.
+    pub transfer_bytes_per_second: u64,
 }
 
 /// What is logged and how.
@@ -281,6 +283,7 @@ impl Default for CacheConfig {
             on_disconnect: OnDisconnect::Bypass,
             link_timeout: Duration::from_secs(3),
             dead_counts_for: Duration::from_secs(60),
+            transfer_bytes_per_second: 64 << 20,
         }
     }
 }

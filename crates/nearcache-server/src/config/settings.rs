@@ -111,6 +111,7 @@ pub(crate) const CACHE_SETTINGS: &[CacheSetting] = settings! { CacheSetting, key
     "on_disconnect" => |c, v| { c.on_disconnect = on_disconnect(v)?; Ok(()) },
     "link_timeout" => |c, v| { c.link_timeout = v.duration()?; Ok(()) },
     "dead_counts_for" => |c, v| { c.dead_counts_for = v.duration()?; Ok(()) },
+    "transfer_bytes_per_second" => |c, v| { c.transfer_bytes_per_second = v.size()?; Ok(()) },
 };
 
 /// The setting with this path.

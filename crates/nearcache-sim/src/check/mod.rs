@@ -9,8 +9,11 @@ pub(crate) mod apart;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
+pub(crate) mod leaving;
 pub(crate) mod monotone;
 pub(crate) mod resurrection;
+
+use std::collections::BTreeMap;
 
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::time::Time;
@@ -29,6 +32,9 @@ pub(crate) struct Checkers {
     pub(crate) coherence: coherence::Coherence,
     pub(crate) freshness: freshness::Freshness,
     pub(crate) apart: apart::Apart,
+    pub(crate) lives: leaving::Lives,
+    /// Nodes that have left on purpose, and when.
+    pub(crate) departed: BTreeMap<(NodeId, Epoch), Time>,
 }
 
 impl Checkers {
@@ -40,6 +46,8 @@ impl Checkers {
             coherence: coherence::Coherence::default(),
             freshness: freshness::Freshness::default(),
             apart: apart::Apart::new(hosts),
+            lives: leaving::Lives::default(),
+            departed: BTreeMap::new(),
         }
     }
 

@@ -88,6 +88,13 @@ impl Cluster {
             self.sometimes.reach(Place::MemberReplaced);
             return Ok(());
         }
+        // What others tell may overtake its own goodbye, but not by more than what a message takes.
+        let departed = self.checkers.departed.get(&(identity.node, identity.epoch));
+        let longest = self.plan.weather.delay_max * 2;
+        if reason == DownReason::Failed && departed.is_some_and(|at| *at + longest < now) {
+            let what = format!("n{host} takes {identity:?} for dead, which has left on purpose");
+            return Err(self.violation("leave", what));
+        }
         self.sometimes.reach(Place::MemberFailed);
         self.checkers.freshness.parts(host, peer);
         if let Some((session, end)) = self.session_with(host, peer) {
@@ -167,7 +174,7 @@ impl Cluster {
     fn note_event(&mut self, host: usize, event: &CacheEvent) {
         match event {
             CacheEvent::Gap { .. } => self.sometimes.reach(Place::Gap),
-            CacheEvent::TransferDone { .. } => {
+            CacheEvent::Filled { .. } => {
                 self.sometimes.reach(Place::Transfer);
                 if let Some(node) = self.hosts[host].node.as_mut() {
                     node.transfers += 1;
@@ -365,7 +372,11 @@ impl Cluster {
         if !side.open {
             // A host that knows nothing of the connection resets it.
             if self.hosts[to].node.is_some() && self.sessions[session].ends[other(end)].open {
-                let at = self.now + self.delay();
+                // It has read first what was sent before the end.
+                let lanes = self.sessions[session].ends[end].lanes.iter();
+                let last = lanes.map(|lane| lane.last_arrival).max();
+                let last = last.unwrap_or(self.now) + Duration::from_micros(10);
+                let at = (self.now + self.delay()).max(last);
                 self.queue.schedule(
                     at,
                     Event::Reset {
@@ -526,14 +537,10 @@ fn story(message: &CacheMessage<Value>) -> String {
         } => {
             format!("{name} ready {ready} {progress:?} {} floors", floors.len())
         }
-        CacheMessage::TransferChunk {
-            index,
-            updates,
-            next,
-            ..
-        } => {
-            format!("{name} {index}: {} updates, next {next:?}", updates.len())
+        CacheMessage::TransferRequest { parts, cursor, .. } => {
+            format!("{name} {parts:?} from {cursor:?}")
         }
+        CacheMessage::TransferChunk { chunk, .. } => format!("{name} {chunk:?}"),
         _ => name.to_owned(),
     }
 }

@@ -24,6 +24,11 @@ impl Cluster {
                 || format!("n{host} holds {:?} of {}", change.version, change.name()),
             );
         }
+        let life = self.hosts[host].life;
+        if self.plan.rolling_from.is_some() {
+            let result = self.checkers.lives.observe((host, life), node, &heard);
+            result.map_err(|(rule, what)| self.violation(rule, what))?;
+        }
         let result = self.checkers.observe(now, host, node, heard);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
         if self.hosts[host].life == 1 && !self.healed {

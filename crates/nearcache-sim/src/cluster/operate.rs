@@ -29,7 +29,10 @@ impl Cluster {
         let (_, planned, _) = &self.plan.operations[n];
         let hosts = self.hosts.len();
         let mut order = (0..hosts).map(|step| (planned + step) % hosts);
-        order.find(|host| self.hosts[*host].node.is_some())
+        order.find(|host| {
+            let node = self.hosts[*host].node.as_ref();
+            node.is_some_and(|node| node.leaving.is_none())
+        })
     }
 
     pub(super) fn operate(&mut self, n: usize) -> Result<(), Violation> {
@@ -194,7 +197,7 @@ fn as_write(operation: Operation, n: usize) -> Result<Operation, usize> {
 }
 
 /// Does the operation; whether it took effect here or is on its way.
-fn perform(
+pub(super) fn perform(
     node: &mut Node,
     own: Time,
     n: usize,

@@ -77,6 +77,7 @@ pub(crate) struct Settings {
     pub(crate) on_disconnect: OnDisconnect,
     pub(crate) link_timeout: Duration,
     pub(crate) dead_counts_for: Duration,
+    pub(crate) transfer_bytes_per_second: u64,
 }
 
 impl Settings {
@@ -153,6 +154,7 @@ impl<V: Payload> Shell<V> {
         config.on_disconnect = settings.on_disconnect;
         config.link_timeout = settings.link_timeout;
         config.dead_counts_for = settings.dead_counts_for;
+        config.transfer_bytes_per_second = settings.transfer_bytes_per_second;
         let hlc = if settings.mode == ModeKind::Local {
             Arc::new(node.hlc().unshared())
         } else {
@@ -473,7 +475,7 @@ impl<V: Payload> Shell<V> {
 
     /// Whether a write may be made on this node now.
     fn check_open(&self) -> Result<(), WriteError> {
-        if self.node.is_stopped() {
+        if self.node.is_leaving() {
             return Err(WriteError::NodeStopped);
         }
         if !self.gate.may_write(self.node.quick()) {

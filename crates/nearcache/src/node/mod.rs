@@ -181,8 +181,9 @@ impl Node {
         self.shared().metrics().registry()
     }
 
-    /// Leaves the cluster: sends what is still on its way (for at most 10 s), tells the peers, and
-    /// stops. Handles that are left answer that the node has stopped. Calling it twice does no harm.
+    /// Leaves the cluster: hands over to the peers what only this node has, sends what is still on its way (at most 10 s in all), tells
+    /// the peers, and stops. Writes are refused from the beginning, as those of a node that has stopped; reads from the end.
+    /// Calling it twice does no harm. Dropped half way, the node goes on without writing anything.
     pub async fn shutdown(&self) {
         self.shared().shutdown().await;
     }

@@ -74,6 +74,21 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.transfers,
     ),
     (
+        "cache_transferred",
+        "Entries, removals and floors that transfers brought",
+        |stats| stats.mode.transferred,
+    ),
+    (
+        "cache_transferred_bytes",
+        "Bytes that transfers brought",
+        |stats| stats.mode.transferred_bytes,
+    ),
+    (
+        "cache_transferred_sent_bytes",
+        "Bytes that transfers took from here",
+        |stats| stats.mode.transferred_bytes_sent,
+    ),
+    (
         "cache_updates_withheld",
         "Updates of peers whose value is longer than this node takes; their keys are misses here",
         |stats| stats.mode.withheld,
@@ -106,6 +121,11 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
     ("cache_tombstones", "Tombstones held", |cache| {
         cache.stats().store.tombstones
     }),
+    (
+        "cache_transfer_parts_left",
+        "Parts of the key space, of 64, that the current transfer has not completed",
+        |cache| cache.stats().mode.parts_left,
+    ),
     ("cache_ready", "1 once the cache has been filled", |cache| {
         u64::from(cache.is_ready())
     }),

@@ -72,6 +72,8 @@ pub(crate) struct NodeShared {
     frame_limit_bytes: AtomicU32,
     stopped: CancellationToken,
     is_stopped: AtomicBool,
+    /// Nothing is written here any more.
+    is_leaving: AtomicBool,
 }
 
 impl std::fmt::Debug for NodeShared {
@@ -112,6 +114,7 @@ impl NodeShared {
             frame_limit_bytes: AtomicU32::new(FrameLimit::DEFAULT.bytes()),
             stopped: CancellationToken::new(),
             is_stopped: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             config,
         })
     }
@@ -210,6 +213,11 @@ impl NodeShared {
         self.is_stopped.load(Ordering::Acquire)
     }
 
+    /// Whether this node stops or has stopped: nothing is written here any more.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire) || self.is_stopped()
+    }
+
     pub(crate) fn caches(&self) -> arc_swap::Guard<Arc<Caches>> {
         self.caches.load()
     }
@@ -285,7 +293,8 @@ impl NodeShared {
         if self.is_stopped() {
             return;
         }
-        drain::acknowledged(self).await;
+        self.is_leaving.store(true, Ordering::Release);
+        drain::hand_over(self).await;
         for cache in self.caches().values() {
             cache.leave();
         }

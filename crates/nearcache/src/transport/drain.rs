@@ -1,9 +1,12 @@
 //! Leaving without losing what is on its way.
 //!
-//! A leave overtakes updates, because it travels on another lane, and a peer forgets a node that
-//! has left. So first the peers acknowledge all updates, then the leave is sent.
+//! Nobody shall lose by it: peers get what only this node has (its last updates, those of nodes that are gone, and what no stream told
+//! of) before it says that it leaves. A leave overtakes updates, because it travels on another lane, and a peer forgets a node that
+//! has left. So first the peers have everything, then the leave is sent.
 
 use std::time::Duration;
+
+use nearcache_protocol::mode::HandedOver;
 
 use crate::node::NodeShared;
 
@@ -15,15 +18,34 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// 500 ms, at the latest).
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// Waits until all connected peers have applied all that was written here, for at most 5 s.
-pub(crate) async fn acknowledged(shared: &NodeShared) {
-    let acknowledged = async {
-        while !shared.caches().values().all(|cache| cache.is_drained()) {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+/// How long all connected peers are waited for; from then on one that has everything is enough: a slow peer costs no more than that (a
+/// guess: a few heartbeats, with which peers tell how far they are).
+const ALL_PEERS_MAX: Duration = Duration::from_secs(2);
+
+/// Hands over what this node has: waits until all connected peers have it, for at most 2 s, or at least one, for at most 5 s.
+pub(crate) async fn hand_over(shared: &NodeShared) {
+    for cache in shared.caches().values() {
+        cache.hand_over();
+    }
+    let least = |wanted: HandedOver| {
+        let caches = shared.caches();
+        let mut caches = caches.values();
+        caches.all(|cache| {
+            cache.handed_over() >= wanted && (wanted < HandedOver::ToAll || cache.is_drained())
+        })
     };
-    if tokio::time::timeout(DRAIN_MAX, acknowledged).await.is_err() {
-        tracing::warn!("not all peers have acknowledged what was written here");
+    let started = shared.now();
+    while !least(HandedOver::ToAll) {
+        let waited = shared.now() - started;
+        if waited >= ALL_PEERS_MAX && least(HandedOver::ToSome) {
+            tracing::warn!("some peers do not have all that this node has; others do");
+            return;
+        }
+        if waited >= DRAIN_MAX {
+            tracing::warn!("no peer is known to have all that this node has");
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -88,7 +88,8 @@ impl<V: Payload> Replicated<V> {
 
     /// Much was dropped: this node is not ready before a peer met from `since` on has filled it.
     pub(super) fn fill_again(&mut self, now: Time, since: Time) {
-        self.fetch = None;
+        self.filling = None;
+        self.fetches.clear();
         self.compare.current = None;
         self.lists.retain(|(_, own), _| !*own);
         // What was dropped may come back as it was, which a comparison would not ask for.

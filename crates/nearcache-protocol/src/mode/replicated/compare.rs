@@ -15,12 +15,14 @@ use std::time::Duration;
 use nearcache_store::{LeafRange, LeafSet, NodeId};
 
 use super::Replicated;
+use super::filling::Brought;
 use crate::anti_entropy::AntiEntropy;
 use crate::config::ReplicationConfig;
 use crate::ids::RequestId;
 use crate::message::{CacheMessage, ProgressVector};
 use crate::mode::stream::Receives as _;
 use crate::mode::{Event, Output};
+use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;
@@ -55,8 +57,10 @@ pub(super) struct Compare {
 pub(super) enum Purpose {
     /// In case anything was lost.
     Check,
-    /// Something is known to be missing here.
-    Mend,
+    /// Something is known to be missing here: in all parts, or in these, which a transfer has begun to bring.
+    Mend(Parts),
+    /// This node leaves: the peer shall have all that is here.
+    HandOver,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,7 +114,11 @@ impl Comparison {
     }
 
     pub(super) fn mends(&self) -> bool {
-        self.purpose == Purpose::Mend
+        matches!(self.purpose, Purpose::Mend(_))
+    }
+
+    pub(super) fn hands_over(&self) -> bool {
+        self.purpose == Purpose::HandOver
     }
 
     /// Something came.
@@ -180,10 +188,38 @@ impl<V: Payload> Replicated<V> {
     /// Gets what is missing here from `from`: by a comparison if this node has something to compare, else by a transfer.
     pub(super) fn fill(&mut self, now: Time, from: NodeId, out: &mut Vec<Output<V>>) {
         if self.has_data && self.store.digest_bits().is_some() {
-            self.compare_with(now, from, Purpose::Mend, out);
+            self.compare_with(now, from, Purpose::Mend(Parts::ALL), out);
         } else {
-            self.fetch(now, from, out);
+            self.start_filling(now, &[from], false, out);
         }
+    }
+
+    /// A comparison in the place of a transfer has ended: all that `from` had applied is here, if it says how much that was.
+    fn mended(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        progress: Option<ProgressVector>,
+        (updates, started, ready): (u64, Time, bool),
+        out: &mut Vec<Output<V>>,
+    ) {
+        let took = now - started;
+        self.repair.rest(now, took, &self.config);
+        let Some(progress) = progress else {
+            out.push(Output::Event(Event::TransferCut { from }));
+            return;
+        };
+        self.progress.raise(&progress, self.own());
+        self.has_data = true;
+        self.stats.transfers += 1;
+        out.push(Output::Event(Event::Filled {
+            sources: 1,
+            updates,
+            bytes: 0,
+            took,
+        }));
+        self.advanced_everywhere(now, out);
+        self.joined_from(now, &[from], ready, Vec::new(), out);
     }
 
     /// Begins a comparison; one that is under way is given up.
@@ -221,11 +257,16 @@ impl<V: Payload> Replicated<V> {
             is_partial: false,
             sent: 0,
         };
-        comparison.descend(0, vec![0]);
-        if purpose == Purpose::Mend {
+        match purpose {
+            Purpose::Mend(parts) if parts != Parts::ALL => {
+                comparison.descend(Parts::PREFIX_BITS, parts.numbers().collect());
+            }
+            _ => comparison.descend(0, vec![0]),
+        }
+        if comparison.mends() {
             out.push(Output::Event(Event::TransferStarted { from: with }));
         }
-        if self.planted.mends_without_comparing() && purpose == Purpose::Mend {
+        if self.planted.mends_without_comparing() && comparison.mends() {
             comparison.progress = Some(told);
             self.compare.current = Some(comparison);
             self.finish_comparison(now, out);
@@ -392,7 +433,8 @@ impl<V: Payload> Replicated<V> {
         }
         let deep_enough = depth >= comparison.bits
             || (found.len() >= LIST_FROM_PARTS && found.len() * 2 > looked_at);
-        if found.is_empty() || (deep_enough && comparison.mends()) {
+        let at_once = comparison.mends() || comparison.hands_over();
+        if found.is_empty() || (deep_enough && at_once) {
             self.exchange(now, depth, found, out);
         } else if deep_enough {
             let until = now + self.config.compare_confirm_after;
@@ -439,7 +481,24 @@ impl<V: Payload> Replicated<V> {
             self.finish_comparison(now, out);
             return;
         }
-        if !self.compare.is_mending() && leaves.len() > CHECKED_LEAVES_MAX {
+        let hands_over = self
+            .compare
+            .current
+            .as_ref()
+            .is_some_and(Comparison::hands_over);
+        if hands_over {
+            // Where something was forgotten for want of room, two nodes differ for ever.
+            leaves.retain(|prefix| {
+                !self.store.digest_is_lossy(LeafRange {
+                    bits,
+                    prefix: *prefix,
+                })
+            });
+            if leaves.is_empty() && !floors_differ {
+                self.finish_comparison(now, out);
+                return;
+            }
+        } else if !self.compare.is_mending() && leaves.len() > CHECKED_LEAVES_MAX {
             // Those first that have no reason to differ; another part of the others each time.
             let turn = usize::try_from(self.compare.count).unwrap_or(0) * CHECKED_LEAVES_MAX;
             let len = leaves.len();
@@ -501,12 +560,28 @@ impl<V: Payload> Replicated<V> {
             updates: comparison.updates,
             took,
         }));
-        if comparison.purpose == Purpose::Mend {
+        if comparison.hands_over() {
+            self.leave
+                .compared(with, comparison.sent, comparison.is_partial);
+            return;
+        }
+        if let Purpose::Mend(parts) = comparison.purpose {
             let progress = comparison
                 .progress
                 .filter(|_| !comparison.is_partial || self.planted.mends_without_comparing());
-            let filled = (comparison.updates, comparison.started, comparison.ready);
-            self.filled(now, with, progress, filled, out);
+            if let Some(filling) = &mut self.filling {
+                filling.came(comparison.updates, 0);
+                let brought = Brought {
+                    from: with,
+                    parts,
+                    progress,
+                    ready: comparison.ready,
+                };
+                self.brought(now, brought, out);
+                return;
+            }
+            let mended = (comparison.updates, comparison.started, comparison.ready);
+            self.mended(now, with, progress, mended, out);
         }
     }
 
@@ -518,10 +593,8 @@ impl<V: Payload> Replicated<V> {
         self.lists.remove(&(comparison.with, true));
         self.compare.put_off(now, self.clock.origin(), &self.config);
         self.hurry_checks(now);
-        if comparison.mends() {
-            self.repair.avoid(now, comparison.with, &self.config);
-            let from = comparison.with;
-            out.push(Output::Event(Event::TransferCut { from }));
+        if let Purpose::Mend(parts) = comparison.purpose {
+            self.share_cut(now, comparison.with, (parts, true), out);
             self.repair(now, out);
         }
     }
@@ -541,7 +614,11 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         self.compare.put_off(now, self.clock.origin(), &self.config);
-        if !self.join.is_ready() || self.is_filling() || self.store.digest_bits().is_none() {
+        if !self.join.is_ready()
+            || self.is_filling()
+            || self.leave.has_begun()
+            || self.store.digest_bits().is_none()
+        {
             return;
         }
         let agreeing = self.peers.iter().filter(|(_, peer)| peer.agrees());
@@ -559,7 +636,7 @@ impl<V: Payload> Replicated<V> {
 
     /// Whether this node is getting what it is known to lack.
     pub(super) fn is_filling(&self) -> bool {
-        self.fetch.is_some() || self.compare.is_mending()
+        self.filling.is_some() || self.compare.is_mending()
     }
 
     /// The comparison with this peer that we asked for, if the request is that one and lists are under way.

@@ -85,7 +85,7 @@ impl<V: Payload> Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         let agreeing = self.peers.iter().filter(|(_, peer)| peer.agrees());
-        let source = self.fetch.as_ref().map(super::transfer::Fetch::from);
+        let source = self.source_of(self.store.digest_hash(&key));
         let ready = agreeing
             .clone()
             .filter(|(_, peer)| peer.ready)

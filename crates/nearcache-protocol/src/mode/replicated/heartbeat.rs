@@ -69,8 +69,8 @@ impl<V: Payload> Replicated<V> {
         if let Some(after) = early.subscribe {
             self.on_subscribe(from, self.epoch, after, out);
         }
-        if let Some((request, cursor, credit_bytes)) = early.transfer {
-            self.on_transfer_request(from, request, cursor, credit_bytes, out);
+        if let Some(asked) = early.transfer {
+            self.on_transfer_request(from, asked, out);
         }
     }
 

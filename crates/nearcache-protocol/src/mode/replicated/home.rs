@@ -84,6 +84,11 @@ impl<V> Replies<V> {
 }
 
 impl<V> Home<V> {
+    /// Whether something is yet to be decided here.
+    pub(super) fn is_working(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     pub(super) const fn new(replies_max: usize) -> Self {
         let replies = Replies {
             by_request: BTreeMap::new(),
@@ -113,8 +118,8 @@ impl<V: Payload> Replicated<V> {
             return;
         };
         let id = (from, peer.epoch, request);
-        // A node that may not stamp yet because it has just started is nobody's home.
-        let may_stamp = self.clock.held_for(now).is_zero();
+        // A node that may not stamp yet because it has just started, or that is about to leave, is nobody's home.
+        let may_stamp = self.clock.held_for(now).is_zero() && !self.leave.has_begun();
         let may_decide = may_stamp && self.may_decide(now);
         let is_home = may_decide && peer.agrees() && self.home_of(&key) == self.me();
         match self.home.replies.by_request.get(&id) {

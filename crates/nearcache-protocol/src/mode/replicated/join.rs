@@ -1,7 +1,7 @@
 //! Joining: subscribe first, then get everything from a peer, then be ready.
 //!
-//! A node is ready when it has all that one ready peer had, and the updates of the connected peers up to what they had told
-//! of when that transfer ended (R9). Where no peer is ready (all of a cluster start together) it takes what each of them has; where
+//! A node is ready when it has all that the ready peers had, each of which brings a share, and the updates of the connected peers up to
+//! what they had told of when that transfer ended (R9). Where no peer is ready (all of a cluster start together) it takes what each of them has; where
 //! there is no peer at all it is ready with what it has, after a wait.
 
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use nearcache_store::NodeId;
 
 use super::Replicated;
+use super::filling::Ahead;
 use super::peer::Peer;
 use crate::ids::StreamId;
 use crate::mode::Output;
@@ -23,6 +24,10 @@ pub(super) struct Join {
     patience_ends: Time,
     /// Peers, themselves not ready, whose all is here.
     fetched: BTreeSet<NodeId>,
+    /// Until when to wait for more peers that are ready, once there is one.
+    gather_ends: Option<Time>,
+    /// What of streams that do not come by themselves must be here before this node is ready, and who has it.
+    ahead: Vec<Ahead>,
     /// Only peers met from then on may fill this node: what the others hold may be as old as what it has just dropped.
     met_since: Time,
 }
@@ -42,6 +47,8 @@ impl Join {
             state: State::Filling,
             patience_ends,
             fetched: BTreeSet::new(),
+            gather_ends: None,
+            ahead: Vec::new(),
             met_since: Time::ZERO,
         }
     }
@@ -57,9 +64,20 @@ impl Join {
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
+
+    /// Only peers met from then on may fill this node.
+    pub(super) const fn met_since(&self) -> Time {
+        self.met_since
+    }
 }
 
 impl<V: Payload> Replicated<V> {
+    /// When to begin with those who are there.
+    pub(super) fn gather_ends(&self) -> Time {
+        let waits = self.join.state == State::Filling && !self.is_filling();
+        self.join.gather_ends.filter(|_| waits).unwrap_or(Time::MAX)
+    }
+
     /// Chooses whom to be filled by; becomes ready if there is nobody.
     pub(super) fn join_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         if self.planted.trusts_misses_while_joining() && self.join.state == State::Filling {
@@ -72,14 +90,23 @@ impl<V: Payload> Replicated<V> {
                 let may_fill = |peer: &Peer| peer.agrees() && peer.since >= met_since;
                 let agreeing = self.peers.iter().filter(|(_, peer)| may_fill(peer));
                 let usable = agreeing.filter(|(id, _)| !self.repair.avoids(now, **id));
-                let source = usable
-                    .clone()
-                    .find(|(_, peer)| peer.ready)
-                    .map(|(id, _)| *id);
-                if let Some(source) = source {
-                    self.fill(now, source, out);
+                let ready = usable.clone().filter(|(_, peer)| peer.ready);
+                let ready: Vec<NodeId> = ready.map(|(id, _)| *id).collect();
+                if let Some(first) = ready.first() {
+                    let gather_for = self.config.join_gather_for;
+                    let ends = *self.join.gather_ends.get_or_insert(now + gather_for);
+                    if now < ends {
+                        return;
+                    }
+                    self.join.gather_ends = None;
+                    if self.has_data {
+                        self.fill(now, *first, out);
+                    } else {
+                        self.start_filling(now, &ready, true, out);
+                    }
                     return;
                 }
+                self.join.gather_ends = None;
                 if now < self.join.patience_ends {
                     return;
                 }
@@ -100,17 +127,19 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    /// A transfer has ended.
+    /// A transfer has ended. What its sources were `ahead` of each other must be here too before this node is ready.
     pub(super) fn joined_from(
         &mut self,
         now: Time,
-        from: NodeId,
+        from: &[NodeId],
         ready: bool,
+        ahead: Vec<Ahead>,
         out: &mut Vec<Output<V>>,
     ) {
         if self.join.state == State::Filling {
-            self.join.fetched.insert(from);
+            self.join.fetched.extend(from);
             if ready {
+                self.join.ahead = ahead;
                 self.catch_up(now, out);
                 return;
             }
@@ -129,6 +158,18 @@ impl<V: Payload> Replicated<V> {
     /// Ready, once every connected peer's stream has come far enough. Holes that remain are asked for again.
     pub(super) fn check_joined(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         if self.join.state != State::CatchingUp || self.is_filling() {
+            return;
+        }
+        let progress = &self.progress;
+        self.join
+            .ahead
+            .retain(|(stream, number, _)| progress.applied(*stream) < *number);
+        let ahead = self.join.ahead.iter();
+        let mut ahead = ahead.filter(|(_, _, who)| self.peers.get(who).is_some_and(Peer::agrees));
+        if let Some((_, _, who)) = ahead.next().copied() {
+            if !self.repair.is_resting(now) {
+                self.fill(now, who, out);
+            }
             return;
         }
         let behind = self

@@ -6,7 +6,9 @@
 //! | `heartbeat` | meeting a peer, telling all how far we are, freshness |
 //! | `view`, `split` | whether this node is with most of its cluster, and what becomes of it if not |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
-//! | `join`, `transfer`, `serve` | filling a node that has nothing, or too little |
+//! | `leave` | handing over before leaving |
+//! | `join`, `filling` | filling a node that has nothing, or too little, from several peers |
+//! | `transfer`, `serve`, `pace` | getting a share from a peer, giving it, and how fast |
 //! | `compare`, `lists` | finding out where two nodes differ, and exchanging that |
 //! | `repair` | what no stream will bring, and whom to ask for it |
 //! | `find` | asking peers for one key |
@@ -17,12 +19,15 @@
 
 mod away;
 mod compare;
+mod filling;
 mod find;
 mod heartbeat;
 pub(in crate::mode) mod home;
 mod join;
+mod leave;
 mod lists;
 mod modify;
+mod pace;
 mod peer;
 mod repair;
 mod serve;
@@ -42,21 +47,26 @@ use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
 use self::compare::{Compare, Differs};
+use self::filling::Filling;
 use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
+use self::leave::Leave;
 use self::lists::Listing;
 use self::modify::Asked;
+use self::pace::Pace;
 use self::peer::Peer;
 use self::repair::Repair;
-use self::serve::Page;
+use self::serve::{Page, TransferAsked};
 use self::split::Split;
 use self::transfer::Fetch;
 use self::view::View;
 use super::refresh::Refreshes;
 use super::stream::acks::Acks;
 use super::stream::{Beats as _, Receives as _, Sends as _};
-use super::{Ack, Freshness, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter};
+use super::{
+    Ack, Freshness, HandedOver, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
+};
 use crate::anti_entropy::AntiEntropy;
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
@@ -89,7 +99,11 @@ pub struct Replicated<V: Payload> {
     view: View,
     split: Split,
     repair: Repair,
-    fetch: Option<Fetch>,
+    /// What fills this node, and the transfers of it by the peer that they come from.
+    filling: Option<Filling>,
+    fetches: BTreeMap<NodeId, Fetch>,
+    pace: Pace,
+    leave: Leave,
     compare: Compare,
     /// Lists that peers get from us, by peer and whether we asked for the comparison.
     lists: BTreeMap<(NodeId, bool), Listing>,
@@ -146,7 +160,10 @@ impl<V: Payload> Replicated<V> {
             view: View::new(clock.origin(), now, split::window(&config)),
             split: Split::default(),
             repair: Repair::default(),
-            fetch: None,
+            filling: None,
+            fetches: BTreeMap::new(),
+            pace: Pace::new(config.transfer_bytes_per_second),
+            leave: Leave::default(),
             pages: BTreeMap::new(),
             finds: Finds::default(),
             refreshes: Refreshes::default(),
@@ -182,13 +199,8 @@ impl<V: Payload> Replicated<V> {
         let dropped = self.peers.remove(&peer)?;
         self.clock.peer_gone(peer);
         self.pages.remove(&peer);
-        if self
-            .fetch
-            .as_ref()
-            .is_some_and(|fetch| fetch.from() == peer)
-        {
-            self.cut_fetch(now, out);
-        }
+        self.pace.forget(peer);
+        self.cut_fetch(now, peer, out);
         self.comparison_peer_down(now, peer, out);
         self.find_peer_down(now, peer, out);
         self.modify_peer_down(now, peer);
@@ -351,8 +363,15 @@ impl<V: Payload> Mode<V> for Replicated<V> {
                 request,
                 cursor,
                 credit_bytes,
+                parts,
             } => {
-                self.on_transfer_request(from, request, cursor, credit_bytes, out);
+                let asked = TransferAsked {
+                    request,
+                    cursor,
+                    credit_bytes,
+                    parts,
+                };
+                self.on_transfer_request(from, asked, out);
             }
             CacheMessage::TransferStart {
                 request,
@@ -362,13 +381,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             } => {
                 self.on_transfer_start(now, from, (request, ready), progress, floors, out);
             }
-            CacheMessage::TransferChunk {
-                request,
-                index,
-                updates,
-                next,
-            } => {
-                self.on_transfer_chunk(now, from, (request, index), updates, next, out);
+            CacheMessage::TransferChunk { request, chunk } => {
+                self.on_transfer_chunk(now, from, request, chunk, out);
             }
             CacheMessage::TransferCredit { request, bytes } => {
                 self.on_transfer_credit(from, request, bytes, out)
@@ -391,9 +405,11 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_finds(now, out);
         self.tick_modifies(now, out);
         self.tick_streams(now, out);
-        self.tick_fetch(now, out);
+        self.tick_fetches(now, out);
         self.tick_compare(now, out);
         self.step_lists(now, out);
+        self.tick_pace(now, out);
+        self.tick_leave(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
             self.look_around(now, out);
@@ -413,6 +429,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.asked.next_deadline(),
             self.next_ask(),
             self.fetch_deadline(),
+            self.gather_ends(),
+            self.pace.next_deadline(),
+            self.leave.next_deadline(),
             self.compare.next_deadline(&self.config),
             self.next_list_step(),
         ]
@@ -431,9 +450,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         match lane {
             Lane::Control => None,
             Lane::Data => self.poll_data(peer, budget_bytes),
-            Lane::Bulk => self
-                .poll_bulk(peer, budget_bytes)
-                .or_else(|| self.poll_lists(now, peer, budget_bytes)),
+            Lane::Bulk => self.poll_paced(now, peer, budget_bytes),
         }
     }
 
@@ -480,6 +497,14 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         }
     }
 
+    fn hand_over(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.begin_hand_over(now, out);
+    }
+
+    fn handed_over(&self) -> HandedOver {
+        self.handed_over_now()
+    }
+
     fn leave(&mut self, _: Time, out: &mut Vec<Output<V>>) {
         for to in self.peers.keys() {
             let message = CacheMessage::Leave {
@@ -511,6 +536,30 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 }
 
 impl<V: Payload> Replicated<V> {
+    /// What goes on the bulk lane next, as fast as this node may give it.
+    fn poll_paced(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        budget_bytes: usize,
+    ) -> Option<CacheMessage<V>> {
+        if !self.pace.lets(now, peer) {
+            return None;
+        }
+        let message = self
+            .poll_bulk(peer, budget_bytes)
+            .or_else(|| self.poll_lists(now, peer, budget_bytes))?;
+        self.pace.sent(message.bulk_bytes());
+        Some(message)
+    }
+
+    /// Wakes those who had to wait.
+    fn tick_pace(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        let lane = Lane::Bulk;
+        let woken = self.pace.woken(now).into_iter();
+        out.extend(woken.map(|peer| Output::Transmit { peer, lane }));
+    }
+
     fn on_anti_entropy(
         &mut self,
         now: Time,
@@ -587,7 +636,8 @@ impl<V: Payload> fmt::Debug for Replicated<V> {
             .field("progress", &self.progress)
             .field("peers", &self.peers)
             .field("join", &self.join)
-            .field("fetch", &self.fetch)
+            .field("filling", &self.filling)
+            .field("fetches", &self.fetches)
             .field("repair", &self.repair)
             .field("next_heartbeat", &self.next_heartbeat)
             .finish_non_exhaustive()

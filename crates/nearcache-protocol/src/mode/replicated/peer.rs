@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::serve::Serving;
-use crate::ids::{Epoch, RequestId};
-use crate::message::{ProgressVector, TransferCursor};
+use super::serve::{Serving, TransferAsked};
+use crate::ids::Epoch;
+use crate::message::ProgressVector;
 pub(super) use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
 use crate::time::Time;
 
@@ -45,8 +45,8 @@ pub(super) struct Peer {
 pub(super) struct Early {
     /// Our stream, from here on.
     pub(super) subscribe: Option<Option<u64>>,
-    /// A transfer: its name, where to go on, and the credit in bytes.
-    pub(super) transfer: Option<(RequestId, Option<TransferCursor>, u32)>,
+    /// A transfer.
+    pub(super) transfer: Option<TransferAsked>,
 }
 
 impl Peer {

@@ -58,6 +58,9 @@ impl Repair {
 impl<V: Payload> Replicated<V> {
     /// Starts a transfer if one is needed and none runs.
     pub(super) fn repair(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.filling.is_some() {
+            self.go_on_filling(now, out);
+        }
         if self.is_filling() {
             return;
         }
@@ -103,7 +106,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// Whether the stream comes to us from its origin.
-    fn flows(&self, stream: StreamId) -> bool {
+    pub(super) fn flows(&self, stream: StreamId) -> bool {
         self.peers
             .get(&stream.origin)
             .is_some_and(|peer| peer.epoch == stream.epoch && peer.agrees())

@@ -2,25 +2,30 @@
 //!
 //! The receiver grants credit in bytes, the connection pulls a chunk when it has room: nothing is put together before it
 //! can be sent, and at most the credit is on its way. First comes what this node has applied (that much is in its store, so
-//! that much will have been transferred at the end), then the floors, then a walk over the store. The cursor in a chunk is the
-//! start of the page that the walk is in: a receiver that goes on there gets a few items twice and misses none.
+//! that much will have been transferred at the end), then the group floors, then a walk over the parts that were asked for, what is
+//! read most first ([`PartWalk`]). The cursor in a chunk is the start of the page that the walk is in: a receiver that goes on there
+//! gets some items twice and misses none.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use nearcache_store::{Item, NodeId, WalkCursor};
+use nearcache_store::{Item, NodeId, PartItem, PartWalk};
 
 use super::Replicated;
 use super::peer::Agreed;
+use super::transfer::FLOOR_BYTES;
 use crate::ids::RequestId;
 use crate::lane::Lane;
-use crate::message::{CacheMessage, TransferCursor};
+use crate::message::{CacheMessage, Chunk, TransferCursor};
 use crate::mode::Output;
+use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::update::Update;
 
 /// Items that the store is asked for at a time: what the machine's lock is held for, at most (guess).
 const PAGE_ITEMS: usize = 128;
+/// Pages that are looked at for one chunk: a few milliseconds where nothing of a large store lies in the parts asked for (guess).
+const PAGES_PER_CHUNK: usize = 512;
 
 /// A transfer that a peer gets from us.
 #[derive(Debug)]
@@ -32,31 +37,49 @@ pub(super) struct Serving {
     awake: bool,
     credit_bytes: u64,
     index: u32,
-    /// Where the current page starts, and where the next one does.
-    page: WalkCursor,
-    next_page: Option<WalkCursor>,
+    walk: PartWalk,
+    /// Where the current page starts.
+    page: u64,
+    /// How many group invalidations there had been when it was told of them.
+    generation: u32,
 }
 
 /// Items of the current page that did not fit into the last chunk. Kept beside [`Serving`] because only it knows values.
-pub(super) type Page<V> = VecDeque<Item<V>>;
+pub(super) type Page<V> = VecDeque<PartItem<V>>;
+
+/// What a peer asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TransferAsked {
+    pub(super) request: RequestId,
+    pub(super) cursor: Option<TransferCursor>,
+    pub(super) credit_bytes: u32,
+    pub(super) parts: Parts,
+}
 
 impl<V: Payload> Replicated<V> {
-    /// A peer asks for everything.
+    /// A peer asks for everything in some parts.
     pub(super) fn on_transfer_request(
         &mut self,
         from: NodeId,
-        request: RequestId,
-        cursor: Option<TransferCursor>,
-        credit_bytes: u32,
+        asked: TransferAsked,
         out: &mut Vec<Output<V>>,
     ) {
+        let TransferAsked {
+            request,
+            cursor,
+            credit_bytes,
+            parts,
+        } = asked;
+        // Without a digest this node cannot tell which key lies in which part.
+        let can_tell = parts == Parts::ALL || self.store.digest_bits().is_some();
+        let leaves = parts.leaf_set().filter(|_| can_tell);
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
         match peer.agreement {
             Agreed::Yes => {}
             Agreed::Unknown => {
-                peer.early.transfer = Some((request, cursor, credit_bytes));
+                peer.early.transfer = Some(asked);
                 return;
             }
             Agreed::No(_) => {
@@ -65,6 +88,11 @@ impl<V: Payload> Replicated<V> {
                 return;
             }
         }
+        let Some(leaves) = leaves else {
+            let message = CacheMessage::TransferRefused { request };
+            out.push(Output::Send { to: from, message });
+            return;
+        };
         if peer
             .serving
             .as_ref()
@@ -72,7 +100,7 @@ impl<V: Payload> Replicated<V> {
         {
             return;
         }
-        let page = cursor.map_or(WalkCursor::START, |cursor| WalkCursor::from_u64(cursor.0));
+        let walk = PartWalk::new(leaves, cursor.map(|cursor| cursor.0));
         peer.serving = Some(Serving {
             request,
             started: false,
@@ -80,8 +108,9 @@ impl<V: Payload> Replicated<V> {
             awake: true,
             credit_bytes: u64::from(credit_bytes),
             index: 0,
-            page,
-            next_page: Some(page),
+            page: walk.cursor(),
+            generation: 0,
+            walk,
         });
         self.pages.remove(&from);
         out.push(Output::Transmit {
@@ -131,6 +160,7 @@ impl<V: Payload> Replicated<V> {
         }
         if !serving.started {
             serving.started = true;
+            serving.generation = self.store.generation();
             let floors = self
                 .store
                 .floors()
@@ -145,49 +175,60 @@ impl<V: Payload> Replicated<V> {
         }
         let page = self.pages.entry(to).or_default();
         let budget_bytes = budget_bytes.min(self.config.transfer_chunk_bytes);
-        let mut updates = Vec::new();
-        let mut bytes = 0;
+        let (mut updates, mut evicted, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut looked = 0;
         while bytes < budget_bytes {
             if page.is_empty() {
-                let Some(next) = serving.next_page else { break };
-                let (items, after) = self.store.walk(next, PAGE_ITEMS);
-                serving.page = next;
-                serving.next_page = after;
-                page.extend(items);
+                // Where little lies in these parts, others get the lock now and then.
+                if serving.walk.is_done() || looked >= PAGES_PER_CHUNK {
+                    break;
+                }
+                looked += 1;
+                serving.page = serving.walk.cursor();
+                page.extend(self.store.walk_part(&mut serving.walk, PAGE_ITEMS));
                 continue;
             }
-            let Some(update) = page.front().map(item_update) else {
-                break;
+            let next = match page.front() {
+                Some(PartItem::Held(item)) => Ok(item_update(item).for_reader(value_bytes_max)),
+                Some(PartItem::Evicted { key_hash, version }) => Err((*key_hash, *version)),
+                None => break,
             };
-            let update = update.for_reader(value_bytes_max);
-            let update_bytes = update.wire_bytes();
-            if bytes > 0 && bytes + update_bytes > budget_bytes {
+            let next_bytes = next.as_ref().map_or(FLOOR_BYTES, Update::wire_bytes);
+            if bytes > 0 && bytes + next_bytes > budget_bytes {
                 break;
             }
-            bytes += update_bytes;
-            updates.push(update);
+            bytes += next_bytes;
+            match next {
+                Ok(update) => updates.push(update),
+                Err(floor) => evicted.push(floor),
+            }
             page.pop_front();
         }
         let next = if page.is_empty() {
-            serving.next_page
+            (!serving.walk.is_done()).then(|| serving.walk.cursor())
         } else {
             Some(serving.page)
         };
         serving.done = next.is_none();
+        if serving.done && serving.generation != self.store.generation() {
+            // What was left out because it was invalidated meanwhile must not be missing there without that being known.
+            let floors = self.store.floors().into_iter();
+            updates.extend(floors.map(|(scope, version)| Update::Floor { scope, version }));
+        }
         serving.credit_bytes = serving.credit_bytes.saturating_sub(bytes as u64);
-        let index = serving.index;
+        let chunk = Chunk {
+            index: serving.index,
+            evicted,
+            updates,
+            next: next.map(TransferCursor),
+        };
         serving.index += 1;
         let (request, done) = (serving.request, serving.done);
         if done {
             self.pages.remove(&to);
         }
-        let next = next.map(|cursor| TransferCursor(cursor.as_u64()));
-        Some(CacheMessage::TransferChunk {
-            request,
-            index,
-            updates,
-            next,
-        })
+        self.stats.transferred_bytes_sent += bytes as u64;
+        Some(CacheMessage::TransferChunk { request, chunk })
     }
 }
 

@@ -1,21 +1,24 @@
-//! The receiving side of a transfer: everything a peer holds, merged here.
+//! The receiving side of a transfer: everything a peer holds of some parts of the key space, merged here.
 //!
 //! ```text
 //! TransferRequest ─▶            ◀─ TransferStart (progress, floors)
 //!                               ◀─ TransferChunk 0, 1, 2, ...        (at most the credit on its way)
-//! TransferCredit  ─▶            ◀─ TransferChunk n (last): progress = max(ours, that of the start)
+//! TransferCredit  ─▶            ◀─ TransferChunk n (last)
 //! ```
 //!
-//! One at a time. A chunk that is missing makes us ask again from the last cursor; a peer that is silent or gone makes us ask
-//! another one, from the start, because a cursor means something only to the store that gave it out.
+//! One per peer at a time; which peer brings which parts is decided in [`super::filling`]. A chunk that is missing makes us ask the same
+//! peer again from the last cursor, which means something only to the store that gave it out. A peer that is silent or gone gives up
+//! its share to others.
 
-use nearcache_store::NodeId;
+use nearcache_store::{NodeId, Version};
 
 use super::Replicated;
+use super::filling::Brought;
 use crate::ids::{Epoch, RequestId};
-use crate::message::{CacheMessage, ProgressVector, TransferCursor};
+use crate::message::{CacheMessage, Chunk, ProgressVector, TransferCursor};
 use crate::mode::stream::Receives as _;
 use crate::mode::{Event, Output};
+use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;
@@ -23,10 +26,13 @@ use crate::update::Update;
 /// Without a chunk that fits, we ask to go on so many times before we wait for the stall to be noticed (guess).
 const RESUMES_MAX: u32 = 4;
 
-/// The transfer that this node gets.
+/// Bytes of an evicted key's floor in a chunk.
+pub(super) const FLOOR_BYTES: usize = 24;
+
+/// The transfer that this node gets from one peer.
 #[derive(Debug)]
 pub(super) struct Fetch {
-    from: NodeId,
+    parts: Parts,
     epoch: Epoch,
     request: RequestId,
     started: Time,
@@ -49,20 +55,26 @@ impl Fetch {
         self.progress.is_none() && self.resumed < RESUMES_MAX
     }
 
-    pub(super) const fn from(&self) -> NodeId {
-        self.from
+    pub(super) const fn parts(&self) -> Parts {
+        self.parts
     }
 }
 
 impl<V: Payload> Replicated<V> {
-    /// Begins a transfer from `from`.
-    pub(super) fn fetch(&mut self, now: Time, from: NodeId, out: &mut Vec<Output<V>>) {
+    /// Begins to get `parts` from `from`.
+    pub(super) fn fetch(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        parts: Parts,
+        out: &mut Vec<Output<V>>,
+    ) {
         let Some(epoch) = self.peers.get(&from).map(|peer| peer.epoch) else {
             return;
         };
         let request = self.next_request();
-        self.fetch = Some(Fetch {
-            from,
+        let fetch = Fetch {
+            parts,
             epoch,
             request,
             started: now,
@@ -74,15 +86,16 @@ impl<V: Payload> Replicated<V> {
             cursor: None,
             updates: 0,
             refused: false,
-        });
+        };
+        self.fetches.insert(from, fetch);
         out.push(Output::Event(Event::TransferStarted { from }));
-        self.request_transfer(from, request, None, out);
+        self.request_transfer(from, (request, parts), None, out);
     }
 
     fn request_transfer(
         &self,
         to: NodeId,
-        request: RequestId,
+        (request, parts): (RequestId, Parts),
         cursor: Option<TransferCursor>,
         out: &mut Vec<Output<V>>,
     ) {
@@ -93,15 +106,16 @@ impl<V: Payload> Replicated<V> {
                 request,
                 cursor,
                 credit_bytes,
+                parts,
             },
         });
     }
 
     /// Asks the same peer to go on where the last good chunk ended.
-    fn resume_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+    fn resume_fetch(&mut self, now: Time, from: NodeId, out: &mut Vec<Output<V>>) {
         let request = self.next_request();
         let resumable = |fetch: &&mut Fetch| fetch.resumed < RESUMES_MAX;
-        let Some(fetch) = self.fetch.as_mut().filter(resumable) else {
+        let Some(fetch) = self.fetches.get_mut(&from).filter(resumable) else {
             return;
         };
         fetch.request = request;
@@ -114,8 +128,8 @@ impl<V: Payload> Replicated<V> {
         } else {
             None
         };
-        let from = fetch.from;
-        self.request_transfer(from, request, cursor, out);
+        let parts = fetch.parts;
+        self.request_transfer(from, (request, parts), cursor, out);
     }
 
     pub(super) fn on_transfer_start(
@@ -127,11 +141,11 @@ impl<V: Payload> Replicated<V> {
         floors: Vec<Update<V>>,
         out: &mut Vec<Output<V>>,
     ) {
-        if !self.is_fetch(from, request) {
+        if self.current_fetch(from, request).is_none() {
             return;
         }
         let refused = !self.apply_all(now, from, floors, out);
-        if let Some(fetch) = &mut self.fetch {
+        if let Some(fetch) = self.fetches.get_mut(&from) {
             fetch.moved = now;
             fetch.refused |= refused;
             fetch.ready = ready;
@@ -144,78 +158,95 @@ impl<V: Payload> Replicated<V> {
         &mut self,
         now: Time,
         from: NodeId,
-        (request, index): (RequestId, u32),
-        updates: Vec<Update<V>>,
-        next: Option<TransferCursor>,
+        request: RequestId,
+        chunk: Chunk<V>,
         out: &mut Vec<Output<V>>,
     ) {
-        if !self.is_fetch(from, request) {
+        let Some(fetch) = self.current_fetch(from, request) else {
+            return;
+        };
+        if chunk.index < fetch.expected {
             return;
         }
-        let Some(fetch) = &self.fetch else { return };
-        if index < fetch.expected {
+        if chunk.index > fetch.expected || fetch.progress.is_none() {
+            self.resume_fetch(now, from, out);
             return;
         }
-        if index > fetch.expected || fetch.progress.is_none() {
-            self.resume_fetch(now, out);
+        let (bytes, next) = (chunk.bytes(), chunk.next);
+        let count = (chunk.updates.len() + chunk.evicted.len()) as u64;
+        let refused = !self.take_chunk(now, from, chunk, out);
+        let Some(fetch) = self.fetches.get_mut(&from) else {
             return;
-        }
-        let bytes = updates.iter().map(Update::wire_bytes).sum::<usize>();
-        let count = updates.len() as u64;
-        let updates = self.without_forgotten(now, updates);
-        let refused = !self.apply_all(now, from, updates, out);
-        let Some(fetch) = &mut self.fetch else { return };
+        };
         fetch.moved = now;
         fetch.expected += 1;
         fetch.resumed = 0;
         fetch.updates += count;
         fetch.refused |= refused;
         fetch.cursor = next;
+        self.stats.transferred += count;
+        self.stats.transferred_bytes += bytes as u64;
+        if let Some(filling) = &mut self.filling {
+            filling.came(count, bytes as u64);
+        }
         if next.is_some() {
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             out.push(Output::Send {
                 to: from,
                 message: CacheMessage::TransferCredit { request, bytes },
             });
+            self.tell_filling(now, out);
         } else {
-            self.finish_fetch(now, out);
+            self.finish_fetch(now, from, out);
         }
     }
 
-    fn finish_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        let Some(fetch) = self.fetch.take() else {
-            return;
-        };
-        let progress = fetch.progress.filter(|_| !fetch.refused);
-        let filled = (fetch.updates, fetch.started, fetch.ready);
-        self.filled(now, fetch.from, progress, filled, out);
-    }
-
-    /// A transfer, or a comparison in its place, has ended: all that `from` had applied is here, if it says how much that was.
-    pub(super) fn filled(
+    /// Merges what came. `false` if any of it was refused by the drift bound; then none of it is merged.
+    fn take_chunk(
         &mut self,
         now: Time,
         from: NodeId,
-        progress: Option<ProgressVector>,
-        (updates, started, ready): (u64, Time, bool),
+        chunk: Chunk<V>,
         out: &mut Vec<Output<V>>,
-    ) {
-        let took = now - started;
-        self.repair.rest(now, took, &self.config);
-        let Some(progress) = progress else {
-            out.push(Output::Event(Event::TransferCut { from }));
+    ) -> bool {
+        let Chunk {
+            updates, evicted, ..
+        } = chunk;
+        let updates = self.without_forgotten(now, updates);
+        let newest = evicted.iter().map(|(_, version)| version.time).max();
+        if newest.is_some_and(|newest| self.clock.observe(now, newest).is_err())
+            || !self.apply_all(now, from, updates, out)
+        {
+            return false;
+        }
+        self.take_floors(evicted);
+        true
+    }
+
+    /// Keys that the peer has evicted: nothing older may come in here.
+    fn take_floors(&self, evicted: Vec<(u64, Version)>) {
+        for (key_hash, version) in evicted {
+            self.store.tell_floor(key_hash, version);
+        }
+    }
+
+    fn finish_fetch(&mut self, now: Time, from: NodeId, out: &mut Vec<Output<V>>) {
+        let Some(fetch) = self.fetches.remove(&from) else {
             return;
         };
-        self.progress.raise(&progress, self.own());
-        self.has_data = true;
-        self.stats.transfers += 1;
         out.push(Output::Event(Event::TransferDone {
             from,
-            updates,
-            took,
+            updates: fetch.updates,
+            took: now - fetch.started,
         }));
-        self.advanced_everywhere(now, out);
-        self.joined_from(now, from, ready, out);
+        let brought = Brought {
+            from,
+            parts: fetch.parts,
+            progress: fetch.progress.filter(|_| !fetch.refused),
+            ready: fetch.ready,
+        };
+        self.brought(now, brought, out);
+        self.tell_filling(now, out);
     }
 
     pub(super) fn on_transfer_refused(
@@ -225,39 +256,41 @@ impl<V: Payload> Replicated<V> {
         request: RequestId,
         out: &mut Vec<Output<V>>,
     ) {
-        if self.is_fetch(from, request) {
-            self.cut_fetch(now, out);
+        if self.current_fetch(from, request).is_some() {
+            self.cut_fetch(now, from, out);
         }
     }
 
-    /// Gives the current transfer up; another peer is preferred for the next one.
-    pub(super) fn cut_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        if let Some(fetch) = self.fetch.take() {
-            self.repair.avoid(now, fetch.from, &self.config);
-            // What has come need not come again.
-            self.has_data |= fetch.updates > 0;
-            // And nobody may know that it is here.
-            self.hurry_checks(now);
-            out.push(Output::Event(Event::TransferCut { from: fetch.from }));
+    /// Gives the transfer from a peer up, if there is one.
+    pub(super) fn cut_fetch(&mut self, now: Time, from: NodeId, out: &mut Vec<Output<V>>) {
+        if let Some(fetch) = self.fetches.remove(&from) {
+            self.share_cut(now, from, (fetch.parts, fetch.updates > 0), out);
             self.repair(now, out);
         }
     }
 
-    /// Asks again where not even the start has come, and cuts a transfer that stands still.
-    pub(super) fn tick_fetch(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        if self.fetch_deadline() > now {
-            return;
-        }
-        match &self.fetch {
-            Some(fetch) if fetch.is_unanswered() => self.resume_fetch(now, out),
-            Some(_) | None => self.cut_fetch(now, out),
+    /// Asks again where not even the start has come, and cuts transfers that stand still.
+    pub(super) fn tick_fetches(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        let due = self.fetches.iter();
+        let due = due.filter(|(_, fetch)| self.deadline_of(fetch) <= now);
+        let due: Vec<_> = due
+            .map(|(id, fetch)| (*id, fetch.is_unanswered()))
+            .collect();
+        for (from, is_unanswered) in due {
+            if is_unanswered {
+                self.resume_fetch(now, from, out);
+            } else {
+                self.cut_fetch(now, from, out);
+            }
         }
     }
 
     pub(super) fn fetch_deadline(&self) -> Time {
-        let Some(fetch) = &self.fetch else {
-            return Time::MAX;
-        };
+        let deadlines = self.fetches.values().map(|fetch| self.deadline_of(fetch));
+        deadlines.min().unwrap_or(Time::MAX)
+    }
+
+    fn deadline_of(&self, fetch: &Fetch) -> Time {
         // The start message is small and nothing is before it; a chunk may take its time on a slow link.
         let patience = if fetch.is_unanswered() {
             self.config.replay_retry_after
@@ -267,10 +300,9 @@ impl<V: Payload> Replicated<V> {
         fetch.moved + patience
     }
 
-    fn is_fetch(&self, from: NodeId, request: RequestId) -> bool {
-        let epoch = self.peers.get(&from).map(|peer| peer.epoch);
-        self.fetch.as_ref().is_some_and(|fetch| {
-            fetch.from == from && fetch.request == request && Some(fetch.epoch) == epoch
-        })
+    fn current_fetch(&self, from: NodeId, request: RequestId) -> Option<&Fetch> {
+        let epoch = self.peers.get(&from)?.epoch;
+        let fetch = self.fetches.get(&from)?;
+        (fetch.request == request && fetch.epoch == epoch).then_some(fetch)
     }
 }

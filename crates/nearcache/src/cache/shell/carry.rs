@@ -70,7 +70,41 @@ impl<V: Payload> Shell<V> {
                 updates,
                 took,
             } => {
-                tracing::info!(cache, %from, updates, ?took, "filled the cache from a peer");
+                tracing::debug!(cache, %from, updates, ?took, "a peer has brought its share");
+            }
+            Event::TransferProgress {
+                updates,
+                bytes,
+                took,
+                parts_left,
+            } => {
+                let megabytes_per_second = megabytes_per_second(bytes, took);
+                tracing::info!(
+                    cache,
+                    updates,
+                    bytes,
+                    megabytes_per_second,
+                    parts_left,
+                    ?took,
+                    "filling the cache"
+                );
+            }
+            Event::Filled {
+                sources,
+                updates,
+                bytes,
+                took,
+            } => {
+                let megabytes_per_second = megabytes_per_second(bytes, took);
+                tracing::info!(
+                    cache,
+                    sources,
+                    updates,
+                    bytes,
+                    megabytes_per_second,
+                    ?took,
+                    "filled the cache from peers"
+                );
             }
             Event::TransferCut { from } => {
                 tracing::info!(cache, %from, "the transfer was cut and will be tried again");
@@ -106,4 +140,10 @@ impl<V: Payload> Shell<V> {
             other => tracing::debug!(cache, ?other, "event"),
         }
     }
+}
+
+/// In millions of bytes, rounded down.
+fn megabytes_per_second(bytes: u64, took: std::time::Duration) -> u64 {
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+    bytes / micros
 }

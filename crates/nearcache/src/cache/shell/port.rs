@@ -8,7 +8,7 @@ use nearcache_protocol::frame::{Frame, FrameLimit};
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
-use nearcache_protocol::mode::{Freshness, Status};
+use nearcache_protocol::mode::{Freshness, HandedOver, Status};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::wire::{self, WireError};
 use nearcache_store::NodeId;
@@ -51,6 +51,10 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn fill(&self, peer: NodeId, lane: Lane, budget_bytes: usize, buffer: &mut BytesMut) -> bool;
     /// Lets time pass for the store and the machine.
     fn tick(&self);
+    /// This node is about to leave: peers get all that only it has.
+    fn hand_over(&self);
+    /// Which peers have all that this node has.
+    fn handed_over(&self) -> HandedOver;
     /// Whether all connected peers have applied all that was written here.
     fn is_drained(&self) -> bool;
     /// Tells the peers that this node leaves.
@@ -144,6 +148,14 @@ impl<V: Payload> CachePort for Shell<V> {
         if due {
             self.step(|core, out| core.tick(now, out));
         }
+    }
+
+    fn hand_over(&self) {
+        self.step(|core, out| core.hand_over(self.node.now(), out));
+    }
+
+    fn handed_over(&self) -> HandedOver {
+        self.machine.lock().core.handed_over()
     }
 
     fn is_drained(&self) -> bool {

@@ -2,10 +2,12 @@
 
 mod freshness;
 mod joining;
+mod leaving;
 mod limits;
 mod modify;
 mod split;
 mod streams;
+mod transfers;
 mod writes;
 
 use std::time::Duration;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use crate::config::ReplicationConfig;
 
 const SECOND: Duration = Duration::from_secs(1);
+/// As long as a joining node waits for several peers to fill it, and a moment.
+const GATHERS: Duration = Duration::from_millis(120);
 
 fn config() -> ReplicationConfig {
     ReplicationConfig::default()
