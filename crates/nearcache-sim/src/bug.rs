@@ -61,8 +61,6 @@ bugs! {
     ResumesPastAMissingPart = "resumes-past-a-missing-part",
     /// A node that leaves does not wait until others have what only it has.
     LeavesWithoutHandOver = "leaves-without-hand-over",
-    /// What others have evicted is not told to a node that joins.
-    NoToldFloors = "no-told-floors",
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
     LeaseOnEcho = "lease-on-echo",
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
@@ -108,7 +106,6 @@ impl Bug {
             Self::NoKeyFloors => StoreBug::NoKeyFloors,
             Self::DigestWithoutTombstones => StoreBug::DigestWithoutTombstones,
             Self::DigestWithoutEvicted => StoreBug::DigestWithoutEvicted,
-            Self::NoToldFloors => StoreBug::NoToldFloors,
             _ => return,
         };
         store.plant(bug);

@@ -18,8 +18,6 @@ pub enum PlantedBug {
     DigestWithoutTombstones,
     /// What is evicted is known no longer, and so is brought back by anti-entropy (breaks R10).
     DigestWithoutEvicted,
-    /// What other nodes have evicted is not remembered by one that joins (breaks C2).
-    NoToldFloors,
 }
 
 /// Which bugs a store has.
@@ -63,10 +61,6 @@ impl Planted {
     pub(crate) fn leaves_out_evicted(&self) -> bool {
         self.has(PlantedBug::DigestWithoutEvicted)
     }
-
-    pub(crate) fn forgets_told_floors(&self) -> bool {
-        self.has(PlantedBug::NoToldFloors)
-    }
 }
 
 #[cfg(not(feature = "planted-bugs"))]
@@ -99,11 +93,6 @@ impl Planted {
 
     #[inline]
     pub(crate) const fn leaves_out_evicted(&self) -> bool {
-        false
-    }
-
-    #[inline]
-    pub(crate) const fn forgets_told_floors(&self) -> bool {
         false
     }
 }

@@ -101,7 +101,7 @@ impl<V: Weigh> Store<V> {
     /// without a digest. Cost: one lock; an older entry that is held already goes with later ticks.
     pub fn tell_floor(&self, key_hash: u64, version: Version) {
         let Some(digest) = &self.digest else { return };
-        if version == Version::ZERO || self.planted.forgets_told_floors() {
+        if version == Version::ZERO {
             return;
         }
         let first = {
