@@ -16,7 +16,19 @@ pub enum Change<V> {
         /// Its tags.
         tags: Tags,
     },
-    /// The key keeps its value and tags and gets this expiry. If the key is absent, nothing happens
+    /// The key has a value from now on that is not here: what was held before is dropped, and the value itself may follow in the
+    /// same version. Changes nothing where that version is held already.
+    Stub {
+        /// Stands for the value.
+        placeholder: V,
+        /// Length of the value, in bytes; 0 counts as 1.
+        value_bytes: u32,
+        /// When it stops being served.
+        expiry: Expiry,
+        /// Its tags.
+        tags: Tags,
+    },
+    /// The key keeps its value and tags and gets this expiry. If the key is absent, or its value is not here, nothing happens
     /// ([`Merged::Declined`]).
     Expire {
         /// The new deadline.
@@ -34,6 +46,15 @@ impl<V> fmt::Debug for Change<V> {
                 .field("expiry", expiry)
                 .field("tags", tags)
                 .finish_non_exhaustive(),
+            Self::Stub {
+                value_bytes,
+                expiry,
+                ..
+            } => f
+                .debug_struct("Stub")
+                .field("value_bytes", value_bytes)
+                .field("expiry", expiry)
+                .finish_non_exhaustive(),
             Self::Expire { expiry } => f.debug_struct("Expire").field("expiry", expiry).finish(),
             Self::Remove => f.write_str("Remove"),
         }
@@ -43,7 +64,7 @@ impl<V> fmt::Debug for Change<V> {
 /// What a store knows of a key: what a merge is compared with.
 #[derive(Debug, Clone)]
 pub enum Known<V> {
-    /// It holds this entry, which is neither expired nor invalidated.
+    /// It holds this entry, which is neither expired nor invalidated. It may be a [stub](Handle::is_stub).
     Live(Handle<V>),
     /// It was removed, has expired, or was invalidated with one of its tags, at this version.
     Removed(Version),

@@ -34,6 +34,8 @@ pub(crate) struct Record<V> {
     weight_bytes: u32,
     /// Reads since the eviction policy last looked, up to [`Handle::MARKS_MAX`].
     marks: AtomicU8,
+    /// Length of the value if it is not here; 0 if it is. Written before the record is shared.
+    stub_bytes: AtomicU32,
     value: V,
     version: Version,
     tags: Tags,
@@ -59,6 +61,18 @@ impl<V: Weigh> Handle<V> {
         Self::new(key, 0, version, expiry, tags, value, weight)
     }
 
+    /// An entry in no store whose value of `value_bytes` bytes (0 counts as 1) is not here; `placeholder` stands for it.
+    pub fn stub(
+        key: &[u8],
+        version: Version,
+        expiry: Expiry,
+        tags: Tags,
+        placeholder: V,
+        value_bytes: u32,
+    ) -> Self {
+        Self::detached(key, version, expiry, tags, placeholder).without_value(value_bytes)
+    }
+
     /// A new record, which no store knows yet. The weight is kept in 32 bits: larger is larger than any shard accepts.
     pub(crate) fn new(
         key: &[u8],
@@ -79,9 +93,17 @@ impl<V: Weigh> Handle<V> {
             last_access: AtomicU32::new(0),
             slot: AtomicU32::new(0),
             marks: AtomicU8::new(0),
+            stub_bytes: AtomicU32::new(0),
             value,
         };
         Self(ThinArc::from_header_and_slice(record, key))
+    }
+
+    /// The same record, not shared yet, as a stub.
+    pub(crate) fn without_value(self, value_bytes: u32) -> Self {
+        let stub_bytes = &self.record().stub_bytes;
+        stub_bytes.store(value_bytes.max(1), Ordering::Relaxed);
+        self
     }
 }
 
@@ -122,6 +144,20 @@ impl<V> Handle<V> {
     #[must_use]
     pub fn tags(&self) -> &Tags {
         &self.record().tags
+    }
+
+    /// Is the value not here? Then [`value`](Self::value) is a placeholder, and the entry stands for its key and version only.
+    #[must_use]
+    #[inline]
+    pub fn is_stub(&self) -> bool {
+        self.record().stub_bytes.load(Ordering::Relaxed) != 0
+    }
+
+    /// Length of the value in bytes, if it is not here.
+    #[must_use]
+    pub fn stub_bytes(&self) -> Option<u32> {
+        let bytes = self.record().stub_bytes.load(Ordering::Relaxed);
+        (bytes != 0).then_some(bytes)
     }
 
     /// Bytes counted for it against the store's bound.
@@ -187,6 +223,7 @@ impl<V> fmt::Debug for Handle<V> {
             .field("version", &self.version())
             .field("expiry", &self.expiry())
             .field("weight_bytes", &self.weight_bytes())
+            .field("stub_bytes", &self.stub_bytes())
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@
 //! 3. the tombstone of the key,
 //! 4. the floor of the key, if it was evicted, and the floor of the shard;
 //!
-//! and applied if it is newer. An update that is dead on arrival, because it has expired or one of its tags was
+//! and applied if it is newer, or brings the value of a stub in the stub's own version. An update that is dead on arrival, because it has expired or one of its tags was
 //! invalidated at a later version, is applied as a removal at its version: it still supersedes what is older. That is what
 //! makes merging commutative (any two stores that saw the same updates know the same), associative and idempotent.
 
@@ -140,7 +140,10 @@ impl<V: Weigh> Store<V> {
             let Some(prepared) = decide(&standing.known) else {
                 return Ok(Merged::Declined);
             };
-            if standing.beats(version) && !self.planted.ignores_versions() {
+            if standing.beats(version)
+                && !completes(&standing.known, version, &prepared)
+                && !self.planted.ignores_versions()
+            {
                 writer.counts.stale += 1;
                 return Ok(Merged::Stale {
                     current: standing.current(),
@@ -222,7 +225,7 @@ impl<V: Weigh> Store<V> {
         let entry = match prepared {
             Prepared::Put(entry) => entry,
             Prepared::Expire(expiry) => {
-                let entry = known.live()?;
+                let entry = known.live().filter(|entry| !entry.is_stub())?;
                 let (value, tags) = (entry.value().clone(), entry.tags().clone());
                 new_entry(key, hash, version, expiry, tags, value)
             }
@@ -375,9 +378,27 @@ fn prepare<V: Weigh>(key: &[u8], hash: u64, version: Version, change: Change<V>)
             expiry,
             tags,
         } => Prepared::Put(new_entry(key, hash, version, expiry, tags, value)),
+        Change::Stub {
+            placeholder,
+            value_bytes,
+            expiry,
+            tags,
+        } => {
+            let entry = new_entry(key, hash, version, expiry, tags, placeholder);
+            Prepared::Put(entry.without_value(value_bytes))
+        }
         Change::Expire { expiry } => Prepared::Expire(expiry),
         Change::Remove => Prepared::Remove,
     }
+}
+
+/// Does the update bring the value that the entry held lacks?
+fn completes<V>(known: &Known<V>, version: Version, prepared: &Prepared<V>) -> bool {
+    let Prepared::Put(entry) = prepared else {
+        return false;
+    };
+    let held = known.live();
+    held.is_some_and(|held| held.version() == version && held.is_stub()) && !entry.is_stub()
 }
 
 /// A record that no store holds yet. Weights are kept in 32 bits: larger is larger than any shard accepts.

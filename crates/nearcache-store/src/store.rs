@@ -86,7 +86,8 @@ impl<V: Weigh> Store<V> {
         })
     }
 
-    /// The entry of `key`, if it is live: not expired, not idle for too long, not invalidated.
+    /// The entry of `key`, if it is live: not expired, not idle for too long, not invalidated. It may be a
+    /// [stub](Handle::is_stub), which counts as a miss.
     ///
     /// Counted in [`StoreStats`], and marks the entry as used. Takes one shared lock for the length of the look-up and
     /// allocates nothing.
@@ -101,7 +102,8 @@ impl<V: Weigh> Store<V> {
         if let (Some(entry), Some(idle)) = (&entry, &self.idle) {
             idle.touch(&entry.record().last_access, self.clock.now_ms());
         }
-        self.reads.count(entry.is_some());
+        let hit = entry.as_ref().is_some_and(|entry| !entry.is_stub());
+        self.reads.count(hit);
         entry
     }
 
