@@ -62,6 +62,15 @@ pub struct ReplicationConfig {
     /// With `split = "flush"`: what was written within this time before this node was last with most of its cluster is not dropped but
     /// kept, unserved: the others may not have it. Default 5 s, within which all nodes agree once faults have ended (R1).
     pub split_keeps: Duration,
+    /// The longest value that travels inside its update, in bytes; of a longer one key, version and length travel, and the value is
+    /// fetched by each node when it is first read there. Each node's own affair: it concerns what the node sends. Default 64 KiB.
+    pub inline_limit: usize,
+    /// Bytes of long values that this node sends to all its peers together, per second; 0 for no limit. Default 256 MiB (guess:
+    /// a fifth of a 10 Gbit/s link).
+    pub fetch_bytes_per_second: u64,
+    /// Bytes of long values that may be arriving here at once; what would exceed it waits, unless nothing else is arriving. Default
+    /// 128 MiB: two of the longest.
+    pub fetch_bytes_max: usize,
     /// Mode `invalidation`: how long after it last had all of a peer's invalidations a node may serve what that peer may have
     /// invalidated since. Default 3 s; at least a few times `heartbeat_every`, because each heartbeat renews it.
     pub link_timeout: Duration,
@@ -142,6 +151,9 @@ impl Default for ReplicationConfig {
             streams_max: 1_024,
             value_bytes_max: 1 << 20,
             split_keeps: Duration::from_secs(5),
+            inline_limit: 64 << 10,
+            fetch_bytes_per_second: 256 << 20,
+            fetch_bytes_max: 128 << 20,
             link_timeout: Duration::from_secs(3),
             on_disconnect: OnDisconnect::Bypass,
             dead_counts_for: Duration::from_secs(60),

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use nearcache_store::{CoarseClock, NodeId, Store, StoreConfig, Timestamp, Weigh};
+use nearcache_store::{
+    Change, CoarseClock, Expiry, NodeId, Store, StoreConfig, Tags, Timestamp, Version, Weigh,
+};
 
 use crate::announce::{Announcement, ModeKind};
 use crate::clock::Hlc;
@@ -19,11 +21,12 @@ use crate::core::CacheCore;
 use crate::frame::{self, Frame, FrameDecoder, FrameLimit, Kind};
 use crate::handshake::{Handshake, Known, Local, Registry, SessionToken, accept};
 use crate::identity::{Identity, Zone};
-use crate::ids::Epoch;
+use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
 use crate::machine::Machine as _;
 use crate::membership::{Membership, MembershipConfig, MembershipMessage};
 use crate::message::CacheMessage;
+use crate::mode::{Output, Waiter};
 use crate::payload::{CodecTag, Payload};
 use crate::rendezvous::PlacementKey;
 use crate::time::Time;
@@ -100,7 +103,8 @@ pub fn entries_batch(data: &[u8]) {
     };
     let frame = Frame {
         kind: Kind(*kind),
-        number: 1,
+        // What the machine below asks for first is a transfer, then the value of a stub.
+        number: 1 + u64::from(*kind >> 4 == 7),
         body: Bytes::copy_from_slice(body),
     };
     let (Ok(cache), Ok(message)) = (wire::cache_id(&frame), wire::decode::<Blob>(&frame)) else {
@@ -158,11 +162,34 @@ fn hand_over(message: CacheMessage<Blob>, mode: ModeKind) {
         CacheMessage::Announce(announcement),
         &mut out,
     );
+    want_long_value(&mut core, &mut out);
     core.handle(Time::ZERO, peer, message, &mut out);
     for lane in Lane::ALL {
         let _ = core.poll_transmit(Time::ZERO, peer, lane, 1 << 16, &mut out);
     }
     core.tick(Time::from_millis(600), &mut out);
+}
+
+/// Somebody reads the key `k`, whose value of 8 bytes has to be fetched.
+fn want_long_value(core: &mut CacheCore<Blob>, out: &mut Vec<Output<Blob>>) {
+    let key = Bytes::from_static(b"k");
+    let version = Version::new(
+        Timestamp::from_parts(1_800_000_000_000, 0),
+        NodeId::from_u64(2),
+    );
+    let stub = Change::Stub {
+        placeholder: Blob::from_wire(CodecTag::default(), &[]),
+        value_bytes: 8,
+        expiry: Expiry::NEVER,
+        tags: Tags::NONE,
+    };
+    if core.store().merge(&key, version, stub).is_ok() {
+        let waiter = Waiter {
+            id: WaiterId(1),
+            deadline: Time::from_millis(2_000),
+        };
+        core.find(Time::ZERO, key, waiter, out);
+    }
 }
 
 /// A value that is plain bytes.

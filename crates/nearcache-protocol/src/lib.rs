@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod core;
+pub mod fetching;
 pub mod frame;
 pub mod fuzzing;
 pub mod handshake;

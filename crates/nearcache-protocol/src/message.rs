@@ -4,7 +4,7 @@
 //! |---|---|
 //! | control | [`Announce`](CacheMessage::Announce), [`Heartbeat`](CacheMessage::Heartbeat), [`Echo`](CacheMessage::Echo), [`Leave`](CacheMessage::Leave) |
 //! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find and modify |
-//! | bulk | transfer |
+//! | bulk | transfers, comparisons, long values |
 //!
 //! Sending shares the store's values; nothing is copied before [`wire`](crate::wire) writes it into a buffer.
 
@@ -15,13 +15,14 @@ use nearcache_store::Version;
 
 use crate::announce::Announcement;
 use crate::anti_entropy::AntiEntropy;
+use crate::fetching::Fetching;
 use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
 use crate::modify::{ModifyError, ModifyOp};
 use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::time::Time;
-use crate::update::Update;
+use crate::update::{Reader, Update};
 
 /// A piece of an update stream: it covers the numbers `(after, through]` and leaves out what a later update in it supersedes.
 pub struct Batch<V> {
@@ -183,6 +184,13 @@ pub enum CacheMessage<V> {
         /// The step.
         message: AntiEntropy<V>,
     },
+    /// A step of the fetch of a long value.
+    Fetching {
+        /// The fetch, as numbered by its asker.
+        request: RequestId,
+        /// The step.
+        message: Fetching<V>,
+    },
     /// The sender cannot serve this transfer; ask somebody else.
     TransferRefused {
         /// The transfer.
@@ -224,28 +232,39 @@ pub struct ModifiedAt<V> {
 }
 
 impl<V: Payload> Batch<V> {
-    /// The same for somebody who takes values of at most `value_bytes_max`: of longer ones, only key and version.
-    pub fn fit(&mut self, value_bytes_max: usize) {
-        let is_long = |update: &Update<V>| update.value_len() > value_bytes_max;
-        if self.updates.iter().any(is_long) {
+    /// The same for `reader`: of long values the stub, of those that it does not take only key and version.
+    pub fn fit(&mut self, reader: Reader) {
+        if self.updates.iter().any(|update| update.exceeds(reader)) {
             let updates = std::mem::take(&mut self.updates).into_iter();
-            self.updates = updates
-                .map(|update| update.for_reader(value_bytes_max))
-                .collect();
+            self.updates = updates.map(|update| update.for_reader(reader)).collect();
         }
     }
 }
 
 impl<V: Payload> ModifiedAt<V> {
-    /// The same for somebody who takes values of at most `value_bytes_max`, and both in a frame of at most `frame_bytes_max`: of
-    /// what does not fit, only key and version. The asker's stream brings it `current` all the same.
-    pub fn fit(&mut self, value_bytes_max: usize, frame_bytes_max: usize) {
-        let fit = |update: Update<V>| update.for_reader(value_bytes_max);
+    /// Bytes of the values that it carries.
+    fn value_bytes(&self) -> usize {
+        let both = self.previous.iter().chain(&self.current);
+        let whole = both.filter(|update| update.is_whole());
+        whole.map(Update::value_len).sum()
+    }
+
+    /// The same for `reader`, and both in a frame of at most `frame_bytes_max`. Of a long `current` the asker gets the stub, and
+    /// fetches it; `previous` goes whole as long as it fits, because nobody holds it any more.
+    pub fn fit(&mut self, reader: Reader, frame_bytes_max: usize) {
+        let whole = Reader {
+            inline_bytes_max: frame_bytes_max,
+            ..reader
+        };
+        let fit = |update: Update<V>| update.for_reader(whole);
         self.previous = self.previous.take().map(fit);
-        let left = frame_bytes_max
-            .saturating_sub(self.previous.as_ref().map_or(0, Update::value_len))
-            .min(value_bytes_max);
-        self.current = self.current.take().map(|update| update.for_reader(left));
+        let taken = self.previous.as_ref().filter(|update| update.is_whole());
+        let left = frame_bytes_max.saturating_sub(taken.map_or(0, Update::value_len));
+        let reader = Reader {
+            inline_bytes_max: reader.inline_bytes_max.min(left),
+            ..reader
+        };
+        self.current = self.current.take().map(|update| update.for_reader(reader));
     }
 }
 
@@ -271,11 +290,19 @@ impl<V: Payload> CacheMessage<V> {
     }
 }
 
-impl<V> CacheMessage<V> {
+/// A read-modify-write, or its answer, that carries longer values takes the bulk lane, bytes.
+const DATA_VALUE_BYTES_MAX: usize = 64 << 10;
+
+impl<V: Payload> CacheMessage<V> {
     /// The connection that carries this message.
     #[must_use]
-    pub const fn lane(&self) -> Lane {
+    pub fn lane(&self) -> Lane {
         match self {
+            Self::Modify { op, .. } if op.value_len() > DATA_VALUE_BYTES_MAX => Lane::Bulk,
+            Self::Modified {
+                result: Ok(modified),
+                ..
+            } if modified.value_bytes() > DATA_VALUE_BYTES_MAX => Lane::Bulk,
             Self::Announce(_) | Self::Heartbeat { .. } | Self::Echo { .. } | Self::Leave { .. } => {
                 Lane::Control
             }
@@ -292,10 +319,13 @@ impl<V> CacheMessage<V> {
             | Self::TransferChunk { .. }
             | Self::TransferCredit { .. }
             | Self::TransferRefused { .. }
-            | Self::AntiEntropy { .. } => Lane::Bulk,
+            | Self::AntiEntropy { .. }
+            | Self::Fetching { .. } => Lane::Bulk,
         }
     }
+}
 
+impl<V> CacheMessage<V> {
     /// The message's name, for logs and counters.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -318,6 +348,7 @@ impl<V> CacheMessage<V> {
             Self::TransferCredit { .. } => "transfer-credit",
             Self::TransferRefused { .. } => "transfer-refused",
             Self::AntiEntropy { message, .. } => message.name(),
+            Self::Fetching { message, .. } => message.name(),
         }
     }
 }

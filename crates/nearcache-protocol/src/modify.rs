@@ -167,7 +167,9 @@ impl<V: Payload> ModifyOp<V> {
     /// # Errors
     /// [`ModifyError::NotAnInteger`] and [`ModifyError::Overflow`], of [`ModifyOp::Add`]. Nothing is changed here in any case.
     pub fn decide(&self, known: &Known<V>) -> Result<Option<Change<V>>, ModifyError> {
+        // A value that cannot be had is a miss for those that need it.
         let live = known.live();
+        let live = live.filter(|entry| !(entry.is_stub() && self.needs_value()));
         match self {
             Self::Set {
                 condition,
@@ -220,6 +222,15 @@ impl<V: Payload> ModifyOp<V> {
                     tags: entry.tags().clone(),
                 }))
             }
+        }
+    }
+
+    /// Whether it cannot be decided or answered without the value that the key holds.
+    #[must_use]
+    pub const fn needs_value(&self) -> bool {
+        match self {
+            Self::Expire { .. } | Self::Add { .. } => true,
+            Self::Set { .. } | Self::Remove { .. } => self.returns_previous(),
         }
     }
 

@@ -23,4 +23,13 @@ pub trait Payload: Weigh + Send + Sync + 'static {
 
     /// Keeps the bytes that arrived. Decoding, if any, waits for the first read.
     fn from_wire(codec: CodecTag, bytes: &[u8]) -> Self;
+
+    /// The same, of bytes that were put together for it. Worth providing where they can be kept without copying: a long value
+    /// arrives like this.
+    fn from_assembled(codec: CodecTag, bytes: Vec<u8>) -> Self
+    where
+        Self: Sized,
+    {
+        Self::from_wire(codec, &bytes)
+    }
 }

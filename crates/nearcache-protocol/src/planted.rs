@@ -30,6 +30,12 @@ pub enum PlantedBug {
     ResumesPastAHole,
     /// Who is declared dead no longer counts in the view, at once (breaks what `split` says).
     DeadCountForNothing,
+    /// A stub that arrives does not drop the older value (breaks R1, C2 for whoever waited for `Ack::All`).
+    StubKeepsTheOld,
+    /// The value of an older version that arrives late is taken for that of the newer one (breaks C6).
+    LateValueTakenForNewer,
+    /// A piece is appended wherever the value stands (breaks C6).
+    PiecesInAnyOrder,
     /// What is known to be missing is taken to be here without a comparison (breaks R1, R8).
     MendsWithoutComparing,
     /// Freshness counts from the arrival of an answer, and not from when it was asked for (breaks C11).
@@ -88,6 +94,18 @@ impl PlantedBug {
 
     pub(crate) const fn leaves_without_hand_over(self) -> bool {
         self.is(Self::LeavesWithoutHandOver)
+    }
+
+    pub(crate) const fn keeps_what_a_stub_supersedes(self) -> bool {
+        self.is(Self::StubKeepsTheOld)
+    }
+
+    pub(crate) const fn takes_late_values_for_newer(self) -> bool {
+        self.is(Self::LateValueTakenForNewer)
+    }
+
+    pub(crate) const fn takes_pieces_in_any_order(self) -> bool {
+        self.is(Self::PiecesInAnyOrder)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -8,12 +8,13 @@ use std::fmt;
 use bytes::Bytes;
 use nearcache_store::{Change, Expiry, Handle, MergeError, Merged, Scope, Store, Tags, Version};
 
-use crate::payload::Payload;
+use crate::payload::{CodecTag, Payload};
 
 /// One change of a cache: what a stream is made of, and what a transfer brings.
 #[derive(Clone)]
 pub enum Update<V> {
-    /// A live entry on its way out; shares key and value with the store.
+    /// A live entry on its way out; shares key and value with the store. Of a [stub](Handle::is_stub) everything but the value
+    /// travels.
     Entry(Handle<V>),
     /// A live entry that has arrived.
     Put {
@@ -24,6 +25,21 @@ pub enum Update<V> {
         /// The value; becomes the store's.
         value: V,
         /// When it expires.
+        expiry: Expiry,
+        /// Its tags.
+        tags: Tags,
+    },
+    /// A live entry whose value does not travel with it, because it is long: it is fetched when somebody reads it.
+    Stub {
+        /// The key.
+        key: Bytes,
+        /// The entry's version.
+        version: Version,
+        /// How the value's bytes are to be read.
+        codec: CodecTag,
+        /// The length of the value.
+        value_bytes: u32,
+        /// When the entry expires.
         expiry: Expiry,
         /// Its tags.
         tags: Tags,
@@ -53,6 +69,15 @@ pub enum Update<V> {
     },
 }
 
+/// What values somebody is sent with an update.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reader {
+    /// The longest value that it takes, in bytes. Of a longer one it learns key and version and can have no more.
+    pub value_bytes_max: usize,
+    /// The longest value that travels inside an update, in bytes. A longer one is fetched.
+    pub inline_bytes_max: usize,
+}
+
 /// What applying an update did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Applied {
@@ -71,6 +96,7 @@ impl<V> Update<V> {
         match self {
             Self::Entry(entry) => entry.version(),
             Self::Put { version, .. }
+            | Self::Stub { version, .. }
             | Self::Remove { version, .. }
             | Self::Withheld { version, .. }
             | Self::Floor { version, .. } => *version,
@@ -82,9 +108,10 @@ impl<V> Update<V> {
     pub fn key(&self) -> Option<&[u8]> {
         match self {
             Self::Entry(entry) => Some(entry.key()),
-            Self::Put { key, .. } | Self::Remove { key, .. } | Self::Withheld { key, .. } => {
-                Some(key)
-            }
+            Self::Put { key, .. }
+            | Self::Stub { key, .. }
+            | Self::Remove { key, .. }
+            | Self::Withheld { key, .. } => Some(key),
             Self::Floor { .. } => None,
         }
     }
@@ -103,34 +130,97 @@ impl<V: Payload> Update<V> {
                 expiry,
                 tags,
             } => Some(Handle::detached(&key, version, expiry, tags, value)),
+            Self::Stub {
+                key,
+                version,
+                codec,
+                value_bytes,
+                expiry,
+                tags,
+            } => {
+                let placeholder = V::from_wire(codec, &[]);
+                Some(Handle::stub(
+                    &key,
+                    version,
+                    expiry,
+                    tags,
+                    placeholder,
+                    value_bytes,
+                ))
+            }
             Self::Remove { .. } | Self::Withheld { .. } | Self::Floor { .. } => None,
         }
     }
 
-    /// The length of the value it carries, in bytes; 0 without one.
+    /// The length of the entry's value, in bytes, whether it is here or not; 0 without one.
     #[must_use]
     pub fn value_len(&self) -> usize {
         match self {
-            Self::Entry(entry) => entry.value().bytes().len(),
+            Self::Entry(entry) => value_len(entry),
             Self::Put { value, .. } => value.bytes().len(),
+            Self::Stub { value_bytes, .. } => usize::try_from(*value_bytes).unwrap_or(usize::MAX),
             Self::Remove { .. } | Self::Withheld { .. } | Self::Floor { .. } => 0,
         }
     }
 
-    /// The same for somebody who takes values of at most `value_bytes_max`: of a longer one only key and version.
+    /// Whether it carries a value.
     #[must_use]
-    pub fn for_reader(self, value_bytes_max: usize) -> Self {
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Entry(entry) => !entry.is_stub(),
+            Self::Put { .. } => true,
+            Self::Stub { .. }
+            | Self::Remove { .. }
+            | Self::Withheld { .. }
+            | Self::Floor { .. } => false,
+        }
+    }
+
+    /// Whether `reader` is sent something else in its place.
+    #[must_use]
+    pub fn exceeds(&self, reader: Reader) -> bool {
         let len = self.value_len();
-        if len <= value_bytes_max {
+        len > reader.value_bytes_max || (len > reader.inline_bytes_max && self.is_whole())
+    }
+
+    /// The same for `reader`: of a long value the stub, of one that it does not take only key and version.
+    #[must_use]
+    pub fn for_reader(self, reader: Reader) -> Self {
+        if !self.exceeds(reader) {
             return self;
         }
-        match self.key() {
-            Some(key) => Self::Withheld {
-                key: Bytes::copy_from_slice(key),
-                version: self.version(),
-                value_bytes: u32::try_from(len).unwrap_or(u32::MAX),
-            },
-            None => self,
+        let (len, version) = (self.value_len(), self.version());
+        let value_bytes = u32::try_from(len).unwrap_or(u32::MAX);
+        let Some(key) = self.key().map(Bytes::copy_from_slice) else {
+            return self;
+        };
+        if len > reader.value_bytes_max {
+            return Self::Withheld {
+                key,
+                version,
+                value_bytes,
+            };
+        }
+        let (codec, expiry, tags) = match &self {
+            Self::Entry(entry) => (entry.value().codec(), entry.expiry(), entry.tags().clone()),
+            Self::Put {
+                value,
+                expiry,
+                tags,
+                ..
+            } => (value.codec(), *expiry, tags.clone()),
+            Self::Stub { .. }
+            | Self::Remove { .. }
+            | Self::Withheld { .. }
+            | Self::Floor { .. } => return self,
+        };
+        Self::Stub {
+            key,
+            version,
+            codec,
+            value_bytes,
+            expiry,
+            tags,
         }
     }
 
@@ -149,6 +239,7 @@ impl<V: Payload> Update<V> {
             Self::Put {
                 key, value, tags, ..
             } => FIXED + key.len() + value.bytes().len() + tags.weight_bytes(),
+            Self::Stub { key, tags, .. } => FIXED + key.len() + tags.weight_bytes(),
             Self::Remove { key, .. } | Self::Withheld { key, .. } => FIXED + key.len(),
             Self::Floor { scope, .. } => {
                 FIXED
@@ -180,13 +271,39 @@ impl<V: Payload> Update<V> {
                     tags,
                 },
             ),
+            Self::Stub {
+                key,
+                version,
+                codec,
+                value_bytes,
+                expiry,
+                tags,
+            } => {
+                let placeholder = V::from_wire(codec, &[]);
+                let change = Change::Stub {
+                    placeholder,
+                    value_bytes,
+                    expiry,
+                    tags,
+                };
+                store.merge(&key, version, change)
+            }
             Self::Entry(entry) => {
                 // Only a message that never was in a frame still shares the sender's store.
                 let value = V::from_wire(entry.value().codec(), entry.value().bytes());
-                let change = Change::Put {
-                    value,
-                    expiry: entry.expiry(),
-                    tags: entry.tags().clone(),
+                let (expiry, tags) = (entry.expiry(), entry.tags().clone());
+                let change = match entry.stub_bytes() {
+                    Some(value_bytes) => Change::Stub {
+                        placeholder: value,
+                        value_bytes,
+                        expiry,
+                        tags,
+                    },
+                    None => Change::Put {
+                        value,
+                        expiry,
+                        tags,
+                    },
                 };
                 store.merge(entry.key(), entry.version(), change)
             }
@@ -219,11 +336,20 @@ impl<V: Payload> Update<V> {
     }
 }
 
+/// The length of an entry's value, in bytes, whether it is here or not.
+pub(crate) fn value_len<V: Payload>(entry: &Handle<V>) -> usize {
+    match entry.stub_bytes() {
+        Some(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        None => entry.value().bytes().len(),
+    }
+}
+
 impl<V> fmt::Debug for Update<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Entry(_) => "Entry",
             Self::Put { .. } => "Put",
+            Self::Stub { .. } => "Stub",
             Self::Remove { .. } => "Remove",
             Self::Withheld { .. } => "Withheld",
             Self::Floor { .. } => "Floor",

@@ -272,6 +272,8 @@ async fn open_caches(node: &Node, config: &Config) -> Result<Caches, Failure> {
             .dead_counts_for(settings.dead_counts_for)
             .transfer_bytes_per_second(settings.transfer_bytes_per_second)
             .max_bytes(settings.max_bytes)
+            .inline_limit(settings.inline_limit)
+            .fetch_bytes_per_second(settings.fetch_bytes_per_second)
             .max_key_bytes(config.limits.key_bytes)
             .allow_empty_key(true)
             .max_value_bytes(config.limits.value_bytes);

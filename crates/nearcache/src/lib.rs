@@ -79,7 +79,7 @@ mod transport;
 use simulated::quick_clock;
 
 pub use cache::{
-    Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, Lookup, Modified, Modify,
+    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, Lookup, Modified, Modify,
     ModifyError, OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};

@@ -21,6 +21,21 @@ pub const VALUE_LEN_DEFAULT: usize = 1024 * 1024;
 /// The most a cache can be configured to accept as the length of a value.
 pub const VALUE_LEN_MAX: usize = 64 * 1024 * 1024;
 
+/// Longest value that travels with its update, in bytes, unless the cache was opened with another bound.
+///
+/// A longer one is fetched by each node that reads it.
+pub const INLINE_LIMIT_DEFAULT: usize = 64 * 1024;
+
+/// The least that can be set as [`INLINE_LIMIT_DEFAULT`]'s replacement (a guess: below it the bookkeeping outweighs the value).
+pub const INLINE_LIMIT_MIN: usize = 1024;
+
+/// Bytes of long values that a node sends per second, to all peers together, unless the cache was opened with another bound (a
+/// guess: a fifth of a 10 Gbit/s link).
+pub const FETCH_BYTES_PER_SECOND_DEFAULT: u64 = 256 * 1024 * 1024;
+
+/// The least that can be set instead: a piece a second.
+pub const FETCH_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+
 /// Longest time to live of an entry: ten years of 365 days.
 ///
 /// A longer one is refused with [`WriteError::InvalidTtl`](crate::WriteError::InvalidTtl).

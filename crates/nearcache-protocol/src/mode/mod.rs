@@ -379,6 +379,16 @@ pub struct ModeStats {
     pub parts_left: u64,
     /// Updates of others whose value is longer than this node takes: their keys are misses here.
     pub withheld: u64,
+    /// Long values that were fetched from a peer.
+    pub fetched: u64,
+    /// Their bytes, and those of fetches that came to nothing.
+    pub fetched_bytes: u64,
+    /// Fetches that went on at another peer, or again at the same.
+    pub fetches_moved: u64,
+    /// Reads of a long value that no live member holds: misses.
+    pub fetches_unheld: u64,
+    /// Bytes of long values that were sent to peers.
+    pub fetch_sent_bytes: u64,
     /// Messages or updates refused by the drift bound.
     pub drift_refused: u64,
     /// Times that this node was not with most of its cluster.

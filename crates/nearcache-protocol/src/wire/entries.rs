@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! put     flags u8 | key u16 | value u32 | version 16 | codec u16 | schema u16 | [expiry u64] | [tags] | key | value
+//! stub    as put, bit 4 of flags set, without the value: its length is that of the value to be fetched
 //! remove  flags u8 | key u16 | version 16 | key
 //! floor   flags u8 | bytes u16 | version 16 | bytes
 //! withheld flags u8 | key u16 | version 16 | value u32 | key
 //! tags    count u8 | count × ( length u16 | bytes )
 //! flags   bits 0-1 what (0 put, 1 remove, 2 floor, 3 withheld); bit 2 expiry present; bit 3 tags present;
-//!         bits 4-5 of a floor its scope (0 all, 1 prefix, 2 tag, 3 tag prefix); the others are zero
+//!         bit 4 of a put: a stub; bits 4-5 of a floor its scope (0 all, 1 prefix, 2 tag, 3 tag prefix); the others are zero
 //! ```
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -25,6 +26,7 @@ const FLOOR: u8 = 2;
 const WITHHELD: u8 = 3;
 const HAS_EXPIRY: u8 = 0b0000_0100;
 const HAS_TAGS: u8 = 0b0000_1000;
+const IS_STUB: u8 = 0b0001_0000;
 const SCOPE: u8 = 0b0011_0000;
 const SCOPE_SHIFT: u32 = 4;
 
@@ -49,17 +51,30 @@ pub(super) fn updates<V: Payload>(reader: &mut Reader<'_>) -> Result<Vec<Update<
     Ok(updates)
 }
 
+/// Presence, then the update if there is one.
+pub(super) fn put_optional_update<V: Payload>(update: Option<&Update<V>>, out: &mut BytesMut) {
+    out.put_u8(u8::from(update.is_some()));
+    if let Some(update) = update {
+        put_update(update, out);
+    }
+}
+
+pub(super) fn optional_update<V: Payload>(
+    reader: &mut Reader<'_>,
+) -> Result<Option<Update<V>>, WireError> {
+    reader.bool("found")?.then(|| update(reader)).transpose()
+}
+
 pub(super) fn put_update<V: Payload>(update: &Update<V>, out: &mut BytesMut) {
     match update {
         Update::Entry(entry) => {
-            put_entry(
-                entry.key(),
-                entry.version(),
-                entry.value(),
-                entry.expiry(),
-                entry.tags(),
-                out,
-            );
+            let value = match entry.stub_bytes() {
+                Some(value_bytes) => Value::Elsewhere(value_bytes),
+                None => Value::Here(entry.value().bytes()),
+            };
+            let codec = entry.value().codec();
+            let fixed = (entry.version(), entry.expiry(), codec);
+            put_entry(entry.key(), fixed, value, entry.tags(), out);
         }
         Update::Put {
             key,
@@ -68,7 +83,19 @@ pub(super) fn put_update<V: Payload>(update: &Update<V>, out: &mut BytesMut) {
             expiry,
             tags,
         } => {
-            put_entry(key, *version, value, *expiry, tags, out);
+            let fixed = (*version, *expiry, value.codec());
+            put_entry(key, fixed, Value::Here(value.bytes()), tags, out);
+        }
+        Update::Stub {
+            key,
+            version,
+            codec,
+            value_bytes,
+            expiry,
+            tags,
+        } => {
+            let fixed = (*version, *expiry, *codec);
+            put_entry(key, fixed, Value::Elsewhere(*value_bytes), tags, out);
         }
         Update::Remove { key, version } => {
             out.put_u8(REMOVE);
@@ -102,16 +129,24 @@ pub(super) fn put_update<V: Payload>(update: &Update<V>, out: &mut BytesMut) {
     }
 }
 
-fn put_entry<V: Payload>(
+/// The value of an entry, or its length.
+#[derive(Clone, Copy)]
+enum Value<'a> {
+    Here(&'a [u8]),
+    Elsewhere(u32),
+}
+
+fn put_entry(
     key: &[u8],
-    version: Version,
-    value: &V,
-    expiry: Expiry,
+    (version, expiry, codec): (Version, Expiry, CodecTag),
+    value: Value<'_>,
     tags: &Tags,
     out: &mut BytesMut,
 ) {
-    let (codec, bytes) = (value.codec(), value.bytes());
-    let mut flags = PUT;
+    let (mut flags, bytes, len) = match value {
+        Value::Here(bytes) => (PUT, bytes, u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        Value::Elsewhere(len) => (PUT | IS_STUB, &[][..], len),
+    };
     if !expiry.is_never() {
         flags |= HAS_EXPIRY;
     }
@@ -122,7 +157,7 @@ fn put_entry<V: Payload>(
     let mut fixed = [0; 27];
     fixed[0] = flags;
     fixed[1..3].copy_from_slice(&len16(key).to_be_bytes());
-    fixed[3..7].copy_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+    fixed[3..7].copy_from_slice(&len.to_be_bytes());
     fixed[7..23].copy_from_slice(&version.to_bytes());
     fixed[23..25].copy_from_slice(&codec.codec.to_be_bytes());
     fixed[25..27].copy_from_slice(&codec.schema.to_be_bytes());
@@ -159,7 +194,7 @@ pub(super) fn tags(reader: &mut Reader<'_>) -> Result<Tags, WireError> {
 pub(super) fn update<V: Payload>(reader: &mut Reader<'_>) -> Result<Update<V>, WireError> {
     let flags = reader.u8()?;
     match flags & WHAT {
-        PUT if flags & !(WHAT | HAS_EXPIRY | HAS_TAGS) == 0 => entry(flags, reader),
+        PUT if flags & !(WHAT | HAS_EXPIRY | HAS_TAGS | IS_STUB) == 0 => entry(flags, reader),
         REMOVE if flags == REMOVE => {
             let len = reader.len16()?;
             let version = reader.version()?;
@@ -198,7 +233,7 @@ pub(super) fn update<V: Payload>(reader: &mut Reader<'_>) -> Result<Update<V>, W
 
 fn entry<V: Payload>(flags: u8, reader: &mut Reader<'_>) -> Result<Update<V>, WireError> {
     let key_len = reader.len16()?;
-    let value_len = reader.len32()?;
+    let value_bytes = reader.u32()?;
     let version = reader.version()?;
     let codec = CodecTag {
         codec: reader.u16()?,
@@ -213,6 +248,17 @@ fn entry<V: Payload>(flags: u8, reader: &mut Reader<'_>) -> Result<Update<V>, Wi
         _ => tags(reader)?,
     };
     let key: Bytes = reader.shared(key_len)?;
+    if flags & IS_STUB != 0 {
+        return Ok(Update::Stub {
+            key,
+            version,
+            codec,
+            value_bytes,
+            expiry,
+            tags,
+        });
+    }
+    let value_len = usize::try_from(value_bytes).map_err(|_| WireError::Truncated)?;
     let value = V::from_wire(codec, reader.slice(value_len)?);
     Ok(Update::Put {
         key,

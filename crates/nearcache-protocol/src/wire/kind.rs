@@ -1,6 +1,7 @@
 //! The kinds of frames that carry messages of caches, and the numbers in their headers.
 
 use crate::anti_entropy::AntiEntropy;
+use crate::fetching::Fetching;
 use crate::frame::Kind;
 use crate::message::CacheMessage;
 
@@ -27,6 +28,10 @@ pub(super) const LIST: Kind = Kind(0x62);
 pub(super) const LISTED: Kind = Kind(0x63);
 pub(super) const WANT: Kind = Kind(0x64);
 pub(super) const ENTRIES: Kind = Kind(0x65);
+pub(super) const FETCH: Kind = Kind(0x70);
+pub(super) const FETCH_PIECE: Kind = Kind(0x71);
+pub(super) const FETCH_REFUSED: Kind = Kind(0x72);
+pub(super) const FETCH_STOP: Kind = Kind(0x73);
 
 const _: () = assert!(UPDATES.0 == Kind::FIRST_OF_CACHE.0);
 
@@ -58,6 +63,15 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
                 AntiEntropy::Listed { .. } => LISTED,
                 AntiEntropy::Want { .. } => WANT,
                 AntiEntropy::Entries { .. } => ENTRIES,
+            };
+            (kind, request.0)
+        }
+        CacheMessage::Fetching { request, message } => {
+            let kind = match message {
+                Fetching::Ask { .. } => FETCH,
+                Fetching::Piece { .. } => FETCH_PIECE,
+                Fetching::Refused { .. } => FETCH_REFUSED,
+                Fetching::Stop => FETCH_STOP,
             };
             (kind, request.0)
         }

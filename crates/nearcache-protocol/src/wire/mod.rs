@@ -2,6 +2,7 @@
 
 mod anti_entropy;
 mod entries;
+mod fetching;
 mod kind;
 mod modify;
 mod reader;
@@ -125,12 +126,7 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
             entries::put_len16(key, out);
             out.put_slice(key);
         }
-        CacheMessage::Found { update, .. } => {
-            out.put_u8(u8::from(update.is_some()));
-            if let Some(update) = update {
-                entries::put_update(update, out);
-            }
-        }
+        CacheMessage::Found { update, .. } => entries::put_optional_update(update.as_ref(), out),
         CacheMessage::Modify {
             wait_ms,
             known,
@@ -174,6 +170,7 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         CacheMessage::TransferCredit { bytes, .. } => out.put_u32(*bytes),
         CacheMessage::TransferRefused { .. } => {}
         CacheMessage::AntiEntropy { message, .. } => anti_entropy::put(message, out),
+        CacheMessage::Fetching { message, .. } => fetching::put(message, out),
     }
 }
 
@@ -243,13 +240,10 @@ fn message<V: Payload>(
                 key: reader.shared(len)?,
             }
         }
-        kind::FOUND => {
-            let update = reader
-                .bool("found")?
-                .then(|| entries::update(reader))
-                .transpose()?;
-            CacheMessage::Found { request, update }
-        }
+        kind::FOUND => CacheMessage::Found {
+            request,
+            update: entries::optional_update(reader)?,
+        },
         kind::MODIFY => {
             let (wait_ms, known) = (reader.u32()?, reader.version()?);
             let len = reader.len16()?;
@@ -292,6 +286,12 @@ fn message<V: Payload>(
             bytes: reader.u32()?,
         },
         kind::TRANSFER_REFUSED => CacheMessage::TransferRefused { request },
+        kind::FETCH | kind::FETCH_PIECE | kind::FETCH_REFUSED | kind::FETCH_STOP => {
+            CacheMessage::Fetching {
+                request,
+                message: fetching::read(frame.kind, reader)?,
+            }
+        }
         other => CacheMessage::AntiEntropy {
             request,
             message: anti_entropy::read(other, reader)?,

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::{WireError, cache_id, decode, encode};
 use crate::announce::{Agreement, Announcement, ModeKind, SplitPolicy};
 use crate::anti_entropy::AntiEntropy;
+use crate::fetching::{Fetching, Piece};
 use crate::frame::{Frame, FrameLimit, Kind};
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
 use crate::message::{Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, TransferCursor};
@@ -226,6 +227,117 @@ fn golden_piece_of_a_list_and_what_is_wanted_of_it() {
 }
 
 /// One message of every kind and shape.
+fn fetching(message: Fetching<Text>) -> Message {
+    let request = RequestId(2);
+    Message::Fetching { request, message }
+}
+
+fn stub() -> Update<Text> {
+    Update::Stub {
+        key: Bytes::from_static(b"k"),
+        version: version(),
+        codec: CodecTag {
+            codec: 1,
+            schema: 2,
+        },
+        value_bytes: 0x0002_0000,
+        expiry: Expiry::at_millis(3),
+        tags: Tags::new(["t"]).unwrap(),
+    }
+}
+
+#[test]
+fn golden_stub() {
+    let message = Message::Found {
+        request: RequestId(2),
+        update: Some(stub()),
+    };
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 59, 1, 0x49, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        1,
+        0b1_1100, 0, 1, 0, 2, 0, 0,                                   // put, expiry, tags, stub; key 1, value 128 KiB
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        0, 1, 0, 2,
+        0, 0, 0, 0, 0, 0, 0, 3,
+        1, 0, 1, b't',
+        b'k',
+    ];
+    assert_eq!(bytes_of(&message), expected);
+}
+
+#[test]
+fn a_stub_on_its_way_out_is_written_as_one_that_has_arrived() {
+    let out = Message::Found {
+        request: RequestId(2),
+        update: stub().into_entry().map(Update::Entry),
+    };
+    let arrived = Message::Found {
+        request: RequestId(2),
+        update: Some(stub()),
+    };
+    assert_eq!(bytes_of(&out), bytes_of(&arrived));
+}
+
+#[test]
+fn golden_fetch() {
+    let ask = fetching(Fetching::Ask {
+        key: Bytes::from_static(b"key"),
+        version: version(),
+        from_byte: 0x0001_0000,
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 43, 1, 0x70, 0, 0, 0, 0, 0, 0, 0, 2,                 // frame header: length, version, kind, request
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        0, 1, 0, 0,                                                   // from byte
+        0, 3, b'k', b'e', b'y',
+    ];
+    assert_eq!(bytes_of(&ask), expected);
+
+    let piece = fetching(Fetching::Piece {
+        at: 3,
+        bytes: Piece::Held {
+            entry: entry("key", 1, "abcdef"),
+            range: 3..5,
+        },
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 28, 1, 0x71, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0, 0, 0, 3,                                                   // at
+        0, 0, 0, 2, b'd', b'e',
+    ];
+    assert_eq!(bytes_of(&piece), expected);
+
+    let refused = fetching(Fetching::Refused {
+        known: Some(Update::Remove {
+            key: Bytes::from_static(b"key"),
+            version: version(),
+        }),
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 41, 1, 0x72, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        1,                                                            // something newer is known
+        0b01, 0, 3,
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        b'k', b'e', b'y',
+    ];
+    assert_eq!(bytes_of(&refused), expected);
+
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 18, 1, 0x73, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+    ];
+    assert_eq!(bytes_of(&fetching(Fetching::Stop)), expected);
+}
+
 fn messages() -> Vec<Message> {
     let (epoch, request) = (Epoch::from_u64(1), RequestId(2));
     let key = Bytes::from_static(b"key");
@@ -412,6 +524,26 @@ fn messages() -> Vec<Message> {
         condition,
         return_previous: false,
     });
+    messages.extend([
+        Message::Found {
+            request,
+            update: Some(stub()),
+        },
+        fetching(Fetching::Ask {
+            key: key.clone(),
+            version: version(),
+            from_byte: 7,
+        }),
+        fetching(Fetching::Piece {
+            at: 7,
+            bytes: Piece::Arrived(Bytes::from_static(b"piece")),
+        }),
+        fetching(Fetching::Refused { known: None }),
+        fetching(Fetching::Refused {
+            known: Some(stub()),
+        }),
+        fetching(Fetching::Stop),
+    ]);
     let add = ModifyOp::Add { delta: i64::MIN };
     for op in sets.into_iter().chain(removes).chain(expires).chain([add]) {
         messages.push(Message::Modify {
@@ -512,7 +644,7 @@ fn arbitrary_update() -> impl Strategy<Value = Update<Text>> {
     let blob = proptest::collection::vec(any::<u8>(), 0..40);
     let tags = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..8), 0..4);
     (
-        0_u8..7,
+        0_u8..8,
         blob.clone(),
         blob,
         any::<[u8; 16]>(),
@@ -537,6 +669,14 @@ fn arbitrary_update() -> impl Strategy<Value = Update<Text>> {
                         tags: Tags::new(tags).unwrap(),
                     },
                     2 => Update::Remove { key, version },
+                    7 => Update::Stub {
+                        key,
+                        version,
+                        codec: CodecTag { codec, schema },
+                        value_bytes: u32::from(schema),
+                        expiry: Expiry::at_millis(expiry),
+                        tags: Tags::new(tags).unwrap(),
+                    },
                     6 => Update::Withheld {
                         key,
                         version,
@@ -572,7 +712,7 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_nobody_meant_never_panic(kind in 0x40_u8..0x68, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn bytes_that_nobody_meant_never_panic(kind in 0x40_u8..0x78, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let frame = Frame { kind: Kind(kind), number: 0, body: body.into() };
         let _ = cache_id(&frame);
         let _ = decode::<Text>(&frame);

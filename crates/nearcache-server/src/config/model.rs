@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nearcache::limits::{FETCH_BYTES_PER_SECOND_DEFAULT, INLINE_LIMIT_DEFAULT};
 use nearcache::{
     Mode as ModeKind, OnDisconnect, PeerTls, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,
     RELOAD_EVERY_DEFAULT, SplitPolicy,
@@ -200,6 +201,11 @@ pub struct CacheConfig {
     /// Bytes of memory its entries may use on this node, keys and overhead included. A share of the
     /// machine's memory unless a setting says otherwise; the value here is for a machine that is unknown.
     pub max_bytes: u64,
+    /// Mode `replicated`: the longest value that is sent to all nodes when it is written, in bytes. A longer one is fetched by
+    /// each node when it is first read there.
+    pub inline_limit: usize,
+    /// Mode `replicated`: most bytes of such values that this node sends to its peers per second; 0 for no limit.
+    pub fetch_bytes_per_second: u64,
     /// Time to live of entries written without one; they stay for good if absent.
     pub time_to_live: Option<Duration>,
     /// Drops an entry on this node when it was not read for this long; never if absent.
@@ -277,6 +283,8 @@ impl Default for CacheConfig {
         Self {
             mode: CacheMode::Replicated,
             max_bytes: 256 << 20,
+            inline_limit: INLINE_LIMIT_DEFAULT,
+            fetch_bytes_per_second: FETCH_BYTES_PER_SECOND_DEFAULT,
             time_to_live: None,
             time_to_idle: None,
             split: SplitPolicy::Serve,

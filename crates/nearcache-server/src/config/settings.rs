@@ -98,6 +98,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! { Setting, path:
 pub(crate) const CACHE_SETTINGS: &[CacheSetting] = settings! { CacheSetting, key:
     "mode" => |c, v| { c.mode = mode(v)?; Ok(()) },
     "max_bytes" => |c, v| { c.max_bytes = v.size()?; Ok(()) },
+    "inline_limit" => |c, v| { c.inline_limit = v.size_usize()?; Ok(()) },
+    "fetch_bytes_per_second" => |c, v| { c.fetch_bytes_per_second = v.size()?; Ok(()) },
     "time_to_live" => |c, v| { c.time_to_live = Some(v.duration()?); Ok(()) },
     "time_to_idle" => |c, v| { c.time_to_idle = Some(v.duration()?); Ok(()) },
     "split" => |c, v| {

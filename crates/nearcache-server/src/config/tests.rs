@@ -340,6 +340,19 @@ fn what_happens_on_disconnect_is_a_word_or_a_table() {
 }
 
 #[test]
+fn what_concerns_long_values_is_kept_within_its_bounds() {
+    for (bad, what) in [
+        ("inline_limit = \"1000B\"", "allowed are 1KiB to 64MiB"),
+        ("inline_limit = \"65MiB\"", "allowed are 1KiB to 64MiB"),
+        ("fetch_bytes_per_second = \"10KiB\"", "at least 64KiB"),
+    ] {
+        let said = problems(&format!("[caches.a]\n{bad}\n"));
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains(what), "{said:?}");
+    }
+}
+
+#[test]
 fn a_setting_of_leases_in_another_mode_is_refused() {
     let said = problems("[caches.a]\nlink_timeout = \"5s\"\n");
     assert_eq!(said.len(), 1);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use nearcache::limits::{FETCH_BYTES_PER_SECOND_MIN, INLINE_LIMIT_MIN, VALUE_LEN_MAX};
 use nearcache::{OnDisconnect, PeerTlsError, PeerTlsFile};
 
 use super::model::{CacheConfig, CacheMode, Config};
@@ -203,6 +204,7 @@ fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
             );
         }
         leases(cache, &path, places, problems);
+        long_values(cache, &path, places, problems);
         if let (Some(live), Some(idle)) = (cache.time_to_live, cache.time_to_idle)
             && idle > live
         {
@@ -220,6 +222,31 @@ fn caches(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
                 .suggest("shorten it or remove it"),
             );
         }
+    }
+}
+
+/// The settings of long values.
+fn long_values(
+    cache: &CacheConfig,
+    path: &dyn Fn(&str) -> String,
+    places: &Places<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    let mut refuse = |key: &str, shown: u64, remedy: &str| {
+        let message = format!("`{}` is {}", path(key), units::show_size(shown));
+        problems.push(Problem::new(places.of(&path(key)), message).suggest(remedy));
+    };
+    if !(INLINE_LIMIT_MIN..=VALUE_LEN_MAX).contains(&cache.inline_limit) {
+        let remedy = "allowed are 1KiB to 64MiB";
+        refuse("inline_limit", cache.inline_limit as u64, remedy);
+    }
+    let rate = cache.fetch_bytes_per_second;
+    if (1..FETCH_BYTES_PER_SECOND_MIN).contains(&rate) {
+        refuse(
+            "fetch_bytes_per_second",
+            rate,
+            "give it at least 64KiB, or 0 for no limit",
+        );
     }
 }
 

@@ -16,5 +16,6 @@ mod commands;
 mod differential;
 mod fuzz_seeds;
 mod harness;
+mod large;
 mod limits;
 mod replicated;

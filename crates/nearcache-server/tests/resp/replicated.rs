@@ -22,13 +22,18 @@ const KEYS: usize = 24;
 const LONG: u64 = 100_000;
 
 /// Three servers in this process that share a replicated cache.
-struct Cluster {
-    servers: Vec<Server>,
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<Server>,
     runtime: Runtime,
 }
 
 impl Cluster {
     fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// Servers that are configured otherwise than by default.
+    pub(crate) fn start_with(change: impl Fn(&mut Config)) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -46,6 +51,7 @@ impl Cluster {
                 config.peers.seeds = seeds
                     .map(|server| server.addresses().peers.to_string())
                     .collect();
+                change(&mut config);
                 let one_thread = Some(NonZeroUsize::MIN);
                 servers.push(Server::start(&config, one_thread).await.unwrap());
             }

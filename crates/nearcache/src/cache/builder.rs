@@ -14,8 +14,9 @@ use super::errors::OpenError;
 use super::shell::{Settings, Shell};
 use crate::codec::{Codec, MessagePack};
 use crate::limits::{
-    CACHE_BYTES_DEFAULT, KEY_LEN_DEFAULT, KEY_LEN_MAX, TTL_MAX, VALUE_LEN_DEFAULT, VALUE_LEN_MAX,
-    is_name,
+    CACHE_BYTES_DEFAULT, FETCH_BYTES_PER_SECOND_DEFAULT, FETCH_BYTES_PER_SECOND_MIN,
+    INLINE_LIMIT_DEFAULT, INLINE_LIMIT_MIN, KEY_LEN_DEFAULT, KEY_LEN_MAX, TTL_MAX,
+    VALUE_LEN_DEFAULT, VALUE_LEN_MAX, is_name,
 };
 use crate::node::NodeGuard;
 
@@ -44,6 +45,8 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     max_key_bytes: usize,
     allow_empty_key: bool,
     max_value_bytes: usize,
+    inline_limit: usize,
+    fetch_bytes_per_second: u64,
     time_to_live: Option<Duration>,
     time_to_idle: Option<Duration>,
     tombstone_ttl: Duration,
@@ -75,6 +78,8 @@ impl<K: ?Sized, V> CacheBuilder<K, V> {
             max_key_bytes: KEY_LEN_DEFAULT,
             allow_empty_key: false,
             max_value_bytes: VALUE_LEN_DEFAULT,
+            inline_limit: INLINE_LIMIT_DEFAULT,
+            fetch_bytes_per_second: FETCH_BYTES_PER_SECOND_DEFAULT,
             time_to_live: None,
             time_to_idle: None,
             tombstone_ttl: StoreConfig::new(CACHE_BYTES_DEFAULT).tombstone_ttl,
@@ -118,6 +123,21 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
     /// The largest value, in encoded bytes. Default 1 MiB, at most 64 MiB.
     pub const fn max_value_bytes(mut self, max_value_bytes: usize) -> Self {
         self.max_value_bytes = max_value_bytes;
+        self
+    }
+
+    /// Mode `replicated`: the longest value, in encoded bytes, that is sent to every node when it is written. Of a longer one the
+    /// others are told key, version and length only: they drop their older copy at once, and each fetches the value when it is
+    /// first read there. Default 64 KiB; 1 KiB to 64 MiB. Each node's own affair: it concerns what is written and held here.
+    pub const fn inline_limit(mut self, inline_limit: usize) -> Self {
+        self.inline_limit = inline_limit;
+        self
+    }
+
+    /// Mode `replicated`: the most bytes of long values that this node sends to all its peers together, per second, so that they
+    /// leave room for small updates. Default 256 MiB; at least 64 KiB, or 0 for no limit.
+    pub const fn fetch_bytes_per_second(mut self, fetch_bytes_per_second: u64) -> Self {
+        self.fetch_bytes_per_second = fetch_bytes_per_second;
         self
     }
 
@@ -191,6 +211,8 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             max_key_bytes: self.max_key_bytes,
             allow_empty_key: self.allow_empty_key,
             max_value_bytes: self.max_value_bytes,
+            inline_limit: self.inline_limit,
+            fetch_bytes_per_second: self.fetch_bytes_per_second,
             time_to_live: self.time_to_live,
             time_to_idle: self.time_to_idle,
             tombstone_ttl: self.tombstone_ttl,
@@ -227,6 +249,8 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             max_key_bytes: self.max_key_bytes,
             allow_empty_key: self.allow_empty_key,
             max_value_bytes: self.max_value_bytes,
+            inline_limit: self.inline_limit,
+            fetch_bytes_per_second: self.fetch_bytes_per_second,
             time_to_live: self.time_to_live,
             tombstone_ttl: self.tombstone_ttl,
             split: self.split,
@@ -271,6 +295,14 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         if self.max_value_bytes == 0 || self.max_value_bytes > VALUE_LEN_MAX {
             let value = self.max_value_bytes.to_string();
             return out_of_range("max_value_bytes", value, "1 to 67,108,864");
+        }
+        if !(INLINE_LIMIT_MIN..=VALUE_LEN_MAX).contains(&self.inline_limit) {
+            let value = self.inline_limit.to_string();
+            return out_of_range("inline_limit", value, "1,024 to 67,108,864");
+        }
+        if (1..FETCH_BYTES_PER_SECOND_MIN).contains(&self.fetch_bytes_per_second) {
+            let value = self.fetch_bytes_per_second.to_string();
+            return out_of_range("fetch_bytes_per_second", value, "0, or 65,536 and more");
         }
         let leases = Duration::from_secs(1)..=Duration::from_secs(600);
         if !leases.contains(&self.link_timeout) {

@@ -18,8 +18,11 @@ pub struct Cached<V, C: Codec<V> = MessagePack> {
 }
 
 impl<V, C: Codec<V>> Cached<V, C> {
-    /// Takes a handle whose cell can be viewed; `None` if it cannot.
+    /// Takes a handle whose cell can be viewed; `None` if it cannot, or if the value is not here.
     pub(crate) fn of(handle: Handle<C::Cell>) -> Option<Self> {
+        if handle.is_stub() {
+            return None;
+        }
         C::view(handle.value()).is_some().then_some(Self { handle })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! get, peek ──────────────────────────▶ store            (no lock, no wait)
-//! get that misses while joining ──▶ machine: find ──▶ peers
+//! get that misses while joining, or whose long value is elsewhere ──▶ machine: find ──▶ peers
 //! put, remove, … ──▶ stamp, merge into store ──▶ machine: publish ──▶ peers   (one short lock)
 //! modify ──▶ machine ──▶ the key's home node
 //! ```
@@ -10,6 +10,7 @@
 //! [`Cache`] is the typed face: it encodes keys and values and checks limits. The `shell` below
 //! it knows cells only; it drives the cache's state machine and is what peers talk to.
 
+mod about;
 mod builder;
 mod cached;
 mod errors;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use crate::codec::{Codec, MessagePack};
 use crate::node::NodeGuard;
 
+pub use about::About;
 pub use builder::CacheBuilder;
 pub use cached::Cached;
 pub use errors::{ModifyError, OpenError, ReadError, WriteError};
@@ -48,7 +50,7 @@ pub(crate) use shell::{CachePort, Shell};
 /// Clones share the cache; cloning costs two reference counts. A cache keeps its node alive.
 ///
 /// Reading is asynchronous only because a node that is still being filled asks a peer before it
-/// calls a miss a miss: a hit never waits, allocates nothing and takes no exclusive lock.
+/// calls a miss a miss, and because a long value is fetched when it is first read: a hit never waits, allocates nothing and takes no exclusive lock.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -177,7 +177,8 @@ pub struct Modified<V, C: Codec<V> = MessagePack> {
     pub applied: bool,
     /// What the key held before, if that was asked for and there was something.
     pub previous: Option<Cached<V, C>>,
-    /// What the key held right after the decision; another change may have followed since.
+    /// What the key held right after the decision; another change may have followed since. `None` also for a value longer than
+    /// `inline_limit` that was not written by this very change: [`get`](crate::Cache::get) fetches it.
     pub current: Option<Cached<V, C>>,
 }
 

@@ -24,8 +24,8 @@ pub enum Lookup<T> {
     Hit(T),
     /// There is none.
     Miss,
-    /// There is none here, but the node is still being filled: ask with
-    /// [`get`](Cache::get), which asks a peer.
+    /// There is none here, but the node is still being filled, or the value is a long one that was not read here before: ask with
+    /// [`get`](Cache::get), which asks a peer. [`about`](Cache::about) tells one from the other.
     Ask,
 }
 
@@ -34,6 +34,9 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// A hit never waits, allocates nothing (keys of up to 128 bytes) and takes no exclusive lock.
     /// A miss waits only while this node is being filled: then a peer is asked, for at most 1 s.
+    /// A value longer than `inline_limit` that was not read here before is fetched from a peer that holds it, for at most 2 s; it is
+    /// `None` if no live node holds it any more, or if it takes longer (it is fetched all the same, for the next reader). Many who
+    /// read it at once wait for one fetch, which is stopped when the last of them is dropped.
     /// May be as old as [`freshness`](Self::freshness) says. Cancel-safe.
     ///
     /// # Errors
@@ -71,6 +74,9 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let bound = self.shell.gate().bound();
         Ok(match self.shell.store().get(bytes) {
             Some(handle) if is_leased(bound, self.shell.node().quick()) => {
+                if handle.is_stub() {
+                    return Ok(Lookup::Ask);
+                }
                 self.view(handle).map_or(Lookup::Miss, Lookup::Hit)
             }
             Some(_) => {
@@ -132,7 +138,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     }
 
     /// What this node's memory holds under `key` now. Never waits, is not counted as a read and
-    /// does not keep the entry from making room. `None` also for what cannot be a key.
+    /// does not keep the entry from making room. `None` also for what cannot be a key, and for a long value that is not here.
     pub fn peek<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Option<Cached<V, C>> {
         let mut buffer = KeyBuffer::new();
         let bytes = key.key_bytes(&mut buffer).ok()?;
@@ -173,13 +179,19 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let (items, next) = self.shell.store().walk(cursor.0, count);
         let leased = is_leased(bound, self.shell.node().quick());
         let mut entries = Vec::with_capacity(items.len());
+        let mut elsewhere = Vec::new();
         for item in items.into_iter().filter(|_| leased) {
             if let Item::Entry(handle) = item {
-                entries.extend(self.view(handle));
+                if handle.is_stub() {
+                    elsewhere.push(handle.key().into());
+                } else {
+                    entries.extend(self.view(handle));
+                }
             }
         }
         ScanPage {
             entries,
+            elsewhere,
             next: next.map(ScanCursor),
         }
     }

@@ -29,6 +29,8 @@ impl ScanCursor {
 pub struct ScanPage<V, C: Codec<V> = MessagePack> {
     /// The entries found; [`Cached::key`] names each. What this node cannot decode is left out.
     pub entries: Vec<Cached<V, C>>,
+    /// Keys of entries whose long value is not on this node.
+    pub elsewhere: Vec<Box<[u8]>>,
     /// Where to go on; `None` at the end.
     pub next: Option<ScanCursor>,
 }
@@ -37,6 +39,7 @@ impl<V, C: Codec<V>> fmt::Debug for ScanPage<V, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScanPage")
             .field("entries", &self.entries.len())
+            .field("elsewhere", &self.elsewhere.len())
             .field("next", &self.next)
             .finish()
     }

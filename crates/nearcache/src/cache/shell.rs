@@ -33,6 +33,7 @@ use nearcache_protocol::ids::CacheId;
 use nearcache_protocol::mode::{Freshness, Outcome, Output, Published, Status, Waiter};
 use nearcache_protocol::modify::ModifyOp;
 use nearcache_protocol::payload::Payload;
+use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Handle, MergeError, Merged, Scope, Store, StoreConfig, Version};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -41,7 +42,7 @@ use super::errors::{ModifyError, OpenError, WriteError};
 use super::options::Ack;
 use super::stats::{CacheCounters, CacheStats};
 use crate::codec::key::{KeyError, check_len};
-use crate::limits::OPERATION_TIMEOUT_MAX;
+use crate::limits::{OPERATION_TIMEOUT_DEFAULT, OPERATION_TIMEOUT_MAX};
 use crate::node::NodeShared;
 use crate::random::random;
 use crate::subscription::Hub;
@@ -55,6 +56,12 @@ pub(crate) use watchers::CellChange;
 
 /// How long a read of a joining node waits for a peer's answer.
 const FIND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a read waits for a long value to be fetched.
+const FETCH_TIMEOUT: Duration = OPERATION_TIMEOUT_DEFAULT;
+
+/// Room for arriving long values: at least so many bytes, and two of the longest.
+const FETCH_ROOM_MIN: usize = 4 << 20;
 
 /// How long a read that demands freshness waits for the peers' answers (reliability specification, 3.2: a peer's answer).
 const REFRESH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,6 +78,8 @@ pub(crate) struct Settings {
     pub(crate) max_key_bytes: usize,
     pub(crate) allow_empty_key: bool,
     pub(crate) max_value_bytes: usize,
+    pub(crate) inline_limit: usize,
+    pub(crate) fetch_bytes_per_second: u64,
     pub(crate) time_to_live: Option<Duration>,
     pub(crate) tombstone_ttl: Duration,
     pub(crate) split: SplitPolicy,
@@ -150,6 +159,9 @@ impl<V: Payload> Shell<V> {
         config.agreement.tombstone_ttl_ms = millis(settings.tombstone_ttl);
         config.agreement.split = settings.split;
         config.value_bytes_max = u32::try_from(settings.max_value_bytes).unwrap_or(u32::MAX);
+        config.inline_limit = settings.inline_limit;
+        config.fetch_bytes_per_second = settings.fetch_bytes_per_second;
+        config.fetch_bytes_max = (settings.max_value_bytes * 2).max(FETCH_ROOM_MIN);
         config.join_alone_after = node.join_alone_after();
         config.on_disconnect = settings.on_disconnect;
         config.link_timeout = settings.link_timeout;
@@ -237,7 +249,7 @@ impl<V: Payload> Shell<V> {
     }
 
     /// Makes this node as fresh as `since`, if its peers answer in time.
-    pub(crate) async fn refresh(&self, since: nearcache_protocol::time::Time) -> bool {
+    pub(crate) async fn refresh(&self, since: Time) -> bool {
         let now = self.node.now();
         let waiting = self.waiters.enter();
         let waiter = Waiter {
@@ -443,12 +455,41 @@ impl<V: Payload> Shell<V> {
         }
     }
 
-    /// Asks peers for a key that is missing while this node is being filled.
+    /// Asks peers for a key that is missing while this node is being filled, or for the value of a stub.
     pub(crate) async fn find(&self, key: &[u8]) -> Option<Handle<V>> {
-        let deadline = self.node.now() + FIND_TIMEOUT;
-        while self.has_nobody_to_ask() && self.node.now() < deadline {
+        let started = self.node.now();
+        while self.has_nobody_to_ask() && self.node.now() < started + FIND_TIMEOUT {
             tokio::time::sleep(FIND_PAUSE).await;
         }
+        loop {
+            let was_stub = self.holds_stub(key);
+            let timeout = if was_stub {
+                FETCH_TIMEOUT
+            } else {
+                FIND_TIMEOUT
+            };
+            let found = self.find_until(key, started + timeout).await;
+            let bound = self.gate.bound();
+            // The answer was merged under its own key (C6), so the store is asked for ours.
+            let held = self.store.peek(key).filter(|_| found)?;
+            if !is_leased(bound, self.node.quick()) {
+                return None;
+            }
+            if !held.is_stub() {
+                return Some(held);
+            }
+            // A newer one has come since.
+            if self.node.now() >= started + FETCH_TIMEOUT {
+                return None;
+            }
+        }
+    }
+
+    fn holds_stub(&self, key: &[u8]) -> bool {
+        self.store.peek(key).is_some_and(|entry| entry.is_stub())
+    }
+
+    async fn find_until(&self, key: &[u8], deadline: Time) -> bool {
         let now = self.node.now();
         let waiting = self.waiters.enter();
         let waiter = Waiter {
@@ -461,11 +502,7 @@ impl<V: Payload> Shell<V> {
             core.find(now, Bytes::copy_from_slice(key), waiter, out);
             self.carry_out(&mut machine);
         }
-        match self.outcome(waiting).await {
-            // The answer was merged under its own key (C6), so the store is asked for ours.
-            Some(Outcome::Found(true)) => self.store.peek(key),
-            Some(_) | None => None,
-        }
+        matches!(self.outcome(waiting).await, Some(Outcome::Found(true)))
     }
 
     /// Whether this node is still looking for the peers that will fill it.

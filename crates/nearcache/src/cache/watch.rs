@@ -22,7 +22,8 @@ pub enum Change<V, C: Codec<V> = MessagePack> {
     Put {
         /// The key's canonical bytes.
         key: Arc<[u8]>,
-        /// What it holds now; `None` if this node cannot decode it.
+        /// What it holds now; `None` if this node cannot decode it, or if it is a long value that is not on this node yet: there is
+        /// another such change when it is.
         value: Option<Cached<V, C>>,
     },
     /// A key was removed.

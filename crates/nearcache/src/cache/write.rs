@@ -170,7 +170,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
 
     /// Gives the entry of `key` a new time to live; says whether there was one.
     ///
-    /// Decided on what this node holds, and never waits. To decide at one place for the whole
+    /// Decided on what this node holds, and never waits: an entry whose long value is not here counts as none. To decide at one place for the whole
     /// cluster, use [`modify`](Self::modify) with [`Modify::expire`].
     ///
     /// # Errors

@@ -76,6 +76,14 @@ impl<V: Send + Sync + 'static> Payload for MessagePackCell<V> {
             value: OnceLock::new(),
         }
     }
+
+    fn from_assembled(codec: CodecTag, bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: bytes.into_boxed_slice(),
+            codec,
+            value: OnceLock::new(),
+        }
+    }
 }
 
 impl<V> Codec<V> for MessagePack

@@ -131,6 +131,13 @@ impl Payload for RawCell {
             codec,
         }
     }
+
+    fn from_assembled(codec: CodecTag, bytes: Vec<u8>) -> Self {
+        Self {
+            value: bytes.into(),
+            codec,
+        }
+    }
 }
 
 impl Codec<RawValue> for Raw {

@@ -94,6 +94,31 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.withheld,
     ),
     (
+        "cache_values_fetched",
+        "Long values fetched from peers",
+        |stats| stats.mode.fetched,
+    ),
+    (
+        "cache_fetch_bytes_received",
+        "Bytes of long values that came from peers",
+        |stats| stats.mode.fetched_bytes,
+    ),
+    (
+        "cache_fetch_bytes_sent",
+        "Bytes of long values sent to peers",
+        |stats| stats.mode.fetch_sent_bytes,
+    ),
+    (
+        "cache_fetches_moved",
+        "Fetches of long values that went on at another peer, or again at the same",
+        |stats| stats.mode.fetches_moved,
+    ),
+    (
+        "cache_fetches_unheld",
+        "Fetches of long values that no live node holds: their reads were misses",
+        |stats| stats.mode.fetches_unheld,
+    ),
+    (
         "cache_drift_refused",
         "Updates refused because their stamp is in the future",
         |stats| stats.mode.drift_refused,

@@ -85,6 +85,10 @@ pub(super) async fn run(
                 Ok(0) => return link.lane_ended().await,
                 Ok(count) => {
                     shared.metrics().bytes_received.inc_by(count as u64);
+                    if lane == Lane::Bulk {
+                        // As the writer does: the other lanes first.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(peer = %link.peer, ?lane, %error, "connection broke");

@@ -61,6 +61,10 @@ pub(super) async fn run(
                 tracing::debug!(peer = %link.peer, ?lane, %error, "connection broke");
                 return;
             }
+            if lane == Lane::Bulk {
+                // A socket with room for megabytes would keep the small updates of this thread waiting.
+                tokio::task::yield_now().await;
+            }
             buffer.clear();
             if buffer.capacity() > BUFFER_KEPT_BYTES {
                 buffer = BytesMut::with_capacity(BATCH_BYTES);

@@ -236,6 +236,7 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
             | CacheMessage::TransferChunk { .. }
             | CacheMessage::TransferCredit { .. }
             | CacheMessage::TransferRefused { .. }
+            | CacheMessage::Fetching { .. }
             | CacheMessage::AntiEntropy { .. } => {}
         }
         self.settle(now, out);

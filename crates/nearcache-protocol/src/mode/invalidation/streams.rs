@@ -66,9 +66,9 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
     fn apply(&mut self, now: Time, update: Update<V>) -> Option<Applied> {
         let removal = match update {
             // A value has no business here, but its version says what it supersedes.
-            Update::Put { key, version, .. } | Update::Withheld { key, version, .. } => {
-                Update::Remove { key, version }
-            }
+            Update::Put { key, version, .. }
+            | Update::Stub { key, version, .. }
+            | Update::Withheld { key, version, .. } => Update::Remove { key, version },
             Update::Entry(entry) => Update::Remove {
                 key: Bytes::copy_from_slice(entry.key()),
                 version: entry.version(),

@@ -42,8 +42,10 @@ impl<V: Payload> Replicated<V> {
         }
         let old = self.forgotten_up_to(now);
         let is_forgotten = |update: &Update<V>| {
-            matches!(update, Update::Put { .. } | Update::Entry(_))
-                && update.version().time <= old
+            matches!(
+                update,
+                Update::Put { .. } | Update::Stub { .. } | Update::Entry(_)
+            ) && update.version().time <= old
                 && update
                     .key()
                     .is_some_and(|key| matches!(self.store.known(key), Known::Absent { .. }))

@@ -24,6 +24,7 @@ pub(super) struct Finds {
 
 #[derive(Debug)]
 struct Find {
+    key: Bytes,
     purpose: Purpose,
     awaiting: SmallVec<[NodeId; 4]>,
     deadline: Time,
@@ -76,7 +77,7 @@ impl Finds {
 }
 
 impl<V: Payload> Replicated<V> {
-    /// A read misses: asks one ready peer, or all if none is.
+    /// A read finds no value: fetches that of a stub; else asks one ready peer, or all if none is.
     pub(super) fn find_for_read(
         &mut self,
         now: Time,
@@ -84,6 +85,17 @@ impl<V: Payload> Replicated<V> {
         waiter: Waiter,
         out: &mut Vec<Output<V>>,
     ) {
+        if let Known::Live(entry) = self.store.known(&key) {
+            if entry.is_stub() {
+                self.fetch_for_read(now, key, entry, waiter, out);
+            } else {
+                // It has come between the read and this call.
+                let result = Outcome::Found(true);
+                let waiter = waiter.id;
+                out.push(Output::Done { waiter, result });
+            }
+            return;
+        }
         let agreeing = self.peers.iter().filter(|(_, peer)| peer.agrees());
         let source = self.source_of(self.store.digest_hash(&key));
         let ready = agreeing
@@ -140,6 +152,7 @@ impl<V: Payload> Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         let request = self.next_request();
+        let wanted = key.clone();
         for to in &asked {
             let message = CacheMessage::Find {
                 request,
@@ -150,6 +163,7 @@ impl<V: Payload> Replicated<V> {
         self.finds.by_request.insert(
             request,
             Find {
+                key: wanted,
                 purpose,
                 awaiting: asked,
                 deadline,
@@ -164,11 +178,13 @@ impl<V: Payload> Replicated<V> {
         key: Bytes,
         out: &mut Vec<Output<V>>,
     ) {
-        let value_bytes_max = self.peers.get(&from).map_or(0, |peer| peer.value_bytes_max);
+        let reader = self.peers.get(&from).map(|peer| peer.reader(&self.config));
         // A peer that was just met may have to start clean before it tells what it holds.
         let is_met = self.peers.get(&from).is_some_and(super::peer::Peer::agrees);
         let held = if is_met { self.held(key) } else { None };
-        let update = held.map(|update| update.for_reader(value_bytes_max));
+        let update = held
+            .zip(reader)
+            .map(|(update, reader)| update.for_reader(reader));
         out.push(Output::Send {
             to: from,
             message: CacheMessage::Found { request, update },
@@ -200,7 +216,10 @@ impl<V: Payload> Replicated<V> {
         };
         find.awaiting.remove(at);
         let complete = find.awaiting.is_empty();
-        let is_entry = matches!(update, Some(Update::Put { .. } | Update::Entry(_)));
+        let is_entry = matches!(
+            update,
+            Some(Update::Put { .. } | Update::Stub { .. } | Update::Entry(_))
+        );
         let reads = matches!(find.purpose, Purpose::Read(_));
         let merged = self.apply_all(now, from, update.into_iter().collect(), out);
         if complete || (reads && is_entry && merged) {
@@ -214,6 +233,13 @@ impl<V: Payload> Replicated<V> {
         };
         match find.purpose {
             Purpose::Read(waiter) => {
+                if found
+                    && let Known::Live(entry) = self.store.known(&find.key)
+                    && entry.is_stub()
+                {
+                    self.fetch_for_read(now, find.key, entry, waiter, out);
+                    return;
+                }
                 out.push(Output::Done {
                     waiter: waiter.id,
                     result: Outcome::Found(found),

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use nearcache_store::{Handle, Known, MergeError, Merged, NodeId, Version};
 
 use super::Replicated;
+use super::large::Ended;
 use super::peer::VALUE_BYTES_ON_WIRE_MAX;
 use crate::ids::{Epoch, RequestId};
 use crate::message::{CacheMessage, ModifiedAt};
-use crate::mode::stream::Sends as _;
 use crate::mode::{Ack, Outcome, Output, Published, Waiter};
 use crate::modify::{Modified, ModifyError, ModifyOp};
 use crate::payload::Payload;
@@ -41,6 +41,7 @@ struct Work<V> {
     key: Bytes,
     op: ModifyOp<V>,
     answer: Answer,
+    deadline: Time,
 }
 
 /// Who gets the result.
@@ -101,6 +102,12 @@ impl<V> Home<V> {
             replies,
         }
     }
+
+    const fn next_id(&mut self) -> WorkId {
+        let id = self.next_work;
+        self.next_work += 1;
+        id
+    }
 }
 
 impl<V: Payload> Replicated<V> {
@@ -127,7 +134,7 @@ impl<V: Payload> Replicated<V> {
             Some(Some(result)) => {
                 let mut result = reply(result.clone());
                 if let Ok(modified) = &mut result {
-                    modified.fit(peer.value_bytes_max, VALUE_BYTES_ON_WIRE_MAX);
+                    modified.fit(peer.reader(&self.config), VALUE_BYTES_ON_WIRE_MAX);
                 }
                 out.push(Output::Send {
                     to: from,
@@ -159,7 +166,13 @@ impl<V: Payload> Replicated<V> {
             to: from,
             request: id,
         };
-        self.work(now, known, deadline, Work { key, op, answer }, out);
+        let work = Work {
+            key,
+            op,
+            answer,
+            deadline,
+        };
+        self.work(now, known, work, out);
     }
 
     /// A caller of this node asks for a change of a key whose home this node is.
@@ -183,35 +196,28 @@ impl<V: Payload> Replicated<V> {
             key,
             op,
             answer: Answer::Here(waiter),
+            deadline: waiter.deadline,
         };
-        self.work(now, Version::ZERO, waiter.deadline, work, out);
+        self.work(now, Version::ZERO, work, out);
     }
 
     /// Decides now, or asks the peers first.
-    fn work(
-        &mut self,
-        now: Time,
-        known: Version,
-        deadline: Time,
-        work: Work<V>,
-        out: &mut Vec<Output<V>>,
-    ) {
+    fn work(&mut self, now: Time, known: Version, work: Work<V>, out: &mut Vec<Output<V>>) {
         let here = self.store.known(&work.key);
         let decidable = match &here {
             Known::Live(_) | Known::Removed(_) => here.version() >= known,
             Known::Absent { .. } => false,
         };
         if decidable {
-            self.decide(now, work, out);
+            self.decide_whole(now, work, out);
             return;
         }
-        let id = self.home.next_work;
-        self.home.next_work += 1;
+        let id = self.home.next_id();
         let key = work.key.clone();
         let wait = self
             .config
             .find_wait
-            .min(deadline.saturating_since(now) / 2);
+            .min(work.deadline.saturating_since(now) / 2);
         self.home.waiting.insert(id, work);
         if !self.find_for_home(key, now + wait, id, out) {
             self.resume_work(now, id, out);
@@ -221,19 +227,64 @@ impl<V: Payload> Replicated<V> {
     /// The peers have answered, or their time is over.
     pub(super) fn resume_work(&mut self, now: Time, id: WorkId, out: &mut Vec<Output<V>>) {
         if let Some(work) = self.home.waiting.remove(&id) {
-            self.decide(now, work, out);
+            self.decide_whole(now, work, out);
+        }
+    }
+
+    /// Decides, once the value is here if that takes the value of a stub.
+    fn decide_whole(&mut self, now: Time, work: Work<V>, out: &mut Vec<Output<V>>) {
+        if work.op.needs_value()
+            && let Known::Live(entry) = self.store.known(&work.key)
+            && entry.is_stub()
+        {
+            let id = self.home.next_id();
+            let (key, deadline) = (work.key.clone(), work.deadline);
+            self.home.waiting.insert(id, work);
+            self.fetch_for_home(now, key, entry, (id, deadline), out);
+            return;
+        }
+        self.decide(now, work, out);
+    }
+
+    /// The value that a modify waited for is here, or cannot be had: it counts as a miss then.
+    pub(super) fn fetched_for_home(
+        &mut self,
+        now: Time,
+        id: WorkId,
+        ended: Ended,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let Some(work) = self.home.waiting.remove(&id) else {
+            return;
+        };
+        match ended {
+            Ended::Here => self.decide_whole(now, work, out),
+            Ended::Nowhere => self.decide(now, work, out),
+            Ended::Late => self.answer(work.key, work.answer, Err(ModifyError::Overloaded), out),
         }
     }
 
     fn decide(&mut self, now: Time, work: Work<V>, out: &mut Vec<Output<V>>) {
-        let Work { key, op, answer } = work;
+        let Work {
+            key, op, answer, ..
+        } = work;
         let decided = decide(now, &self.store, &self.clock, &key, &op);
         let result = decided.map(|(modified, published)| {
             if let Some(published) = published {
-                self.append(now, published, Ack::Local, None, out);
+                self.append_stubbed(now, published, Ack::Local, None, out);
             }
             modified
         });
+        self.answer(key, answer, result, out);
+    }
+
+    fn answer(
+        &mut self,
+        key: Bytes,
+        answer: Answer,
+        result: Result<Modified<V>, ModifyError>,
+        out: &mut Vec<Output<V>>,
+    ) {
         match answer {
             Answer::Here(waiter) => {
                 out.push(Output::Done {
@@ -249,10 +300,8 @@ impl<V: Payload> Replicated<V> {
                 {
                     modified.current = self.held(key);
                 }
-                if let Ok(modified) = &mut result {
-                    let value_bytes_max =
-                        self.peers.get(&to).map_or(0, |peer| peer.value_bytes_max);
-                    modified.fit(value_bytes_max, VALUE_BYTES_ON_WIRE_MAX);
+                if let (Ok(modified), Some(peer)) = (&mut result, self.peers.get(&to)) {
+                    modified.fit(peer.reader(&self.config), VALUE_BYTES_ON_WIRE_MAX);
                 }
                 let message = CacheMessage::Modified {
                     request: request.2,
@@ -310,7 +359,7 @@ pub(in crate::mode) fn decide<V: Payload>(
             continue;
         }
         let returned = if op.returns_previous() {
-            previous.clone()
+            previous.clone().filter(|entry| !entry.is_stub())
         } else {
             None
         };

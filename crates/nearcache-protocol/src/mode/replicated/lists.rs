@@ -220,7 +220,7 @@ impl<V: Payload> Replicated<V> {
 
     /// Some of what the peer wants of our list.
     fn entries_of(&mut self, to: NodeId, own: bool, budget_bytes: usize) -> Option<AntiEntropy<V>> {
-        let value_bytes_max = self.peers.get(&to)?.value_bytes_max;
+        let reader = self.peers.get(&to)?.reader(&self.config);
         let listing = self.lists.get_mut(&(to, own))?;
         let keys = listing.wanted.front_mut()?;
         let (mut updates, mut bytes) = (Vec::new(), 0);
@@ -228,7 +228,7 @@ impl<V: Payload> Replicated<V> {
             && let Some(key) = keys.pop_front()
         {
             let update = match self.store.known(&key) {
-                Known::Live(entry) => Update::Entry(entry).for_reader(value_bytes_max),
+                Known::Live(entry) => Update::Entry(entry).for_reader(reader),
                 Known::Removed(version) => Update::Remove { key, version },
                 Known::Absent { .. } => match self.store.evicted(&key) {
                     Some(version) => withheld(key, version),

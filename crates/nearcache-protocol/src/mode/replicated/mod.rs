@@ -12,6 +12,7 @@
 //! | `compare`, `lists` | finding out where two nodes differ, and exchanging that |
 //! | `repair` | what no stream will bring, and whom to ask for it |
 //! | `find` | asking peers for one key |
+//! | `large`, `pieces` | long values: fetching them, and sending them to those who do |
 //! | `modify`, `home` | read-modify-write: the asker's side and the home node's |
 //! | `peer` | what is kept about each peer |
 //!
@@ -24,11 +25,13 @@ mod find;
 mod heartbeat;
 pub(in crate::mode) mod home;
 mod join;
+mod large;
 mod leave;
 mod lists;
 mod modify;
 mod pace;
 mod peer;
+mod pieces;
 mod repair;
 mod serve;
 mod split;
@@ -51,11 +54,13 @@ use self::filling::Filling;
 use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
+use self::large::Large;
 use self::leave::Leave;
 use self::lists::Listing;
 use self::modify::Asked;
 use self::pace::Pace;
 use self::peer::Peer;
+use self::pieces::Pieces;
 use self::repair::Repair;
 use self::serve::{Page, TransferAsked};
 use self::split::Split;
@@ -112,6 +117,8 @@ pub struct Replicated<V: Payload> {
     /// Per peer that is being served, the items of the walk's current page.
     pages: BTreeMap<NodeId, Page<V>>,
     finds: Finds,
+    large: Large<V>,
+    pieces: Pieces,
     refreshes: Refreshes,
     asked: Asked<V>,
     home: Home<V>,
@@ -141,8 +148,9 @@ impl<V: Payload> Replicated<V> {
         clock: Arc<Hlc>,
         epoch: Epoch,
         placement: PlacementKey,
-        config: ReplicationConfig,
+        mut config: ReplicationConfig,
     ) -> Self {
+        config.inline_limit = config.inline_limit.min(peer::VALUE_BYTES_ON_WIRE_MAX);
         Self {
             has_data: !store.is_empty(),
             compare: Compare::default(),
@@ -166,6 +174,8 @@ impl<V: Payload> Replicated<V> {
             leave: Leave::default(),
             pages: BTreeMap::new(),
             finds: Finds::default(),
+            large: Large::default(),
+            pieces: Pieces::new(config.fetch_bytes_per_second),
             refreshes: Refreshes::default(),
             asked: Asked::new(),
             home: Home::new(config.modify_replies_max),
@@ -203,6 +213,7 @@ impl<V: Payload> Replicated<V> {
         self.cut_fetch(now, peer, out);
         self.comparison_peer_down(now, peer, out);
         self.find_peer_down(now, peer, out);
+        self.fetches_peer_down(now, peer, out);
         self.modify_peer_down(now, peer);
         Some(dropped)
     }
@@ -217,7 +228,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         waiter: Option<Waiter>,
         out: &mut Vec<Output<V>>,
     ) -> u64 {
-        self.append(now, published, ack, waiter, out)
+        self.append_stubbed(now, published, ack, waiter, out)
     }
 
     fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
@@ -390,6 +401,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             CacheMessage::TransferRefused { request } => {
                 self.on_transfer_refused(now, from, request, out)
             }
+            CacheMessage::Fetching { request, message } => {
+                self.on_fetching(now, from, request, message, out);
+            }
             CacheMessage::AntiEntropy { request, message } => {
                 self.on_anti_entropy(now, from, request, message, out);
             }
@@ -403,6 +417,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.serve_refreshes(now, out);
         self.refreshes.tick(now, out);
         self.tick_finds(now, out);
+        self.tick_wanted(now, out);
+        self.tick_pieces(now, out);
         self.tick_modifies(now, out);
         self.tick_streams(now, out);
         self.tick_fetches(now, out);
@@ -425,6 +441,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.next_heartbeat,
             self.acks.next_deadline(),
             self.finds.next_deadline(),
+            self.large.next_tick(self.config.replay_retry_after),
+            self.pieces.next_tick(),
             self.refreshes.next_deadline(),
             self.asked.next_deadline(),
             self.next_ask(),
@@ -450,7 +468,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         match lane {
             Lane::Control => None,
             Lane::Data => self.poll_data(peer, budget_bytes),
-            Lane::Bulk => self.poll_paced(now, peer, budget_bytes),
+            Lane::Bulk => self.poll_bulk_lane(now, peer, budget_bytes),
         }
     }
 
@@ -491,7 +509,10 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn forget(&mut self, waiter: WaiterId) {
-        if !self.acks.forget(waiter) && !self.finds.forget(waiter) && !self.refreshes.forget(waiter)
+        if !self.acks.forget(waiter)
+            && !self.finds.forget(waiter)
+            && !self.large.forget(waiter)
+            && !self.refreshes.forget(waiter)
         {
             self.asked.forget(waiter);
         }
@@ -536,7 +557,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 }
 
 impl<V: Payload> Replicated<V> {
-    /// What goes on the bulk lane next, as fast as this node may give it.
+    /// What goes on the bulk lane next, long values aside, as fast as this node may give it.
     fn poll_paced(
         &mut self,
         now: Time,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use nearcache_store::{NodeId, Version};
 
 use super::Replicated;
+use super::peer::VALUE_BYTES_ON_WIRE_MAX;
 use crate::ids::{Epoch, RequestId, WaiterId};
 use crate::message::{CacheMessage, ModifiedAt};
 use crate::mode::stream::Receives as _;
@@ -134,7 +135,8 @@ impl<V: Payload> Replicated<V> {
             }
             return;
         };
-        let (epoch, limit_bytes) = (peer.epoch, peer.value_bytes_max);
+        let limit_bytes = peer.value_bytes_max.min(VALUE_BYTES_ON_WIRE_MAX);
+        let epoch = peer.epoch;
         let too_long = |asking: &Asking<V>| asking.op.value_len() > limit_bytes;
         if self.asked.by_request.get(&request).is_some_and(too_long) {
             if let Some(asking) = self.asked.by_request.remove(&request) {
@@ -184,7 +186,10 @@ impl<V: Payload> Replicated<V> {
                 return;
             }
             Err(error) => Err(error),
-            Ok(modified) => {
+            Ok(mut modified) => {
+                if let Some(asking) = self.asked.by_request.get(&request) {
+                    asking.complete(&mut modified);
+                }
                 Ok(self.read_own_write(now, from, asking_key(&self.asked, request), modified, out))
             }
         };
@@ -297,6 +302,29 @@ impl<V: Payload> Replicated<V> {
 }
 
 impl<V: Payload> Asking<V> {
+    /// The value that was written here need not be fetched from the home node.
+    fn complete(&self, modified: &mut ModifiedAt<V>) {
+        if let (ModifyOp::Set { value: own, .. }, true) = (&self.op, modified.applied)
+            && let Some(Update::Stub {
+                key,
+                version,
+                expiry,
+                tags,
+                value_bytes,
+                ..
+            }) = &modified.current
+            && usize::try_from(*value_bytes) == Ok(own.bytes().len())
+        {
+            modified.current = Some(Update::Put {
+                key: key.clone(),
+                version: *version,
+                value: own.clone(),
+                expiry: *expiry,
+                tags: tags.clone(),
+            });
+        }
+    }
+
     fn message(&self, now: Time, request: RequestId, known: Version) -> CacheMessage<V> {
         let wait = self.waiter.deadline.saturating_since(now);
         let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use super::serve::{Serving, TransferAsked};
+use crate::config::ReplicationConfig;
 use crate::ids::Epoch;
 use crate::message::ProgressVector;
 pub(super) use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
 use crate::time::Time;
+use crate::update::Reader;
 
 /// What a peer is taken to accept before it has said so, in bytes: the default of all nodes, which fits into the least frame.
 const VALUE_BYTES_UNKNOWN: usize = 1 << 20;
 
-/// No longer value is sent to anybody, whatever it accepts: the largest frame, without what it holds besides.
+/// No longer value is sent in one message, whatever the peer accepts: the largest frame, without what it holds besides.
 pub(super) const VALUE_BYTES_ON_WIRE_MAX: usize = (64 << 20) - (256 << 10);
 
 /// A connected peer.
@@ -81,9 +83,15 @@ impl Peer {
 
     /// It said how long a value may be that it is sent.
     pub(super) fn takes_values_of(&mut self, bytes_max: u32) {
-        self.value_bytes_max = usize::try_from(bytes_max)
-            .unwrap_or(usize::MAX)
-            .min(VALUE_BYTES_ON_WIRE_MAX);
+        self.value_bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+    }
+
+    /// What values it is sent inside updates.
+    pub(super) fn reader(&self, config: &ReplicationConfig) -> Reader {
+        Reader {
+            value_bytes_max: self.value_bytes_max,
+            inline_bytes_max: config.inline_limit,
+        }
     }
 
     pub(super) fn agrees(&self) -> bool {

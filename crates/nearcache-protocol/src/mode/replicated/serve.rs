@@ -152,7 +152,7 @@ impl<V: Payload> Replicated<V> {
     pub(super) fn poll_bulk(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let progress = self.progress.vector(self.own(), self.log.latest());
         let peer = self.peers.get_mut(&to)?;
-        let value_bytes_max = peer.value_bytes_max;
+        let reader = peer.reader(&self.config);
         let serving = peer.serving.as_mut()?;
         if serving.done || (serving.started && serving.credit_bytes == 0) {
             serving.awake = false;
@@ -189,7 +189,7 @@ impl<V: Payload> Replicated<V> {
                 continue;
             }
             let next = match page.front() {
-                Some(PartItem::Held(item)) => Ok(item_update(item).for_reader(value_bytes_max)),
+                Some(PartItem::Held(item)) => Ok(item_update(item).for_reader(reader)),
                 Some(PartItem::Evicted { key_hash, version }) => Err((*key_hash, *version)),
                 None => break,
             };

@@ -10,7 +10,7 @@ use crate::mode::Output;
 use crate::mode::stream::{Awaited, Pair, Receives as _, Shared, Streaming, shared};
 use crate::payload::Payload;
 use crate::time::Time;
-use crate::update::{Applied, Update};
+use crate::update::{Applied, Reader, Update};
 
 impl Peer {
     fn pair(&mut self) -> Pair<'_> {
@@ -61,9 +61,20 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
             return None;
         }
         // A peer that has not heard our limit yet may exceed it.
-        let update = update.for_reader(self.config.value_bytes_max as usize);
+        let update = update.for_reader(Reader {
+            value_bytes_max: self.config.value_bytes_max as usize,
+            inline_bytes_max: usize::MAX,
+        });
+        if self.planted.keeps_what_a_stub_supersedes() && matches!(update, Update::Stub { .. }) {
+            return None;
+        }
+        self.large.touched(&update);
         self.stats.withheld += u64::from(matches!(update, Update::Withheld { .. }));
         Some(update.apply(&self.store))
+    }
+
+    fn on_applied(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.settle_touched(now, out);
     }
 
     fn on_hole(&mut self, now: Time, _: StreamId, _: u64, out: &mut Vec<Output<V>>) {

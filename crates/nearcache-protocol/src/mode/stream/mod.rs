@@ -105,6 +105,8 @@ pub(in crate::mode) trait Streaming<V: Payload>: Sized {
     fn needs_no_past(&self) -> bool;
     /// One update of a peer has come; nothing if it was skipped.
     fn apply(&mut self, now: Time, update: Update<V>) -> Option<Applied>;
+    /// Some updates were applied, one after the other.
+    fn on_applied(&mut self, _now: Time, _out: &mut Vec<Output<V>>) {}
     /// The stream goes on after `after`, and its origin no longer has all that is missing before that.
     fn on_hole(&mut self, now: Time, stream: StreamId, after: u64, out: &mut Vec<Output<V>>);
     /// Progress in a stream may have changed.

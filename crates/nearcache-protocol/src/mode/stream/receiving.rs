@@ -149,6 +149,7 @@ pub(in crate::mode) trait Receives<V: Payload>: Streaming<V> {
                 None => {}
             }
         }
+        self.on_applied(now, out);
         true
     }
 

@@ -10,6 +10,7 @@ use crate::message::CacheMessage;
 use crate::mode::{Ack, Output, Published, Waiter};
 use crate::payload::Payload;
 use crate::time::Time;
+use crate::update::Reader;
 
 /// The sender's side of [`Streaming`].
 pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
@@ -64,7 +65,11 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
         );
         *shared.any_asleep |= message.is_none();
         if let Some(CacheMessage::Updates(batch)) = &mut message {
-            batch.fit(pair.value_bytes_max);
+            // Of long values the log holds the stubs already.
+            batch.fit(Reader {
+                value_bytes_max: pair.value_bytes_max,
+                inline_bytes_max: usize::MAX,
+            });
         }
         message
     }

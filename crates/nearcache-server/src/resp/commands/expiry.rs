@@ -3,7 +3,7 @@
 //! Times are cluster time, which is wall-clock time as the cluster counts it. Setting is decided at
 //! the key's home node, all its conditions included; a time that is over removes the key, as Redis has it.
 
-use nearcache::{Cached, ExpireCondition, Expiry, Lookup, Modify, Raw, RawValue};
+use nearcache::{ExpireCondition, Expiry, Lookup, Modify};
 
 use super::{
     super::error::{CommandError, quoted},
@@ -40,24 +40,27 @@ fn rounded_seconds(ms: i64) -> i64 {
 fn ask(call: &mut Call<'_>, show: fn(i64, i64) -> i64) -> Result<Outcome, CommandError> {
     let now_ms = call.now_ms();
     let key = call.key(1)?;
-    let shown = move |value: Option<&Cached<RawValue, Raw>>| match value {
+    let shown = move |expiry: Option<Expiry>| match expiry {
         None => NO_KEY,
-        Some(value) if value.expiry().is_never() => NO_EXPIRY,
-        Some(value) => {
-            let at_ms = value.expiry().as_millis();
+        Some(expiry) if expiry.is_never() => NO_EXPIRY,
+        Some(expiry) => {
+            let at_ms = expiry.as_millis();
             let clamped = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
             show(clamped(at_ms.saturating_sub(now_ms)), clamped(at_ms))
         }
     };
     match call.database().try_get(key)? {
-        Lookup::Hit(value) => call.reply.integer(shown(Some(&value))),
+        Lookup::Hit(value) => call.reply.integer(shown(Some(value.expiry()))),
         Lookup::Miss => call.reply.integer(NO_KEY),
         Lookup::Ask => {
+            if let Some(about) = call.database().about(key)? {
+                call.reply.integer(shown(Some(about.expiry)));
+                return Ok(Outcome::Done);
+            }
             let (database, key) = (call.database().clone(), key.to_vec());
             return wait(async move {
-                Ok(Reply::Integer(shown(
-                    database.get(&key[..]).await?.as_ref(),
-                )))
+                let value = database.get(&key[..]).await?;
+                Ok(Reply::Integer(shown(value.map(|value| value.expiry()))))
             });
         }
     }

@@ -29,6 +29,8 @@ pub(super) fn exists(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
         match call.database().try_get(key)? {
             Lookup::Hit(_) => existing += 1,
             Lookup::Miss => {}
+            // Its value is elsewhere, which nobody asked for.
+            Lookup::Ask if call.database().about(key)?.is_some() => existing += 1,
             Lookup::Ask => return exists_elsewhere(call),
         }
     }
@@ -55,6 +57,15 @@ fn exists_elsewhere(call: &Call<'_>) -> Result<Outcome, CommandError> {
 }
 
 pub(super) fn type_of(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
+    let key = call.key(1)?;
+    if call
+        .database()
+        .about(key)?
+        .is_some_and(|about| !about.is_here)
+    {
+        call.reply.simple("string");
+        return Ok(Outcome::Done);
+    }
     strings::read(
         call,
         1,

@@ -3,6 +3,7 @@
 use nearcache::{Cached, Raw, RawValue};
 
 use super::super::writer::Writer;
+use super::scan::ListedKey;
 
 /// A value as it is shared with the cache.
 pub(crate) type Value = Cached<RawValue, Raw>;
@@ -15,8 +16,8 @@ pub(crate) enum Reply {
     Integer(i64),
     /// The value, not copied until it is written.
     Value(Value),
-    /// The keys of these entries.
-    Keys(Vec<Value>),
+    /// These keys.
+    Keys(Vec<ListedKey>),
     Array(Vec<Self>),
     /// A short constant.
     Simple(&'static str),
@@ -41,10 +42,10 @@ impl Reply {
             Self::Null => writer.null(),
             Self::Integer(value) => writer.integer(*value),
             Self::Value(value) => writer.bulk(value),
-            Self::Keys(entries) => {
-                writer.array(entries.len());
-                for entry in entries {
-                    writer.bulk(entry.key());
+            Self::Keys(keys) => {
+                writer.array(keys.len());
+                for key in keys {
+                    writer.bulk(key.bytes());
                 }
             }
             Self::Array(elements) => {

@@ -3,7 +3,7 @@
 //! `SCAN` keeps nothing between calls: its cursor is the store's own. `KEYS` walks in steps and lets
 //! other connections of its thread run in between.
 
-use nearcache::ScanCursor;
+use nearcache::{Raw, RawValue, ScanCursor, ScanPage};
 
 use super::{
     super::{error::CommandError, glob::Glob, parser::parse_u64},
@@ -21,19 +21,41 @@ pub(super) fn scan(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
     let cursor = parse_cursor(call.args.at(1)).ok_or(CommandError::Cursor)?;
     let options = ScanOptions::read(call)?;
     let page = call.database().scan(cursor, options.count);
-    let mut entries = page.entries;
-    entries.retain(|entry| {
+    let next = page.next.map_or(0, ScanCursor::as_u64);
+    let mut keys: Vec<ListedKey> = ListedKey::of_page(page).collect();
+    keys.retain(|key| {
         options.is_of_type
             && options
                 .pattern
                 .as_ref()
-                .is_none_or(|glob| glob.matches(entry.key()))
+                .is_none_or(|glob| glob.matches(key.bytes()))
     });
     call.reply.array(2);
-    let next = page.next.map_or(0, ScanCursor::as_u64);
     call.reply.bulk(itoa::Buffer::new().format(next).as_bytes());
-    Reply::Keys(entries).write(call.reply);
+    Reply::Keys(keys).write(call.reply);
     Ok(Outcome::Done)
+}
+
+/// A key, shared with its entry where that is whole on this node.
+#[derive(Debug)]
+pub(crate) enum ListedKey {
+    Here(Value),
+    /// The entry's long value is on another node.
+    Elsewhere(Box<[u8]>),
+}
+
+impl ListedKey {
+    fn of_page(page: ScanPage<RawValue, Raw>) -> impl Iterator<Item = Self> {
+        let here = page.entries.into_iter().map(Self::Here);
+        here.chain(page.elsewhere.into_iter().map(Self::Elsewhere))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Here(entry) => entry.key(),
+            Self::Elsewhere(key) => key,
+        }
+    }
 }
 
 /// Redis reads cursors with C's `strtoul`: leading zeros are fine, signs and blanks are not.
@@ -104,16 +126,16 @@ pub(super) fn keys(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
     let database = call.database().clone();
     let reply_bytes_max = call.session.context().limits.output_hard_bytes;
     wait(async move {
-        let mut found: Vec<Value> = Vec::new();
+        let mut found: Vec<ListedKey> = Vec::new();
         let mut reply_bytes = 0;
         let mut cursor = Some(ScanCursor::default());
         while let Some(here) = cursor {
             let page = database.scan(here, KEYS_PER_TURN);
             cursor = page.next;
-            for entry in page.entries {
-                if glob.matches(entry.key()) {
-                    reply_bytes += entry.key().len();
-                    found.push(entry);
+            for key in ListedKey::of_page(page) {
+                if glob.matches(key.bytes()) {
+                    reply_bytes += key.bytes().len();
+                    found.push(key);
                 }
             }
             if reply_bytes > reply_bytes_max {
@@ -122,8 +144,8 @@ pub(super) fn keys(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
             tokio::task::yield_now().await;
         }
         // An entry that moved while we walked may have been met twice.
-        found.sort_unstable_by(|one, other| one.key().cmp(other.key()));
-        found.dedup_by(|one, other| one.key() == other.key());
+        found.sort_unstable_by(|one, other| one.bytes().cmp(other.bytes()));
+        found.dedup_by(|one, other| one.bytes() == other.bytes());
         Ok(Reply::Keys(found))
     })
 }

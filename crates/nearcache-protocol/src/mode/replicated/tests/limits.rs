@@ -115,20 +115,24 @@ fn the_answer_to_a_modify_fits_into_one_frame() {
         previous: value("k", 1, "abcd"),
         current: value("k", 2, "efgh"),
     };
-    answer.fit(4, 8);
+    let reader = crate::update::Reader {
+        value_bytes_max: 4,
+        inline_bytes_max: 4,
+    };
+    answer.fit(reader, 8);
     assert_eq!(
         answer.current.as_ref().map(|update| update.value_len()),
         Some(4)
     );
-    answer.fit(4, 7);
+    answer.fit(reader, 7);
     assert_eq!(
         answer.previous.as_ref().map(|update| update.value_len()),
         Some(4)
     );
-    let withheld = answer.current.unwrap();
+    let stub = answer.current.unwrap();
     assert!(matches!(
-        withheld,
-        crate::update::Update::Withheld { value_bytes: 4, .. }
+        stub,
+        crate::update::Update::Stub { value_bytes: 4, .. }
     ));
     // What came another way is not dropped for it.
     let store = crate::testing::store();
@@ -136,6 +140,6 @@ fn the_answer_to_a_modify_fits_into_one_frame() {
         value("k", 2, "efgh").unwrap().apply(&store),
         crate::update::Applied::Newer
     );
-    assert_eq!(withheld.apply(&store), crate::update::Applied::Superseded);
+    assert_eq!(stub.apply(&store), crate::update::Applied::Superseded);
     assert!(store.peek(b"k").is_some());
 }

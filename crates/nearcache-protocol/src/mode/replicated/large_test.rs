@@ -1,0 +1,421 @@
+use std::time::Duration;
+
+use nearcache_store::Change;
+
+use crate::config::ReplicationConfig;
+use crate::mode::{Ack, Outcome};
+use crate::modify::{ExpireCondition, ModifyOp, NewExpiry};
+use crate::testing::Cluster;
+
+/// Longer than what travels inside an update here, and than a piece.
+fn long(letter: char) -> String {
+    std::iter::repeat_n(letter, 5_000).collect()
+}
+
+fn config() -> ReplicationConfig {
+    ReplicationConfig {
+        inline_limit: 100,
+        transfer_chunk_bytes: 512,
+        ..ReplicationConfig::default()
+    }
+}
+
+fn begin_read(cluster: &mut Cluster, id: u64, key: &str) -> u64 {
+    begin_read_for(cluster, id, key, Duration::from_secs(2))
+}
+
+fn begin_read_for(cluster: &mut Cluster, id: u64, key: &str, wait: Duration) -> u64 {
+    let (waiter, key) = (cluster.waiter(wait), key.to_owned());
+    cluster.act(id, |node, now, out| {
+        node.core.find(now, key.into_bytes().into(), waiter, out);
+    });
+    waiter.id.0
+}
+
+/// What a reader that was told that the value is here finds; nothing if it was told that it is not.
+fn ended(cluster: &Cluster, id: u64, waiter: u64, key: &str) -> Option<String> {
+    match cluster.nodes[&id].results.get(&waiter) {
+        Some(Outcome::Found(true)) => value(cluster, id, key),
+        Some(Outcome::Found(false)) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The value, if it is in this node's memory.
+fn value(cluster: &Cluster, id: u64, key: &str) -> Option<String> {
+    let entry = cluster.nodes[&id].core.store().peek(key.as_bytes())?;
+    (!entry.is_stub()).then(|| String::from_utf8(entry.value().1.clone()).unwrap())
+}
+
+fn carried(cluster: &Cluster, name: &'static str) -> u64 {
+    cluster.carried.get(name).map_or(0, |(count, _)| *count)
+}
+
+fn settle(cluster: &mut Cluster) {
+    cluster.run(Duration::from_millis(100));
+}
+
+#[test]
+fn a_long_value_travels_when_it_is_read_and_only_there() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    assert!(cluster.carried["updates"].1 < 1_000);
+    assert_eq!(value(&cluster, 2, "key"), None);
+    let reader = begin_read(&mut cluster, 2, "key");
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('a')));
+    assert_eq!(value(&cluster, 3, "key"), None);
+    assert_eq!(carried(&cluster, "fetch-piece"), 10);
+}
+
+#[test]
+fn c2_a_stub_drops_the_older_value_at_once() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.put(1, "key", "short");
+    settle(&mut cluster);
+    assert_eq!(value(&cluster, 2, "key").as_deref(), Some("short"));
+    let waiter = cluster.put_acked(1, "key", &long('a'), Ack::All);
+    settle(&mut cluster);
+    // Ack::All: no live member serves the older value.
+    let acked = &cluster.nodes[&1].results[&waiter];
+    assert!(matches!(acked, Outcome::Acked(Ok(()))));
+    assert_eq!(value(&cluster, 2, "key"), None);
+}
+
+#[test]
+fn concurrent_reads_fetch_once() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    let readers: Vec<u64> = (0..5).map(|_| begin_read(&mut cluster, 2, "key")).collect();
+    settle(&mut cluster);
+    for reader in readers {
+        assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('a')));
+    }
+    assert_eq!(carried(&cluster, "fetch"), 1);
+    assert_eq!(cluster.nodes[&2].core.stats().fetched, 1);
+}
+
+#[test]
+fn when_the_origin_is_dead_another_holder_is_asked() {
+    let mut cluster = Cluster::ready(4, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    let reader = begin_read(&mut cluster, 3, "key");
+    settle(&mut cluster);
+    assert!(ended(&cluster, 3, reader, "key").is_some());
+    cluster.crash(1);
+    let reader = begin_read(&mut cluster, 4, "key");
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 4, reader, "key"), Some(long('a')));
+}
+
+#[test]
+fn a_fetch_that_is_cut_goes_on_at_another_holder_from_where_it_stood() {
+    let mut config = config();
+    // Ten pieces a second.
+    config.fetch_bytes_per_second = 5_120;
+    let mut cluster = Cluster::ready(3, config);
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    let reader = begin_read(&mut cluster, 3, "key");
+    cluster.run(Duration::from_secs(2));
+    assert!(ended(&cluster, 3, reader, "key").is_some());
+    let before = carried(&cluster, "fetch-piece");
+    let reader = begin_read(&mut cluster, 2, "key");
+    cluster.run(Duration::from_millis(500));
+    cluster.crash(1);
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('a')));
+    assert_eq!(carried(&cluster, "fetch-piece") - before, 10);
+    assert_eq!(cluster.nodes[&2].core.stats().fetches_moved, 1);
+}
+
+#[test]
+fn a_newer_long_value_in_mid_fetch_wins() {
+    let mut config = config();
+    config.fetch_bytes_per_second = 5_120;
+    let mut cluster = Cluster::ready(2, config);
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    let reader = begin_read_for(&mut cluster, 2, "key", Duration::from_secs(5));
+    cluster.run(Duration::from_millis(300));
+    cluster.put(1, "key", &long('b'));
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('b')));
+    assert_eq!(cluster.nodes[&2].core.stats().fetched, 1);
+}
+
+#[test]
+fn a_newer_short_value_a_removal_or_an_own_write_in_mid_fetch_ends_it() {
+    type Change = fn(&mut Cluster);
+    let changes: [(Change, Option<&str>); 4] = [
+        (
+            |cluster| {
+                cluster.put(1, "key", "short");
+            },
+            Some("short"),
+        ),
+        (|cluster| cluster.remove(1, "key"), None),
+        (
+            |cluster| {
+                cluster.put(2, "key", "own");
+            },
+            Some("own"),
+        ),
+        (
+            |cluster| cluster.invalidate(1, nearcache_store::Scope::All),
+            None,
+        ),
+    ];
+    for (change, expected) in changes {
+        let mut config = config();
+        config.fetch_bytes_per_second = 5_120;
+        let mut cluster = Cluster::ready(2, config);
+        cluster.put(1, "key", &long('a'));
+        settle(&mut cluster);
+        let reader = begin_read(&mut cluster, 2, "key");
+        cluster.run(Duration::from_millis(300));
+        change(&mut cluster);
+        settle(&mut cluster);
+        assert_eq!(ended(&cluster, 2, reader, "key").as_deref(), expected);
+        assert_eq!(cluster.nodes[&2].core.stats().fetched, 0);
+    }
+}
+
+#[test]
+fn a_value_that_nobody_holds_is_a_miss_and_is_counted() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    cluster.act(1, |node, _, _| {
+        let version = node.core.store().known(b"key").version();
+        assert!(node.core.store().forget(b"key", version));
+    });
+    let reader = begin_read(&mut cluster, 2, "key");
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 2, reader, "key"), None);
+    assert_eq!(cluster.nodes[&2].core.stats().fetches_unheld, 1);
+}
+
+#[test]
+fn c10_a_value_out_of_reach_is_waited_for_until_the_deadline_and_no_longer() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    cluster.cut(1, 2);
+    let late = begin_read_for(&mut cluster, 2, "key", Duration::from_millis(200));
+    cluster.run(Duration::from_millis(210));
+    assert_eq!(ended(&cluster, 2, late, "key"), None);
+    let reader = begin_read(&mut cluster, 2, "key");
+    cluster.run(Duration::from_millis(200));
+    cluster.connect(1, 2);
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('a')));
+}
+
+#[test]
+fn what_takes_longer_than_a_deadline_arrives_for_the_next_reader() {
+    let mut config = config();
+    config.fetch_bytes_per_second = 5_120;
+    let mut cluster = Cluster::ready(2, config);
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    let late = begin_read_for(&mut cluster, 2, "key", Duration::from_millis(100));
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(ended(&cluster, 2, late, "key"), None);
+    assert_eq!(value(&cluster, 2, "key"), Some(long('a')));
+}
+
+#[test]
+fn when_the_last_reader_gives_up_the_fetch_is_stopped() {
+    let mut config = config();
+    config.fetch_bytes_per_second = 5_120;
+    let mut cluster = Cluster::ready(2, config);
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    let reader = begin_read(&mut cluster, 2, "key");
+    cluster.run(Duration::from_millis(300));
+    cluster.act(2, |node, _, _| {
+        node.core.forget(crate::ids::WaiterId(reader));
+    });
+    settle(&mut cluster);
+    let pieces = carried(&cluster, "fetch-piece");
+    assert!((1..9).contains(&pieces), "{pieces}");
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(carried(&cluster, "fetch-piece"), pieces);
+    assert!(!cluster.nodes[&2].results.contains_key(&reader));
+}
+
+#[test]
+fn a_piece_that_is_lost_or_comes_twice_does_no_harm() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    cluster.drops.insert((2, "fetch-piece"));
+    let reader = begin_read(&mut cluster, 2, "key");
+    settle(&mut cluster);
+    cluster.drops.clear();
+    cluster.run(Duration::from_millis(1_200));
+    assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('a')));
+}
+
+#[test]
+fn what_arrives_at_once_is_bounded_and_the_rest_waits_its_turn() {
+    let mut config = config();
+    config.fetch_bytes_max = 6_000;
+    config.fetch_bytes_per_second = 51_200;
+    let mut cluster = Cluster::ready(2, config);
+    for key in ["a", "b", "c"] {
+        cluster.put(1, key, &long('a'));
+    }
+    settle(&mut cluster);
+    let readers = ["a", "b", "c"].map(|key| (key, begin_read(&mut cluster, 2, key)));
+    cluster.run(Duration::from_millis(20));
+    assert_eq!(carried(&cluster, "fetch"), 1);
+    cluster.run(Duration::from_secs(1));
+    for (key, reader) in readers {
+        assert_eq!(ended(&cluster, 2, reader, key), Some(long('a')));
+    }
+}
+
+#[test]
+fn r11_a_comparison_finds_no_difference_between_stub_and_value() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    cluster.run(Duration::from_secs(40));
+    assert!(cluster.nodes[&2].core.stats().comparisons > 0);
+    assert_eq!(carried(&cluster, "listed"), 0);
+    assert_eq!(carried(&cluster, "fetch"), 0);
+}
+
+#[test]
+fn r9_who_joins_gets_the_stub_and_fetches_what_it_reads() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    cluster.start(3);
+    cluster.connect_all(3);
+    // Asked before it is filled: found as a stub, then fetched.
+    let early = begin_read(&mut cluster, 3, "key");
+    cluster.run(Duration::from_secs(3));
+    assert!(cluster.carried["transfer-chunk"].1 < 2_000);
+    if let Some(found) = ended(&cluster, 3, early, "key") {
+        assert_eq!(found, long('a'));
+    }
+    let reader = begin_read(&mut cluster, 3, "key");
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 3, reader, "key"), Some(long('a')));
+}
+
+#[test]
+fn a_home_node_fetches_the_value_that_a_modify_needs() {
+    let mut cluster = Cluster::ready(3, config());
+    for n in 0..12 {
+        cluster.put(1, &format!("key {n}"), &long('a'));
+    }
+    settle(&mut cluster);
+    for n in 0..12 {
+        let key = format!("key {n}");
+        let at = nearcache_store::Expiry::at_millis(crate::testing::WALL_MS + 1_000_000 + n);
+        let expire = ModifyOp::Expire {
+            expiry: NewExpiry::At(at.as_millis()),
+            condition: ExpireCondition::Always,
+            return_previous: false,
+        };
+        let waiter = cluster.modify(2, &key, expire);
+        settle(&mut cluster);
+        let result = &cluster.nodes[&2].results[&waiter];
+        let Outcome::Modified(Ok(modified)) = result else {
+            panic!("{result:?}");
+        };
+        assert!(modified.applied);
+        let reader = begin_read(&mut cluster, 3, &key);
+        settle(&mut cluster);
+        assert_eq!(ended(&cluster, 3, reader, &key), Some(long('a')));
+        let held = cluster.nodes[&3].core.store().peek(key.as_bytes()).unwrap();
+        assert_eq!(held.expiry(), at);
+        let take = ModifyOp::Remove {
+            condition: crate::modify::Condition::Always,
+            return_previous: true,
+        };
+        let waiter = cluster.modify(2, &key, take);
+        settle(&mut cluster);
+        let result = &cluster.nodes[&2].results[&waiter];
+        let Outcome::Modified(Ok(modified)) = result else {
+            panic!("{result:?}");
+        };
+        let previous = modified.previous.as_ref().unwrap();
+        assert_eq!(previous.value().1, long('a').into_bytes());
+    }
+}
+
+#[test]
+fn c3_whoever_sets_a_long_value_at_its_home_holds_it() {
+    let mut cluster = Cluster::ready(3, config());
+    for n in 0..6 {
+        let key = format!("key {n}");
+        let set = ModifyOp::Set {
+            condition: crate::modify::Condition::IfAbsent,
+            value: crate::testing::Text::new(&long('a')),
+            expiry: NewExpiry::Never,
+            tags: nearcache_store::Tags::NONE,
+            return_previous: false,
+        };
+        let waiter = cluster.modify(2, &key, set);
+        settle(&mut cluster);
+        let result = &cluster.nodes[&2].results[&waiter];
+        assert!(matches!(result, Outcome::Modified(Ok(modified)) if modified.applied));
+        assert_eq!(value(&cluster, 2, &key), Some(long('a')));
+    }
+    assert_eq!(carried(&cluster, "fetch"), 0);
+}
+
+#[test]
+fn a_long_value_leaves_the_replay_buffer_to_others() {
+    let mut config = config();
+    config.replay_bytes_max = 20_000;
+    let mut cluster = Cluster::ready(2, config);
+    let before = carried(&cluster, "transfer-chunk");
+    cluster.cut(1, 2);
+    for n in 0..20 {
+        cluster.put(1, &format!("key {n}"), &long('a'));
+    }
+    cluster.connect(1, 2);
+    settle(&mut cluster);
+    assert_eq!(cluster.nodes[&2].core.stats().gaps, 0);
+    assert_eq!(carried(&cluster, "transfer-chunk"), before);
+    let store = cluster.nodes[&2].core.store();
+    assert!((0..20).all(|n| store.peek(format!("key {n}").as_bytes()).is_some()));
+}
+
+#[test]
+fn the_expiry_of_a_stub_is_that_of_its_value() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.act(1, |node, now, out| {
+        let version = node.core.clock().stamp(now).unwrap();
+        let expiry = nearcache_store::Expiry::at_millis(node.core.clock().physical_ms(now) + 500);
+        let change = Change::Put {
+            value: crate::testing::Text::new(&long('a')),
+            expiry,
+            tags: nearcache_store::Tags::NONE,
+        };
+        let merged = node.core.store().merge(b"key", version, change).unwrap();
+        let nearcache_store::Merged::Applied {
+            entry: Some(entry), ..
+        } = merged
+        else {
+            panic!("not applied");
+        };
+        let published = crate::mode::Published::Entry(entry);
+        node.core.publish(now, published, Ack::Local, None, out);
+    });
+    settle(&mut cluster);
+    assert!(cluster.nodes[&2].core.store().peek(b"key").is_some());
+    cluster.run(Duration::from_millis(600));
+    assert!(cluster.nodes[&2].core.store().peek(b"key").is_none());
+    let reader = begin_read(&mut cluster, 2, "key");
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 2, reader, "key"), None);
+}
