@@ -17,6 +17,7 @@ mod coherence;
 mod cpu;
 mod hit_ratio;
 mod json;
+mod large;
 mod latency;
 mod memory;
 mod redis_benchmark;
@@ -61,6 +62,8 @@ enum Bench {
     Replication(replication::Args),
     /// What keeps replicas equal costs (perf-B4).
     Coherence(coherence::Args),
+    /// Long values beside small updates.
+    Large(large::Args),
     /// A recorded trace through a running three-node cluster.
     Trace(trace::Args),
 }
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Resp(args) => resp::run(args),
         Bench::Replication(args) => replication::run(args),
         Bench::Coherence(args) => coherence::run(args),
+        Bench::Large(args) => large::run(args),
         Bench::Trace(args) => trace::run(args),
     }?;
     print!("{}", table.render());

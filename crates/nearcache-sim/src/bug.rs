@@ -51,6 +51,12 @@ bugs! {
     DigestWithoutTombstones = "digest-without-tombstones",
     /// What was evicted is known no longer, so that anti-entropy brings it back.
     DigestWithoutEvicted = "digest-without-evicted",
+    /// A stub that arrives does not drop the older value.
+    StubKeepsTheOld = "stub-keeps-the-old",
+    /// A long value that arrives late is taken for the newer version.
+    LateValueTakenForNewer = "late-value-taken-for-newer",
+    /// Pieces of a long value are put together in the order in which they come.
+    PiecesInAnyOrder = "pieces-in-any-order",
     /// What is known to be missing is taken to be here without a comparison.
     MendsWithoutComparing = "mends-without-comparing",
     /// Freshness counts from the arrival of an answer, and not from the question.
@@ -124,6 +130,9 @@ impl Bug {
             Self::FreshFromTheAnswer => ProtocolBug::FreshFromTheAnswer,
             Self::ResumesPastAMissingPart => ProtocolBug::ResumesPastAMissingPart,
             Self::LeavesWithoutHandOver => ProtocolBug::LeavesWithoutHandOver,
+            Self::StubKeepsTheOld => ProtocolBug::StubKeepsTheOld,
+            Self::LateValueTakenForNewer => ProtocolBug::LateValueTakenForNewer,
+            Self::PiecesInAnyOrder => ProtocolBug::PiecesInAnyOrder,
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,

@@ -17,6 +17,7 @@
 mod bug;
 mod check;
 mod cluster;
+mod long;
 mod node;
 mod plan;
 mod queue;

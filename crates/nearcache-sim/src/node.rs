@@ -22,6 +22,7 @@ use nearcache_store::{
 
 use crate::bug::Bug;
 use crate::cluster::Leaving;
+use crate::long::Long;
 use crate::plan::Plan;
 use crate::value::Value;
 
@@ -52,6 +53,9 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
         ..ReplicationConfig::default()
     };
     let mut shipped = shipped;
+    if let Some(long) = &plan.long {
+        long.configure(&mut shipped);
+    }
     shipped.agreement.tombstone_ttl_ms = plan.tombstone_ttl_ms;
     shipped.agreement.mode = plan.mode;
     shipped.agreement.split = plan.split;
@@ -161,6 +165,8 @@ pub(crate) struct Node {
     pub(crate) numbers: bool,
     /// The least length of values.
     pub(crate) value_bytes: usize,
+    /// Those that are long.
+    pub(crate) long: Option<Long>,
     /// Makes versions of the wall clock alone.
     pub(crate) by_wall_clock: bool,
     /// Transfers completed.
@@ -240,6 +246,7 @@ impl Node {
             overtaken: None,
             numbers: false,
             value_bytes: plan.value_bytes,
+            long: plan.long.clone(),
             by_wall_clock: bug == Some(Bug::WallClock),
             transfers: 0,
             leaving: None,

@@ -14,6 +14,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
 
+use crate::long::Long;
+
 /// Keys of a run: four prefixes of five keys.
 pub(crate) const KEYS: usize = 20;
 /// Tags of a run.
@@ -152,6 +154,8 @@ pub(crate) struct Plan {
     pub(crate) store_bytes: u64,
     /// The least length of values.
     pub(crate) value_bytes: usize,
+    /// The values that do not travel with their updates.
+    pub(crate) long: Option<Long>,
     pub(crate) weather: Weather,
     pub(crate) operations: Vec<(Time, usize, Operation)>,
     pub(crate) faults: Vec<(Time, Fault)>,
@@ -220,6 +224,10 @@ impl Plan {
             faults.clear();
         }
         operations.extend(around_restarts(rng, &faults, &clock_offset_ms));
+        let long = Long::draw(seed);
+        if let Some(long) = &long {
+            operations.extend(long.reads(seed, nodes, &operations));
+        }
         operations.sort_by_key(|(at, ..)| *at);
         Self {
             seed,
@@ -236,6 +244,7 @@ impl Plan {
             },
             store_bytes: if small { 16 << 10 } else { 1 << 20 },
             value_bytes: if small { 1_200 } else { 0 },
+            long,
             transfer_chunk_bytes: *[64, 256, 64 << 10].choose(rng).unwrap_or(&256),
             weather,
             operations,
@@ -529,6 +538,7 @@ impl fmt::Display for Plan {
             "stores of {} bytes, values of at least {}, removals remembered for {} ms",
             self.store_bytes, self.value_bytes, self.tombstone_ttl_ms
         )?;
+        writeln!(f, "long values: {:?}", self.long)?;
         writeln!(f, "{:?}", self.weather)?;
         for (at, fault) in &self.faults {
             writeln!(f, "{at:?} {fault:?}")?;

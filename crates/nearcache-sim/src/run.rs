@@ -6,7 +6,7 @@ use std::time::Duration;
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 
 use crate::bug::Bug;
-use crate::check::{convergence, resurrection};
+use crate::check::{convergence, resurrection, whole};
 use crate::cluster::Cluster;
 use crate::node::Node;
 use crate::plan::Plan;
@@ -172,6 +172,9 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
             format!("agreement did not last: {difference}"),
         ));
     }
+    if let Some(unfetched) = unfetched(cluster)? {
+        return Err(violation(cluster, "R9", unfetched));
+    }
     let nodes: Vec<_> = cluster.running().collect();
     if cluster.plan.rolling_from.is_some()
         && !cluster.rolling.left_in_haste
@@ -196,6 +199,21 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
         return Err(violation(cluster, "R2", what));
     }
     Ok(after)
+}
+
+/// Has everybody read what it does not hold, and says what could not be had although somebody holds it.
+fn unfetched(cluster: &mut Cluster) -> Result<Option<String>, Violation> {
+    if cluster.plan.long.is_none() || cluster.plan.is_small() {
+        return Ok(None);
+    }
+    cluster.read_stubs()?;
+    let end = cluster.now + CONVERGENCE_MAX;
+    cluster.run_until(end)?;
+    for (_, node) in cluster.running() {
+        node.time(cluster.now);
+    }
+    let nodes: Vec<_> = cluster.running().collect();
+    Ok(whole::unfetched(&nodes))
 }
 
 /// Entries that comparisons have brought so far.

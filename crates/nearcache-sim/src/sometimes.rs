@@ -110,6 +110,12 @@ places! {
     RolledAll,
     /// An entry made room for others.
     Eviction,
+    /// A long value was fetched.
+    LongFetched,
+    /// A fetch went on at another holder, or from where a piece was missing.
+    LongFetchMoved,
+    /// A long value that no live node held was read.
+    LongUnheld,
 }
 
 /// How often each [`Place`] was reached.

@@ -1,5 +1,7 @@
 //! R1: once it is quiet, all live nodes hold the same.
 //!
+//! A long value that is not on a node yet counts as the same: what it holds is checked by [`whole`](super::whole).
+//!
 //! Compared key by key: what is served (version, value, expiry, tags), and for what is not, the version
 //! that keeps older ones out. An entry whose time is up just now may be gone on one node already and not
 //! yet on another: their clocks differ.
@@ -17,8 +19,10 @@ const CLOCKS_APART_MS: u64 = 400;
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     version: Version,
-    /// Value, deadline and tags of what is served.
-    served: Option<(Vec<u8>, u64, Vec<Vec<u8>>)>,
+    /// Deadline and tags of what is served.
+    served: Option<(u64, Vec<Vec<u8>>)>,
+    /// Its value, unless that is to be fetched when it is read.
+    value: Option<Vec<u8>>,
     /// Whether the entry's time is up about now, so that it may be served or not.
     fading: bool,
 }
@@ -39,7 +43,9 @@ pub(crate) fn difference(nodes: &[(usize, &Node)], loosely: bool) -> Option<Stri
             if loosely && !(a_serves && b_serves) {
                 continue;
             }
-            let same_served = left.served == right.served || fading;
+            let (a_whole, b_whole) = (left.value.is_some(), right.value.is_some());
+            let same_value = left.value == right.value || !(a_whole && b_whole);
+            let same_served = (left.served == right.served && same_value) || fading;
             if left.version != right.version || !same_served {
                 let name = String::from_utf8_lossy(&key);
                 return Some(format!("{name}: n{a} holds {left:?}, n{b} holds {right:?}"));
@@ -55,17 +61,20 @@ fn held(node: &Node, key: &[u8]) -> Held {
         Known::Live(entry) => {
             let tags = entry.tags().iter().map(<[u8]>::to_vec).collect();
             let deadline_ms = entry.expiry().as_millis();
-            let served = (entry.value().bytes().to_vec(), deadline_ms, tags);
+            let served = (deadline_ms, tags);
+            let value = (!entry.is_stub()).then(|| entry.value().bytes().to_vec());
             let fading = deadline_ms < now_ms + CLOCKS_APART_MS;
             Held {
                 version: entry.version(),
                 served: Some(served),
+                value,
                 fading,
             }
         }
         known => Held {
             version: known.version(),
             served: None,
+            value: None,
             fading: false,
         },
     }

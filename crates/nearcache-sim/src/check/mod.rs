@@ -12,6 +12,7 @@ pub(crate) mod freshness;
 pub(crate) mod leaving;
 pub(crate) mod monotone;
 pub(crate) mod resurrection;
+pub(crate) mod whole;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,7 @@ pub(crate) type Broken = (&'static str, String);
 #[derive(Debug)]
 pub(crate) struct Checkers {
     monotone: Vec<monotone::Monotone>,
+    whole: whole::Whole,
     pub(crate) algebra: algebra::Log,
     pub(crate) coherence: coherence::Coherence,
     pub(crate) freshness: freshness::Freshness,
@@ -42,6 +44,7 @@ impl Checkers {
         let monotone = (0..hosts).map(|_| monotone::Monotone::default()).collect();
         Self {
             monotone,
+            whole: whole::Whole::default(),
             algebra: algebra::Log::default(),
             coherence: coherence::Coherence::default(),
             freshness: freshness::Freshness::default(),
@@ -92,6 +95,7 @@ impl Checkers {
     ) -> Result<(), Broken> {
         self.monotone[host].observe(host, node, &heard)?;
         self.freshness.observe(now, node, &heard);
+        self.whole.observe(host, &heard)?;
         for change in heard {
             self.algebra.change(change);
         }

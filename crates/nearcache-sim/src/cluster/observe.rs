@@ -77,6 +77,15 @@ impl Cluster {
             if stats.reconciled > 0 {
                 self.sometimes.reach(Place::Reconciled);
             }
+            if stats.fetched > 0 {
+                self.sometimes.reach(Place::LongFetched);
+            }
+            if stats.fetches_moved > 0 {
+                self.sometimes.reach(Place::LongFetchMoved);
+            }
+            if stats.fetches_unheld > 0 {
+                self.sometimes.reach(Place::LongUnheld);
+            }
             if stats.superseded > 0 {
                 self.sometimes.reach(Place::Superseded);
             }

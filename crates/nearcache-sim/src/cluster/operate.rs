@@ -14,8 +14,9 @@ use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Expiry, Merged, Scope, Tags, Version};
 
 use super::Cluster;
+use crate::long::lengthen;
 use crate::node::{Awaited, Node};
-use crate::plan::{Operation, key};
+use crate::plan::{KEYS, Operation, key};
 use crate::sometimes::Place;
 use crate::value::Value;
 use crate::violation::Violation;
@@ -141,6 +142,23 @@ impl Cluster {
         }
     }
 
+    /// Every node that runs reads what it knows of and does not hold.
+    pub(crate) fn read_stubs(&mut self) -> Result<(), Violation> {
+        for host in 0..self.hosts.len() {
+            let now = self.now;
+            let Some(node) = self.hosts[host].node.as_mut() else {
+                continue;
+            };
+            let (own, mut out) = (node.time(now), Vec::new());
+            for number in 0..KEYS {
+                perform(node, own, 0, Operation::Find { key: number }, &mut out);
+            }
+            self.carry_cache(host, out)?;
+            self.settle(host)?;
+        }
+        Ok(())
+    }
+
     /// A caller gets its answer.
     pub(super) fn done(
         &mut self,
@@ -213,6 +231,9 @@ pub(super) fn perform(
             format!("value {n}").into_bytes()
         };
         bytes.resize(bytes.len().max(node.value_bytes), b'.');
+        if let Some(long) = node.long.as_ref().filter(|_| !node.numbers) {
+            lengthen(&mut bytes, long.len_of(n), n);
+        }
         Value::new(&bytes)
     };
     match operation {
@@ -256,7 +277,8 @@ pub(super) fn perform(
             invalidate(node, own, Scope::Prefix([prefix].into()), out)
         }
         Operation::Find { key: number } => {
-            if !node.core.is_ready() {
+            let held = node.store.peek(&key(number));
+            if !node.core.is_ready() || held.is_some_and(|entry| entry.is_stub()) {
                 let waiter = node.waiter(own, PATIENCE, Awaited::Modify);
                 node.core.find(own, Bytes::from(key(number)), waiter, out);
             }
