@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nearcache::{
-    Ack, Cache, Change, Node, PutOptions, Raw, RawValue, Received, StaticPeers,
-};
+use nearcache::{Ack, Cache, Change, Node, PutOptions, Raw, RawValue, Received, StaticPeers};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 
@@ -102,20 +100,28 @@ fn start(seeds: &[std::net::SocketAddr], index: usize) -> anyhow::Result<Member>
 fn cluster() -> anyhow::Result<Vec<Member>> {
     let mut members: Vec<Member> = Vec::new();
     for index in 0..NODES {
-        let seeds: Vec<_> = members.iter().map(|member| member.node.local_addr()).collect();
+        let seeds: Vec<_> = members
+            .iter()
+            .map(|member| member.node.local_addr())
+            .collect();
         members.push(start(&seeds, index)?);
     }
     let deadline = Instant::now() + PATIENCE;
     for member in &members {
         while member.cache.freshness().per_peer.len() < NODES - 1 {
-            ensure!(Instant::now() < deadline, "the nodes did not find each other");
+            ensure!(
+                Instant::now() < deadline,
+                "the nodes did not find each other"
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         member.runtime.block_on(member.cache.ready());
     }
     let everywhere = PutOptions::new().ack(Ack::All).timeout(PATIENCE);
     let first = members.first().context("a node")?;
-    let put = first.cache.put_with(b"whole".as_slice(), RawValue::from("whole"), everywhere);
+    let put = first
+        .cache
+        .put_with(b"whole".as_slice(), RawValue::from("whole"), everywhere);
     first.runtime.block_on(put)?;
     Ok(members)
 }
@@ -173,7 +179,9 @@ fn round(
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             for second in 0..args.seconds {
-                let Some(long) = long else { return anyhow::Ok(0) };
+                let Some(long) = long else {
+                    return anyhow::Ok(0);
+                };
                 // Put together before it is due, as a program would have it at hand.
                 let (key, value) = (format!("long:{}", second % LONG_KEYS), RawValue::from(long));
                 let due = started + Duration::from_millis(second * 1_000 + 500);
@@ -190,16 +198,25 @@ fn round(
             let sent = u64::try_from(watched.begun.elapsed().as_nanos())?;
             value[..8].copy_from_slice(&sent.to_be_bytes());
             let key = format!("small:{}", n % SMALL_KEYS);
-            first.cache.put_now(key.as_bytes(), RawValue::from(value), &options)?;
+            first
+                .cache
+                .put_now(key.as_bytes(), RawValue::from(value), &options)?;
         }
-        written = writer.join().map_err(|_| anyhow::anyhow!("the writer ended in a panic"))??;
+        written = writer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the writer ended in a panic"))??;
         anyhow::Ok(())
     })?;
     // The last ones may still be on their way.
     let readers = (NODES - 1) as u64;
     let deadline = Instant::now() + PATIENCE;
-    while watched.fetched.load(Ordering::Relaxed) + watched.failed.load(Ordering::Relaxed) < written * readers {
-        ensure!(Instant::now() < deadline, "long values are not read to the end");
+    while watched.fetched.load(Ordering::Relaxed) + watched.failed.load(Ordering::Relaxed)
+        < written * readers
+    {
+        ensure!(
+            Instant::now() < deadline,
+            "long values are not read to the end"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     std::thread::sleep(Duration::from_millis(200));
@@ -258,12 +275,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
         pairs.ours_median()
     };
     for (figure, at) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
-        table.push(Row::alone("", format!("fetch of such a value, {figure}"), "ms", fetch(at)));
+        table.push(Row::alone(
+            "",
+            format!("fetch of such a value, {figure}"),
+            "ms",
+            fetch(at),
+        ));
     }
     #[expect(clippy::cast_precision_loss, reason = "a table for people")]
     let share = rounds
         .pairs(|round| round.fetched as f64 / (round.written * (NODES - 1) as u64).max(1) as f64);
-    table.push(Row::alone("", "reads that got the value in time", "share", share.ours_median()));
+    table.push(Row::alone(
+        "",
+        "reads that got the value in time",
+        "share",
+        share.ours_median(),
+    ));
     table.note("each update counts once for each of the four nodes that did not write it");
     Ok(table)
 }

@@ -53,7 +53,8 @@ impl Long {
     ) -> Vec<(Time, usize, Operation)> {
         let rng = &mut generator(seed.wrapping_add(1));
         let mut read = |n: usize| {
-            let (written, _, operation) = operations.get(rng.random_range(0..operations.len().max(1)))?;
+            let (written, _, operation) =
+                operations.get(rng.random_range(0..operations.len().max(1)))?;
             let key = match operation {
                 Operation::Put { key, .. } if n.is_multiple_of(2) => *key,
                 _ => rng.random_range(0..KEYS),

@@ -1,5 +1,7 @@
 //! Long values over real sockets: what travels with the update, what is fetched, and what becomes of those who wait.
 
+#![expect(clippy::expect_used, reason = "tests")]
+
 mod common;
 
 use std::time::Duration;
@@ -43,8 +45,8 @@ fn met(cache: &RawCache) -> usize {
 }
 
 fn value(len: usize, seed: u8) -> RawValue {
-    let bytes = (0..len).map(|at| (at % 251) as u8 ^ seed);
-    RawValue::from(bytes.collect::<Vec<u8>>())
+    let bytes = (0..=250).map(|byte: u8| byte ^ seed);
+    RawValue::from(bytes.cycle().take(len).collect::<Vec<u8>>())
 }
 
 fn key() -> &'static [u8] {

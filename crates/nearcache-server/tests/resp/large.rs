@@ -36,7 +36,7 @@ fn client(cluster: &Cluster, node: usize) -> Connection {
 }
 
 fn value(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8).collect()
+    (0..=250).cycle().take(len).collect()
 }
 
 /// Waits until the node knows the key.

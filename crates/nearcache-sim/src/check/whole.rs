@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 
 use nearcache_protocol::payload::Payload as _;
-use nearcache_store::Version;
+use nearcache_store::{Handle, Version};
 
 use super::Broken;
 use crate::node::{Heard, Node};
 use crate::plan::{KEYS, key};
+use crate::value::Value;
 
 /// The value of every version that was ever held.
 #[derive(Debug, Default)]
@@ -53,9 +54,7 @@ pub(crate) fn unfetched(nodes: &[(usize, &Node)]) -> Option<String> {
         let Some((holder, whole)) = held.iter().find(|(_, entry)| !entry.is_stub()) else {
             continue;
         };
-        let lacks = |entry: &nearcache_store::Handle<_>| {
-            entry.is_stub() && entry.version() == whole.version()
-        };
+        let lacks = |entry: &Handle<Value>| entry.is_stub() && entry.version() == whole.version();
         if let Some((host, _)) = held.iter().find(|(_, entry)| lacks(entry)) {
             let name = String::from_utf8_lossy(&name);
             return Some(format!(
