@@ -74,6 +74,9 @@ pub enum AntiEntropy<V> {
         done: bool,
         /// Keys of entries and tombstones, and their versions.
         keys: Vec<(Bytes, Version)>,
+        /// With the last piece of an answer: the group invalidations, if there were any since the sender told how far it is. What they
+        /// cover is in no list.
+        floors: Vec<Update<V>>,
     },
     /// The answer to a piece of a list, which lets the next one come.
     Want {

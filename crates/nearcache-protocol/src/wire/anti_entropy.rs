@@ -61,6 +61,7 @@ pub(super) fn put<V: Payload>(message: &AntiEntropy<V>, out: &mut BytesMut) {
             index,
             done,
             keys,
+            floors,
         } => {
             out.put_slice(&[u8::from(*own), u8::from(*done)]);
             out.put_u32(*index);
@@ -69,6 +70,7 @@ pub(super) fn put<V: Payload>(message: &AntiEntropy<V>, out: &mut BytesMut) {
                 put_key(key, out);
                 out.put_slice(&version.to_bytes());
             }
+            entries::put_updates(floors, out);
         }
         AntiEntropy::Want {
             own,
@@ -131,6 +133,7 @@ pub(super) fn read<V: Payload>(
                 index,
                 done,
                 keys,
+                floors: entries::updates(reader)?,
             }
         }
         kind::WANT => {

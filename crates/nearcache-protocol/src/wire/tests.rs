@@ -195,16 +195,18 @@ fn golden_piece_of_a_list_and_what_is_wanted_of_it() {
         index: 3,
         done: true,
         keys: vec![(key.clone(), version())],
+        floors: vec![],
     });
     #[rustfmt::skip]
     let expected: &[u8] = &[
-        0, 0, 0, 47, 1, 0x63, 0, 0, 0, 0, 0, 0, 0, 2,
+        0, 0, 0, 51, 1, 0x63, 0, 0, 0, 0, 0, 0, 0, 2,
         1, 2, 3, 4, 5, 6, 7, 8,
         1, 1,                                                         // own, done
         0, 0, 0, 3,                                                   // index
         0, 0, 0, 1,                                                   // number of keys
         0, 1, b'k',                                                   // length and key
         0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        0, 0, 0, 0,                                                   // number of floors
     ];
     assert_eq!(bytes_of(&listed), expected);
     let want = anti_entropy(AntiEntropy::Want {
@@ -460,6 +462,7 @@ fn messages() -> Vec<Message> {
             index: 1,
             done: true,
             keys: vec![(key.clone(), version())],
+            floors: updates(),
         }),
         anti_entropy(AntiEntropy::Want {
             own: false,

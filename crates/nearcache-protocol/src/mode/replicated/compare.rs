@@ -318,6 +318,11 @@ impl<V: Payload> Replicated<V> {
         ranges: &[(u32, Vec<u64>)],
         out: &mut Vec<Output<V>>,
     ) {
+        if let Some(peer) = self.peers.get_mut(&from)
+            && batch == 0
+        {
+            peer.told_generation = self.store.generation();
+        }
         let agrees = self.peers.get(&from).is_some_and(super::Peer::agrees);
         let Some(own_bits) = self.store.digest_bits().filter(|_| agrees) else {
             return;
@@ -358,7 +363,7 @@ impl<V: Payload> Replicated<V> {
         out.push(anti_entropy(from, request, message));
     }
 
-    fn floors_to_tell(&self) -> Vec<Update<V>> {
+    pub(super) fn floors_to_tell(&self) -> Vec<Update<V>> {
         let floors = self.store.remembered_floors().into_iter();
         let floors = floors.map(|(scope, version)| Update::Floor { scope, version });
         floors.collect()

@@ -208,7 +208,8 @@ impl<V: Payload> Replicated<V> {
                 listing.awake = false;
                 None
             };
-            if let Some(message) = message {
+            if let Some(mut message) = message {
+                self.add_floors(to, &mut message);
                 if let Some(listing) = self.lists.get_mut(&(to, own)) {
                     listing.moved = now;
                 }
@@ -216,6 +217,21 @@ impl<V: Payload> Replicated<V> {
             }
         }
         None
+    }
+
+    /// What was invalidated since the peer was told how far we are is in no list, and must not be missing there without that being known.
+    fn add_floors(&self, to: NodeId, message: &mut AntiEntropy<V>) {
+        if let AntiEntropy::Listed {
+            own: false,
+            done: true,
+            floors,
+            ..
+        } = message
+            && let Some(peer) = self.peers.get(&to)
+            && peer.told_generation != self.store.generation()
+        {
+            *floors = self.floors_to_tell();
+        }
     }
 
     /// Some of what the peer wants of our list.
@@ -264,7 +280,7 @@ impl<V: Payload> Replicated<V> {
         from: NodeId,
         request: RequestId,
         (theirs, index, done): (bool, u32, bool),
-        keys: Vec<(Bytes, Version)>,
+        (keys, floors): (Vec<(Bytes, Version)>, Vec<Update<V>>),
         out: &mut Vec<Output<V>>,
     ) {
         let Some(listing) = self.listing(from, request, !theirs) else {
@@ -277,6 +293,7 @@ impl<V: Payload> Replicated<V> {
         let skipped = index > listing.expected;
         listing.expected = index.saturating_add(1);
         listing.heard_all |= done;
+        let refused = !self.apply_floors(now, from, floors, out);
         let (mut lacking, mut outdated) = (Vec::new(), Vec::new());
         let old = self.forgotten_up_to(now);
         let takes_old = !self.join.is_ready();
@@ -296,7 +313,7 @@ impl<V: Payload> Replicated<V> {
             listing.awaited += u32::from(!lacking.is_empty());
         }
         if let Some(comparison) = self.exchanging(from, request).filter(|_| !theirs) {
-            comparison.is_partial |= skipped;
+            comparison.is_partial |= skipped || refused;
         }
         let message = AntiEntropy::Want {
             own: !theirs,
@@ -410,6 +427,7 @@ fn next_piece<V>(listing: &mut Listing, budget_bytes: usize) -> AntiEntropy<V> {
         index: listing.sent - 1,
         done: listing.sent_all,
         keys,
+        floors: Vec::new(),
     }
 }
 

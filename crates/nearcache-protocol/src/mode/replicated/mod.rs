@@ -631,7 +631,8 @@ impl<V: Payload> Replicated<V> {
                 index,
                 done,
                 keys,
-            } => self.on_listed(now, from, request, (own, index, done), keys, out),
+                floors,
+            } => self.on_listed(now, from, request, (own, index, done), (keys, floors), out),
             AntiEntropy::Want {
                 own,
                 index,

@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
     pub(super) echoes: Echoes,
+    /// How many group invalidations there had been when a comparison of the peer's was told how far we are.
+    pub(super) told_generation: u32,
     /// The transfer it gets from us.
     pub(super) serving: Option<Serving>,
     /// What of its stream must be here before this node, joining, is ready.
@@ -64,6 +66,7 @@ impl Peer {
             sending: Sending::default(),
             receiving: Receiving::new(patience),
             echoes: Echoes::default(),
+            told_generation: 0,
             serving: None,
             join_target: 0,
             early: Early::default(),
