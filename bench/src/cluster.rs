@@ -21,6 +21,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Cluster {
     servers: Vec<Server>,
+    /// Where Nearcache nodes listen for each other.
+    peer_ports: Vec<u16>,
 }
 
 impl Cluster {
@@ -29,14 +31,24 @@ impl Cluster {
     /// # Errors
     /// When one cannot be started, or the replicas do not catch up.
     pub(crate) fn redis() -> anyhow::Result<Self> {
-        // Without this the first copy to a replica waits five seconds for further replicas.
-        let extra = ["--repl-diskless-sync-delay", "0"];
+        // The first copy to a replica would wait five seconds for further replicas.
+        Self::redis_with_delay(0)
+    }
+
+    /// The same, with so many seconds that a copy to a replica waits for further replicas.
+    ///
+    /// # Errors
+    /// As [`Self::redis`].
+    pub(crate) fn redis_with_delay(seconds: u32) -> anyhow::Result<Self> {
+        let seconds = seconds.to_string();
+        let extra = ["--repl-diskless-sync-delay", seconds.as_str()];
         let primary = Server::redis(&extra)?;
         let port = primary.port().to_string();
         let replica =
             || Server::redis(&[&extra[..], &["--replicaof", "127.0.0.1", &port]].concat());
         let cluster = Self {
             servers: vec![primary, replica()?, replica()?],
+            peer_ports: Vec::new(),
         };
         cluster.settle()?;
         Ok(cluster)
@@ -51,29 +63,69 @@ impl Cluster {
         for _ in 0..NODES {
             peer_ports.push(free_port()?);
         }
-        let peers: Vec<String> = peer_ports
-            .iter()
-            .map(|port| format!("\"127.0.0.1:{port}\""))
-            .collect();
         let (mut servers, mut http_ports) = (Vec::new(), Vec::new());
         for (index, peer_port) in peer_ports.iter().enumerate() {
             let port = free_port()?;
             let http_port = free_port()?;
-            let toml = format!(
-                "[node]\nname = \"n{}\"\ncluster = \"bench\"\n\
-                 [peers]\nlisten = \"127.0.0.1:{peer_port}\"\nseeds = [{}]\n\
-                 [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n\
-                 [caches.default]\nmode = \"replicated\"\nmax_bytes = \"{max_bytes}B\"\n",
-                index + 1,
-                peers.join(", "),
-            );
+            let name = format!("n{}", index + 1);
+            let toml = node_toml(&name, &peer_ports, (*peer_port, port, http_port), max_bytes);
             servers.push(Server::nearcache(port, &toml)?);
             http_ports.push(http_port);
         }
         http_ports.into_iter().try_for_each(wait_until_ready)?;
-        let cluster = Self { servers };
+        let cluster = Self {
+            servers,
+            peer_ports,
+        };
         cluster.settle()?;
         Ok(cluster)
+    }
+
+    /// One more Nearcache node, and how long it took from the start of its process until it was ready. It is not one of those that
+    /// this cluster is driven by.
+    ///
+    /// # Errors
+    /// When it cannot be started or is not ready within a minute.
+    pub(crate) fn add_nearcache(&self, max_bytes: u64) -> anyhow::Result<(Server, Duration)> {
+        let (peer_port, port, http_port) = (free_port()?, free_port()?, free_port()?);
+        let toml = node_toml(
+            "joining",
+            &self.peer_ports,
+            (peer_port, port, http_port),
+            max_bytes,
+        );
+        let started = Instant::now();
+        let server = Server::nearcache(port, &toml)?;
+        wait_until_ready(http_port)?;
+        Ok((server, started.elapsed()))
+    }
+
+    /// One more replica of Redis, and how long it took from the start of its process until it was in sync.
+    ///
+    /// # Errors
+    /// When it cannot be started or is not in sync within a minute.
+    pub(crate) fn add_replica(&self) -> anyhow::Result<(Server, Duration)> {
+        let port = self.first().port().to_string();
+        let started = Instant::now();
+        let server = Server::redis(&["--replicaof", "127.0.0.1", &port])?;
+        let mut client = Client::connect(server.port())?;
+        loop {
+            if let Reply::Bulk(info) = client.call(&[b"INFO", b"replication"])?
+                && String::from_utf8_lossy(&info).contains("master_link_status:up")
+            {
+                return Ok((server, started.elapsed()));
+            }
+            ensure!(
+                started.elapsed() < SETTLE_TIMEOUT,
+                "a replica is not in sync within {SETTLE_TIMEOUT:?}"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Where each server speaks the Redis protocol.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.servers.iter().map(Server::port).collect()
     }
 
     /// The server that is written to.
@@ -132,6 +184,26 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// The configuration of a node that knows those who listen at `seeds`.
+fn node_toml(
+    name: &str,
+    seeds: &[u16],
+    (peer_port, port, http_port): (u16, u16, u16),
+    max_bytes: u64,
+) -> String {
+    let seeds: Vec<String> = seeds
+        .iter()
+        .map(|port| format!("\"127.0.0.1:{port}\""))
+        .collect();
+    format!(
+        "[node]\nname = \"{name}\"\ncluster = \"bench\"\n\
+         [peers]\nlisten = \"127.0.0.1:{peer_port}\"\nseeds = [{}]\n\
+         [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n\
+         [caches.default]\nmode = \"replicated\"\nmax_bytes = \"{max_bytes}B\"\n",
+        seeds.join(", "),
+    )
 }
 
 /// Waits until the node that serves HTTP on `port` has joined: before that it asks its peers for what it

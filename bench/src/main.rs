@@ -16,6 +16,7 @@ mod cluster;
 mod coherence;
 mod cpu;
 mod hit_ratio;
+mod join;
 mod json;
 mod large;
 mod latency;
@@ -64,6 +65,8 @@ enum Bench {
     Coherence(coherence::Args),
     /// Long values beside small updates.
     Large(large::Args),
+    /// A node that joins a full cluster, against Redis's full sync (perf-B3).
+    Join(join::Args),
     /// A recorded trace through a running three-node cluster.
     Trace(trace::Args),
 }
@@ -78,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Replication(args) => replication::run(args),
         Bench::Coherence(args) => coherence::run(args),
         Bench::Large(args) => large::run(args),
+        Bench::Join(args) => join::run(args),
         Bench::Trace(args) => trace::run(args),
     }?;
     print!("{}", table.render());
