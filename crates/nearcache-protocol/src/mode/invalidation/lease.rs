@@ -59,7 +59,7 @@ impl<V: Payload> Invalidation<V> {
         let lease = self.config.lease();
         let mut bound = ReadBound::ALONE;
         let mut heard = true;
-        for member in self.members.values().filter(|member| member.counts()) {
+        for member in self.members.values().filter(|member| member.counts(now)) {
             let fresh_since = member.echoes.fresh_at.unwrap_or(Time::ZERO);
             heard &= fresh_since > Time::ZERO;
             bound.fresh_since = bound.fresh_since.min(fresh_since);
@@ -111,7 +111,7 @@ impl<V: Payload> Invalidation<V> {
     }
 
     pub(super) fn freshness_now(&self, now: Time) -> Freshness {
-        let counting = self.members.iter().filter(|(_, member)| member.counts());
+        let counting = self.members.iter().filter(|(_, member)| member.counts(now));
         let per_peer: Vec<_> = counting
             .map(|(id, member)| {
                 let link = member.link.as_ref();

@@ -10,13 +10,17 @@ use nearcache_store::NodeId;
 
 use super::Invalidation;
 use crate::ids::{Epoch, StreamId};
-use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
+use crate::mode::stream::link::{ANNOUNCES_WITHIN, Agreed, Echoes, Receiving, Sending};
 use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
 use crate::time::Time;
 
 /// Members given up that are remembered, so that one that was only cut off is not taken for a new one (guess).
 const GIVEN_UP_MAX: usize = 256;
+
+/// How long it takes to connect to a member that this node hears of, at most and if nothing is in the way (guess). Shorter than any
+/// lease.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A node whose invalidations concern us.
 #[derive(Debug)]
@@ -79,11 +83,15 @@ impl Member {
     }
 
     /// Whether its silence keeps this node from serving. A connected peer that has not said that it runs the cache does not count:
-    /// many a service opens its caches late or never. What it wrote meanwhile is replayed when it says so.
-    pub(super) fn counts(&self) -> bool {
+    /// many a service opens its caches late or never. What it wrote meanwhile is replayed when it says so. But one that this node
+    /// could not talk to before has the time to say so: it may have been writing all the while.
+    pub(super) fn counts(&self, now: Time) -> bool {
         let may_run = match self.agreement {
             Agreed::Yes => true,
-            Agreed::Unknown => self.link.is_none(),
+            Agreed::Unknown => self.link.as_ref().is_none_or(|link| {
+                link.since - self.known_since > CONNECTED_WITHIN
+                    && now - link.since <= ANNOUNCES_WITHIN
+            }),
             Agreed::No(_) => false,
         };
         may_run && self.standing != Standing::GivenUp
@@ -100,7 +108,7 @@ impl Member {
 
     /// Whether it does not count, but only because it has not had the time to say that it runs the cache.
     pub(super) fn may_yet_count(&self, now: Time) -> bool {
-        !self.counts() && self.link.is_some() && self.may_hold_copies(now)
+        !self.counts(now) && self.link.is_some() && self.may_hold_copies(now)
     }
 
     pub(super) fn is_met(&self) -> bool {
@@ -133,9 +141,8 @@ impl<V: Payload> Invalidation<V> {
         };
         let restarted = member.epoch.is_some_and(|former| former != epoch);
         if restarted {
-            let known_since = member.known_since;
+            // With it goes all that is held, below: what it did before this moment is in whatever is loaded from now on.
             *member = Member::new(now);
-            member.known_since = known_since;
         }
         member.epoch = Some(epoch);
         member.ends_at = None;
@@ -177,7 +184,7 @@ impl<V: Payload> Invalidation<V> {
         let complete = match (member.epoch, member.ends_at) {
             (Some(epoch), Some(ends_at)) => self.progress.applied(stream(epoch)) >= ends_at,
             // It never ran the cache, as far as anybody knows.
-            _ => !member.counts() || member.epoch.is_none(),
+            _ => !member.counts(now) || member.epoch.is_none(),
         };
         if !complete {
             self.flush(now, FlushCause::Gone(peer), out);
@@ -186,16 +193,21 @@ impl<V: Payload> Invalidation<V> {
     }
 
     /// Membership has declared the member dead.
-    pub(super) fn mourn(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+    pub(super) fn mourn(&mut self, now: Time, peer: NodeId) {
         let counts_until = now + self.config.dead_counts_for;
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
         member.standing = Standing::Dead { counts_until };
-        // Its own lease ends by itself, and whoever waits for it learns of that then. One that we never answered has none.
         if member.echoed_at.is_none() {
-            self.acks.gone(peer, out);
+            // It has no lease of ours, because it did not wait for us: it serves by those of others, which end by themselves, or until
+            // it notices that we are silent.
+            member.echoed_at = Some(now);
+            let lease = self.config.lease().max(ANNOUNCES_WITHIN);
+            member.lease = member.lease.max(lease);
         }
+        // Its own lease ends by itself, and whoever waits for it learns of that then.
+        self.acks.excuse(peer, member.excused_at());
     }
 
     /// Gives up those that have been dead for too long.
@@ -211,7 +223,7 @@ impl<V: Payload> Invalidation<V> {
             let Some(member) = self.members.get_mut(&peer) else {
                 continue;
             };
-            let counted = member.counts();
+            let counted = member.counts(now);
             member.standing = Standing::GivenUp;
             if counted {
                 self.flush(now, FlushCause::Gone(peer), out);

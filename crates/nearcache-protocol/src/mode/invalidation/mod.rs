@@ -167,7 +167,7 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
 
     fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         self.lose(now, peer, out);
-        self.mourn(now, peer, out);
+        self.mourn(now, peer);
         self.settle(now, out);
     }
 

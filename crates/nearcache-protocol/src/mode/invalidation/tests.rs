@@ -367,6 +367,47 @@ fn i8_a_wait_for_all_does_not_end_before_the_lease_of_a_dead_member_has() {
 }
 
 #[test]
+fn i8_a_wait_for_all_outlasts_a_dead_member_that_never_announced_the_cache() {
+    // It was met by a former start of this node, and serves by the lease of others.
+    let mut cluster = ready(2, config());
+    let (silent, waiter) = (NodeId::from_u64(3), cluster.waiter(SECOND * 20));
+    cluster.act(1, |node, now, out| {
+        node.core.member_up(now, silent);
+        let version = node.core.clock().stamp(now).unwrap();
+        let key = bytes::Bytes::from_static(b"k");
+        let removal = Published::Removal { key, version };
+        node.core.publish(now, removal, Ack::All, Some(waiter), out);
+    });
+    cluster.run(SECOND);
+    cluster.act(1, |node, now, out| node.core.peer_dead(now, silent, out));
+    cluster.run(SECOND * 3);
+    assert_eq!(cluster.told(1, waiter.id.0), None);
+    cluster.run(SECOND * 2);
+    assert_eq!(cluster.told(1, waiter.id.0), Some(true));
+}
+
+#[test]
+fn i1_a_member_that_is_reached_late_counts_until_it_has_said_what_it_wrote() {
+    let mut cluster = ready(1, config());
+    // What one says of the cache does not arrive before the connection breaks.
+    cluster.drops = [(1, "announce"), (2, "announce")].into();
+    cluster.start(2);
+    cluster.connect(1, 2);
+    cluster.fill(1, "k", "copy");
+    cluster.invalidate(2, Scope::All);
+    cluster.run(SECOND * 3);
+    cluster.cut(1, 2);
+    cluster.drops.clear();
+    cluster.run(SECOND);
+    assert_eq!(cluster.serves(1, "k"), None);
+    cluster.connect(1, 2);
+    assert_eq!(cluster.serves(1, "k"), None, "connected, not caught up");
+    cluster.run(SECOND);
+    cluster.fill(1, "k", "newer");
+    assert_eq!(cluster.serves(1, "k"), some("newer"));
+}
+
+#[test]
 fn a_refresh_ends_with_the_answers_or_with_its_deadline() {
     let mut cluster = ready(2, config());
     let refresh = |cluster: &mut Cluster| {

@@ -160,6 +160,17 @@ impl Acks {
         }
     }
 
+    /// `node` serves nothing any more from `at` on that is superseded now: whoever waits for all waits for it no longer than that.
+    pub(in crate::mode) fn excuse(&mut self, node: NodeId, at: Time) {
+        for (number, waiting) in &self.by_number {
+            let waits =
+                |one: &Waiting| matches!(&one.want, Want::Nodes(nodes) if nodes.contains(&node));
+            if waiting.iter().any(waits) {
+                self.excuses.insert((at, *number, node));
+            }
+        }
+    }
+
     /// `node` is dead or has left: nobody waits for it any more.
     pub(in crate::mode) fn gone<V>(&mut self, node: NodeId, out: &mut Vec<Output<V>>) {
         for waiting in self.by_number.values_mut() {

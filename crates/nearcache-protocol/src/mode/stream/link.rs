@@ -28,7 +28,7 @@ const CLOCK_RESOLUTION: Duration = Duration::from_millis(6);
 
 /// How long a peer may take to announce the cache before it is taken not to run it. Longer than a connection may be silent
 /// before it breaks (3 s): a peer whose announcement is stuck in a cut link is not one that has nothing to announce.
-const ANNOUNCES_WITHIN: Duration = Duration::from_secs(4);
+pub(in crate::mode) const ANNOUNCES_WITHIN: Duration = Duration::from_secs(4);
 
 /// Whether a peer runs the cache as this node does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
