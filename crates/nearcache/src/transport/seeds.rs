@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use crate::discovery::Discovery;
 use crate::node::{ConnectError, NodeShared};
 use crate::random::random;
@@ -24,6 +26,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// How often a node that has peers looks for more (a guess).
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Most addresses dialled at one time (a guess).
+const DIALS_MAX: usize = 16;
 
 /// How long one look-up may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,10 +43,20 @@ pub(super) async fn run(shared: Arc<NodeShared>, discovery: Arc<dyn Discovery>) 
     let stopped = shared.stopped().clone();
     let looking = async {
         loop {
-            for address in look_up(&*discovery).await {
-                let is_held_off = shared.cluster_state().is_held_off(address, shared.now());
-                if !own.contains(&address) && !is_held_off && !is_member(&shared, address) {
-                    try_dial(&shared, address, &mut own).await;
+            let found = look_up(&*discovery).await;
+            let wanted = found.into_iter().filter(|address| {
+                let is_held_off = shared.cluster_state().is_held_off(*address, shared.now());
+                !own.contains(address) && !is_held_off && !is_member(&shared, *address)
+            });
+            let wanted: Vec<_> = wanted.collect();
+            for some in wanted.chunks(DIALS_MAX) {
+                // All at once: one that does not answer costs seconds, and a node that joins waits for whoever does.
+                let mut dials = JoinSet::new();
+                for address in some {
+                    dials.spawn(try_dial(Arc::clone(&shared), *address));
+                }
+                while let Some(dialled) = dials.join_next().await {
+                    own.extend(dialled.ok().flatten());
                 }
             }
             if shared.links().is_alone() {
@@ -82,13 +97,13 @@ fn is_member(shared: &NodeShared, address: SocketAddr) -> bool {
         .any(|member| member.address == address)
 }
 
-async fn try_dial(shared: &Arc<NodeShared>, address: SocketAddr, own: &mut HashSet<SocketAddr>) {
-    match super::dial(shared, address).await {
+/// Returns the address if it turns out to be this node's own.
+async fn try_dial(shared: Arc<NodeShared>, address: SocketAddr) -> Option<SocketAddr> {
+    match super::dial(&shared, address).await {
         Ok(peer) => tracing::debug!(%peer, %address, "found a peer"),
-        Err(ConnectError::Myself { .. }) => {
-            own.insert(address);
-        }
+        Err(ConnectError::Myself { .. }) => return Some(address),
         Err(error) if error.is_refusal() => tracing::warn!(%error, "cannot connect to a seed"),
         Err(error) => tracing::debug!(%error, "cannot connect to a seed"),
     }
+    None
 }
