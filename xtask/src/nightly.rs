@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 
 use crate::cargo::cargo_with;
+use crate::tests::TURMOIL;
 use crate::workspace::Workspace;
 use crate::{end_to_end, job, setup};
 
@@ -14,6 +15,9 @@ pub(crate) struct Args {
     /// Simulator seeds to run.
     #[arg(long, default_value_t = 100_000)]
     seeds: u64,
+    /// Seeds of real nodes on a simulated network.
+    #[arg(long, default_value_t = 20_000)]
+    turmoil_seeds: u64,
     /// First seed; by default one that differs from night to night.
     #[arg(long)]
     first_seed: Option<u64>,
@@ -32,6 +36,7 @@ pub(crate) struct Args {
 /// When a program cannot be started.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     let mut all_held = simulate(workspace, args)?;
+    all_held &= run_turmoil(workspace, args)?;
     if args.end_to_end_minutes > 0 {
         for missing in setup::packages_only(workspace) {
             println!("not available: {missing}");
@@ -72,6 +77,14 @@ fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     );
     command.args(["--seeds", &range]);
     tell(workspace, "nightly-simulator", &mut command)
+}
+
+fn run_turmoil(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
+    let first = first_seed(args);
+    let range = format!("{first}..{}", first.saturating_add(args.turmoil_seeds));
+    let mut command = cargo_with(workspace, TURMOIL);
+    command.env("NEARCACHE_TURMOIL_SEEDS", range);
+    tell(workspace, "nightly-turmoil", &mut command)
 }
 
 /// Every planted bug must be found within a thousand seeds that are clean without it. About a minute.

@@ -61,7 +61,7 @@ struct Step {
     run: fn(&Workspace, &Tools) -> anyhow::Result<Outcome>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step {
         name: "format",
         what: "formatting",
@@ -127,6 +127,12 @@ const STEPS: [Step; 13] = [
         what: "interleavings of threads in the store",
         needs: &[],
         run: tests::run_shuttle,
+    },
+    Step {
+        name: "turmoil",
+        what: "real nodes and caches on a simulated network, 100 seeds",
+        needs: &[],
+        run: tests::run_turmoil,
     },
     Step {
         name: "examples",

@@ -45,6 +45,20 @@ pub(crate) fn run_shuttle(workspace: &Workspace, tools: &Tools) -> anyhow::Resul
     run_tests(workspace, tools, "shuttle", words)
 }
 
+/// The library's nodes and caches on a simulated network, in simulated time.
+///
+/// They need the library built with that network's sockets, so they are apart from the rest.
+///
+/// # Errors
+/// As [`run_workspace`].
+pub(crate) fn run_turmoil(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Outcome> {
+    run_tests(workspace, tools, "turmoil", TURMOIL)
+}
+
+/// How the tests on a simulated network are started.
+pub(crate) const TURMOIL: &str =
+    "test --locked --package nearcache --features turmoil --test turmoil -- --show-output";
+
 fn run_tests(
     workspace: &Workspace,
     tools: &Tools,

@@ -167,6 +167,10 @@ impl<V: Payload> Shell<V> {
         config.link_timeout = settings.link_timeout;
         config.dead_counts_for = settings.dead_counts_for;
         config.transfer_bytes_per_second = settings.transfer_bytes_per_second;
+        #[cfg(feature = "turmoil")]
+        {
+            config.planted = crate::simulated::planted();
+        }
         let hlc = if settings.mode == ModeKind::Local {
             Arc::new(node.hlc().unshared())
         } else {

@@ -9,6 +9,7 @@ pub(crate) mod ticker;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
+pub use nearcache_protocol::planted::PlantedBug;
 use rand::distr::{Distribution, StandardUniform};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -16,6 +17,8 @@ use rand::{RngExt as _, SeedableRng as _};
 thread_local! {
     static GENERATOR: RefCell<StdRng> = RefCell::new(StdRng::seed_from_u64(0));
     static SKEW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static PLANTED: Cell<PlantedBug> = const { Cell::new(PlantedBug::None) };
+    static SILENCE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Seeds all randomness of the nodes of this thread.
@@ -26,6 +29,24 @@ pub fn seed(seed: u64) {
 /// By how much the wall clock of nodes that start from now on is ahead.
 pub fn skew(ahead: Duration) {
     SKEW.set(ahead);
+}
+
+/// Which rule the caches of nodes break that start from now on.
+pub fn plant(bug: PlantedBug) {
+    PLANTED.set(bug);
+}
+
+/// Whether peers that say nothing are kept: a bug of the shell.
+pub fn tolerate_silence(tolerate: bool) {
+    SILENCE.set(tolerate);
+}
+
+pub(crate) fn tolerates_silence() -> bool {
+    SILENCE.get()
+}
+
+pub(crate) fn planted() -> PlantedBug {
+    PLANTED.get()
 }
 
 pub(crate) fn random<T>() -> T

@@ -22,6 +22,20 @@ const READ_BYTES: usize = 64 * 1024;
 /// A peer that says nothing on its control lane for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
+#[cfg(not(feature = "turmoil"))]
+const fn silence_max() -> Duration {
+    SILENCE_MAX
+}
+
+/// A planted bug of the simulation's tests takes the rule away.
+#[cfg(feature = "turmoil")]
+fn silence_max() -> Duration {
+    if crate::simulated::tolerates_silence() {
+        return Duration::MAX;
+    }
+    SILENCE_MAX
+}
+
 /// Why a peer's frame cannot be right.
 #[derive(Debug, thiserror::Error)]
 enum BadFrame {
@@ -72,7 +86,7 @@ pub(super) async fn run(
             decoder.buffer_mut().reserve(READ_BYTES);
             let read = stream.read_buf(decoder.buffer_mut());
             let read = match lane {
-                Lane::Control => match tokio::time::timeout(SILENCE_MAX, read).await {
+                Lane::Control => match tokio::time::timeout(silence_max(), read).await {
                     Ok(read) => read,
                     Err(_) => {
                         tracing::info!(peer = %link.peer, "silent for {SILENCE_MAX:?}");

@@ -3,7 +3,7 @@
 //! A caller enters and gets a number; the machine answers that number once. A caller who gives up
 //! (its future is dropped) is taken off here, and the machine is told to forget it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nearcache_protocol::ids::WaiterId;
@@ -16,7 +16,7 @@ use super::Shell;
 
 pub(super) struct Waiters<V: Payload> {
     next: AtomicU64,
-    waiting: Mutex<HashMap<WaiterId, oneshot::Sender<Outcome<V>>>>,
+    waiting: Mutex<BTreeMap<WaiterId, oneshot::Sender<Outcome<V>>>>,
 }
 
 impl<V: Payload> Default for Waiters<V> {
