@@ -17,7 +17,7 @@ pub(crate) const NODES: usize = 3;
 /// Longest a cluster may take to form, or a write to reach every server.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Three servers; what is written to the first reaches the others.
+/// Three servers, or more; what is written to the first reaches the others.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     servers: Vec<Server>,
@@ -59,8 +59,16 @@ impl Cluster {
     /// # Errors
     /// When one cannot be started, or they do not find each other.
     pub(crate) fn nearcache(max_bytes: u64) -> anyhow::Result<Self> {
+        Self::nearcache_of(NODES, max_bytes)
+    }
+
+    /// As [`Self::nearcache`], of any size.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn nearcache_of(nodes: usize, max_bytes: u64) -> anyhow::Result<Self> {
         let mut peer_ports = Vec::new();
-        for _ in 0..NODES {
+        for _ in 0..nodes {
             peer_ports.push(free_port()?);
         }
         let (mut servers, mut http_ports) = (Vec::new(), Vec::new());
@@ -131,6 +139,11 @@ impl Cluster {
     /// The server that is written to.
     pub(crate) fn first(&self) -> &Server {
         &self.servers[0]
+    }
+
+    /// All servers, the first one first.
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
     }
 
     /// A connection to each server, the first one first.

@@ -29,6 +29,11 @@ impl Latencies {
         Ok(self.nanos.record(u64::try_from(latency.as_nanos())?)?)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> u64 {
+        self.nanos.len()
+    }
+
     /// Adds those of `other`.
     ///
     /// # Errors

@@ -61,7 +61,7 @@ enum Bench {
     Resp(resp::Args),
     /// A replicated cluster against Redis with two replicas (perf-A9, A10, A11).
     Replication(replication::Args),
-    /// What keeps replicas equal costs (perf-B4).
+    /// Invalidation, isolation of a paused node, comparing replicas (perf-B1, B2, B4).
     Coherence(coherence::Args),
     /// Long values beside small updates.
     Large(large::Args),

@@ -28,7 +28,7 @@ pub(crate) const KEYS: u64 = 100_000;
 pub(crate) const ROOM_BYTES: u64 = 1 << 30;
 
 /// Writers that keep the cluster busy in perf-A10.
-const BUSY_WRITERS: u64 = 16;
+pub(crate) const BUSY_WRITERS: u64 = 16;
 
 /// Options of `bench replication`.
 #[derive(Debug, clap::Args)]
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
         over_resp(&mut table, args, &ours, &redis)?;
     }
     if !without("library") {
-        let ours = LibraryCluster::start()?;
+        let ours = LibraryCluster::start(nearcache::Mode::Replicated)?;
         from_library(&mut table, args, &ours, &redis)?;
     }
     table.note(format!(
@@ -180,7 +180,7 @@ fn from_library(
 }
 
 /// Updates per second of the busy writers when Redis has not been measured yet.
-const DEFAULT_BUSY_PER_SECOND: u64 = 50_000;
+pub(crate) const DEFAULT_BUSY_PER_SECOND: u64 = 50_000;
 
 fn visible_name(side: &str, busy: u64) -> String {
     if busy == 0 {
@@ -220,16 +220,29 @@ fn add_visible(
 const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn visible_over_resp(cluster: &Cluster, writes: u64, busy: u64) -> anyhow::Result<Visible> {
+    let port = cluster.first().port();
+    beside_writers(port, busy, || poll_visible(cluster, writes))
+}
+
+/// Measures while `busy` clients write to the server on `port`, each as fast as it is answered.
+///
+/// # Errors
+/// Those of `measure`, and when a writer is refused.
+pub(crate) fn beside_writers(
+    port: u16,
+    busy: u64,
+    measure: impl FnOnce() -> anyhow::Result<Latencies>,
+) -> anyhow::Result<Visible> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..busy)
             .map(|writer| {
-                let (stop, port) = (&stop, cluster.first().port());
+                let stop = &stop;
                 scope.spawn(move || write_until(stop, port, writer))
             })
             .collect();
         let started = Instant::now();
-        let measured = poll_visible(cluster, writes);
+        let measured = measure();
         let seconds = started.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
         let mut written = 0;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use nearcache::{Ack, Cache, Node, PutOptions, Raw, RawValue, StaticPeers};
+use nearcache::{Ack, Cache, Mode, Node, PutOptions, Raw, RawValue, StaticPeers};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cluster::NODES;
@@ -49,7 +49,7 @@ impl LibraryCluster {
     ///
     /// # Errors
     /// When a node cannot be started, or they do not find each other.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start(mode: Mode) -> anyhow::Result<Self> {
         let mut members: Vec<Member> = Vec::new();
         for index in 0..NODES {
             let seeds: Vec<_> = members
@@ -67,7 +67,7 @@ impl LibraryCluster {
                     .start()
                     .await?;
                 let builder = node.cache::<Vec<u8>, RawValue>("default").codec::<Raw>();
-                let cache: BytesCache = builder.max_bytes(ROOM_BYTES).open().await?;
+                let cache: BytesCache = builder.mode(mode).max_bytes(ROOM_BYTES).open().await?;
                 anyhow::Ok((node, cache))
             })?;
             members.push(Member {
@@ -114,6 +114,59 @@ impl LibraryCluster {
     /// # Errors
     /// When a write is refused or does not arrive.
     pub(crate) fn visible(&self, writes: u64, busy: u64, rate: u64) -> anyhow::Result<Visible> {
+        self.beside_writers(busy, rate, || self.poll_visible(writes))
+    }
+
+    /// In mode `invalidation`: writes on the first node what the two others hold copies of, and asks them until both have dropped
+    /// theirs; beside busy threads as above.
+    ///
+    /// # Errors
+    /// When a write is refused, a copy is not kept, or an invalidation does not arrive.
+    pub(crate) fn superseded(&self, writes: u64, busy: u64, rate: u64) -> anyhow::Result<Visible> {
+        self.beside_writers(busy, rate, || self.poll_superseded(writes))
+    }
+
+    fn poll_superseded(&self, writes: u64) -> anyhow::Result<Latencies> {
+        let key: &[u8] = b"bench:superseded";
+        let options = PutOptions::new();
+        let mut latencies = Latencies::new()?;
+        for i in 0..writes {
+            let value = format!("{i:0>width$}", width = VALUE_BYTES as usize).into_bytes();
+            for member in self.members.iter().skip(1) {
+                let started = Instant::now();
+                let load = || {
+                    let fill = member.cache.begin_fill(key)?;
+                    anyhow::Ok(fill.put(RawValue::from(value.as_slice()), &options)?)
+                };
+                // Not kept within the clocks' bound of the write before.
+                while !load()? {
+                    ensure!(started.elapsed() < VISIBLE_TIMEOUT, "copy {i} is not kept");
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            }
+            let started = Instant::now();
+            let first = &self.first().cache;
+            first.put_now(key, RawValue::from(value.as_slice()), &options)?;
+            for member in self.members.iter().skip(1) {
+                while member.cache.peek(key).is_some() {
+                    ensure!(
+                        started.elapsed() < VISIBLE_TIMEOUT,
+                        "invalidation {i} did not arrive"
+                    );
+                    std::thread::yield_now();
+                }
+            }
+            latencies.record(started.elapsed())?;
+        }
+        Ok(latencies)
+    }
+
+    fn beside_writers(
+        &self,
+        busy: u64,
+        rate: u64,
+        measure: impl FnOnce() -> anyhow::Result<Latencies>,
+    ) -> anyhow::Result<Visible> {
         let stop = AtomicBool::new(false);
         let written = AtomicU64::new(0);
         std::thread::scope(|scope| {
@@ -122,7 +175,7 @@ impl LibraryCluster {
                 scope.spawn(move || write_paced(stop, written, cache, writer, rate / busy));
             }
             let started = Instant::now();
-            let measured = self.poll_visible(writes);
+            let measured = measure();
             let seconds = started.elapsed().as_secs_f64();
             stop.store(true, Ordering::Relaxed);
             let (p50_us, p99_us) = measured?.p50_p99_us();

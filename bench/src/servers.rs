@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cpu;
 use crate::resp_client::{Client, Reply};
@@ -95,6 +96,19 @@ impl Server {
     /// Port it listens on.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Stops the process where it is, as `SIGSTOP` does, or has it go on.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub(crate) fn pause(&self, paused: bool) -> anyhow::Result<()> {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        Ok(kill_process(
+            pid.context("a process without a number")?,
+            signal,
+        )?)
     }
 
     /// CPU time it has used, user and system.

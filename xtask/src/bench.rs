@@ -18,7 +18,14 @@ pub(crate) struct Args {
 }
 
 /// Measurements that need the server, or Redis beside it.
-const WITH_SERVERS: [&str; 5] = ["join", "memory", "replication", "resp", "trace"];
+const WITH_SERVERS: [&str; 6] = [
+    "coherence",
+    "join",
+    "memory",
+    "replication",
+    "resp",
+    "trace",
+];
 
 /// Runs one measurement. Returns whether it could be made; a missed goal is a result, not a failure.
 ///

@@ -1,4 +1,4 @@
-//! What keeps replicas equal costs: perf-B4.
+//! What it costs to keep replicas equal: perf-B4.
 //!
 //! Two nodes' machines of one cache are driven in this process in virtual time, each message through its bytes on the wire: no
 //! sockets, so that what is counted is what the protocol sends.
@@ -28,19 +28,10 @@ use nearcache_store::{
 use crate::rounds::Pairs;
 use crate::table::{Bound, Row, Table};
 
+use super::Args;
+
 const WALL_MS: u64 = 1_800_000_000_000;
 const VALUE_BYTES: usize = 100;
-
-/// Options of the measurement.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Entries that both nodes hold.
-    #[arg(long, default_value_t = 1_000_000)]
-    entries: u64,
-    /// Entries of which they hold different versions.
-    #[arg(long, default_value_t = 100)]
-    differences: u64,
-}
 
 /// A value that is plain bytes.
 #[derive(Clone)]
@@ -192,11 +183,11 @@ fn store(args: &Args, entries: u64, differences: u64) -> anyhow::Result<Arc<Stor
     Ok(Arc::new(store))
 }
 
-/// Measures and returns the table.
+/// Adds the rows.
 ///
 /// # Errors
 /// If the two nodes do not become equal.
-pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
+pub(super) fn run(table: &mut Table, args: &Args) -> anyhow::Result<()> {
     let full = store(args, args.entries, 0)?;
     let mut transfer = Pair::new([Arc::clone(&full), store(args, 0, 0)?]);
     let transfer_took = transfer.run()?;
@@ -213,16 +204,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
     #[expect(clippy::cast_precision_loss, reason = "a table for people")]
     let bytes = Pairs::of(compared.bytes as f64, transfer.bytes as f64);
     let seconds = Pairs::of(compared_took.as_secs_f64(), transfer_took.as_secs_f64());
-    Ok(Table {
-        name: "coherence".to_owned(),
-        rows: vec![
-            Row::compared("perf-B4", what("bytes"), "B", "full transfer", &bytes)
-                .must(Bound::AtMost(0.005)),
-            Row::compared("perf-B4", what("time"), "s", "full transfer", &seconds),
-        ],
-        notes: vec![
-            "the shipped machines in one process, every message through its bytes; time is that of this process, without a network"
-                .to_owned(),
-        ],
-    })
+    let row = Row::compared("perf-B4", what("bytes"), "B", "full transfer", &bytes);
+    table.push(row.must(Bound::AtMost(0.005)));
+    let row = Row::compared("perf-B4", what("time"), "s", "full transfer", &seconds);
+    table.push(row);
+    table.note(
+        "perf-B4: the shipped machines in one process, every message through its bytes; time is that of this process, without a network",
+    );
+    Ok(())
 }

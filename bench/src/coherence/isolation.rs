@@ -1,0 +1,218 @@
+//! What a node that does not run costs the others: perf-B2, and the isolation target of the reliability specification, 3.3.
+//!
+//! Real `nearcache serve` processes. Clients write to the first as fast as they are answered, a prober writes there and asks the second
+//! until it has the value; the last node is stopped in the middle (`SIGSTOP`), so that its sockets stay and nothing reads them.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, ensure};
+
+use crate::cluster::Cluster;
+use crate::latency::Latencies;
+use crate::redis_benchmark::key;
+use crate::replication::{ROOM_BYTES, VALUE_BYTES, per};
+use crate::resp_client::{Client, Reply};
+use crate::rounds::Pairs;
+use crate::table::{Bound, Row, Table};
+
+/// Clients that write.
+const WRITERS: usize = 4;
+/// Different keys that they write: all are there before anything is measured, so that memory does not grow by entries.
+const KEYS: u64 = 20_000;
+/// Between two values of the prober.
+const PROBE_EVERY: Duration = Duration::from_millis(2);
+/// How often memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What is let pass before measuring.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// Longest until a value is visible.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What the others may grow by, in MiB.
+const GROWTH_MAX_MIB: f64 = 8.0;
+
+/// The parts of a run.
+const PHASES: usize = 3;
+const PAUSED: usize = 2;
+
+/// What was seen in one part.
+struct Seen {
+    seconds: f64,
+    written: u64,
+    writes: Latencies,
+    visible: Latencies,
+    /// The most memory of each of the nodes that run.
+    resident: Vec<u64>,
+}
+
+impl Seen {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            seconds: 0.0,
+            written: 0,
+            writes: Latencies::new()?,
+            visible: Latencies::new()?,
+            resident: Vec::new(),
+        })
+    }
+}
+
+/// Adds the rows for a cluster of `nodes`, the last of which is stopped for `pause`.
+///
+/// # Errors
+/// When the cluster cannot be started or stops replicating.
+pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::Result<()> {
+    ensure!(nodes >= 3, "a writer, a reader and one that is stopped");
+    let cluster = Cluster::nearcache_of(nodes, ROOM_BYTES)?;
+    Client::connect(cluster.first().port())?.fill(KEYS, key, &[b'x'; VALUE_BYTES as usize])?;
+    cluster.settle()?;
+    eprintln!("  {nodes} nodes: {} s", (pause * 2 + WARM_UP).as_secs());
+    let [_, whole, paused] = measure(&cluster, pause)?;
+    let resumed = Instant::now();
+    cluster.settle()?;
+    let caught_up = resumed.elapsed();
+
+    let name = |what: &str| format!("{nodes} nodes, 1 paused {} s: {what}", pause.as_secs());
+    let row = |id, what: &str, unit, ours, healthy| {
+        Row::compared(id, name(what), unit, "all run", &Pairs::of(ours, healthy))
+    };
+    let rate = |seen: &Seen| per(seen.written, seen.seconds);
+    let updates = row("perf-B2", "updates/s", "1/s", rate(&paused), rate(&whole));
+    table.push(updates.must(Bound::AtLeast(0.95)));
+    for (quantile, what) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")] {
+        let of = |latencies: &Latencies| latencies.quantile_us(quantile);
+        let (ours, healthy) = (of(&paused.visible), of(&whole.visible));
+        table.push(row(
+            "",
+            &format!("visible on another: {what}"),
+            "µs",
+            ours,
+            healthy,
+        ));
+        let (ours, healthy) = (of(&paused.writes), of(&whole.writes));
+        let writers = row("perf-B2", &format!("writers' {what}"), "µs", ours, healthy);
+        table.push(if quantile == 0.99 {
+            writers.must(Bound::AtMost(2.0))
+        } else {
+            writers
+        });
+    }
+    let growth = paused.resident.iter().zip(&whole.resident);
+    let growth = growth.map(|(paused, whole)| paused.saturating_sub(*whole));
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+    let growth = growth.max().unwrap_or_default() as f64 / f64::from(1 << 20);
+    let pairs = Pairs::of(growth, GROWTH_MAX_MIB);
+    let memory = Row::compared("perf-B2", name("growth of another"), "MiB", "limit", &pairs);
+    table.push(memory.must(Bound::AtMost(1.0)));
+    let caught_up = caught_up.as_secs_f64();
+    table.push(Row::alone("", name("equal again after"), "s", caught_up));
+    if nodes == 3 {
+        table.note(format!(
+            "perf-B2: {WRITERS} clients write to the first node as fast as they are answered, {KEYS} keys, {VALUE_BYTES} byte values; \
+             visible: from a write on the first node until the second has it; all on the same processors, of which a paused node \
+             uses none"
+        ));
+    }
+    Ok(())
+}
+
+/// Runs the parts one after the other, with the same clients.
+fn measure(cluster: &Cluster, pause: Duration) -> anyhow::Result<[Seen; PHASES]> {
+    let (phase, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (phase, stop) = (&phase, &stop);
+    let port = |node: usize| cluster.servers()[node].port();
+    let running = &cluster.servers()[..cluster.servers().len() - 1];
+    let last = &cluster.servers()[cluster.servers().len() - 1];
+    let mut seen = [Seen::new()?, Seen::new()?, Seen::new()?];
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let port = port(0);
+                scope.spawn(move || write(phase, stop, port, writer as u64))
+            })
+            .collect();
+        let ports = (port(0), port(1));
+        let prober = scope.spawn(move || probe(phase, stop, ports));
+        let lasting = [WARM_UP, pause, pause];
+        let outcome = (0..PHASES).try_for_each(|number| {
+            if number == PAUSED {
+                last.pause(true)?;
+            }
+            phase.store(number, Ordering::Relaxed);
+            let (began, seen) = (Instant::now(), &mut seen[number]);
+            seen.resident = vec![0; running.len()];
+            while began.elapsed() < lasting[number] {
+                for (most, server) in seen.resident.iter_mut().zip(running) {
+                    *most = server.resident_bytes()?.max(*most);
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+            seen.seconds = began.elapsed().as_secs_f64();
+            anyhow::Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        let resumed = last.pause(false);
+        for writer in writers {
+            let phases = writer.join().map_err(|_| anyhow!("a writer panicked"))??;
+            for (seen, latencies) in seen.iter_mut().zip(phases) {
+                seen.written += latencies.len();
+                seen.writes.add(&latencies)?;
+            }
+        }
+        let phases = prober
+            .join()
+            .map_err(|_| anyhow!("the prober panicked"))??;
+        for (seen, latencies) in seen.iter_mut().zip(phases) {
+            seen.visible = latencies;
+        }
+        outcome.and(resumed)
+    })?;
+    Ok(seen)
+}
+
+fn write(
+    phase: &AtomicUsize,
+    stop: &AtomicBool,
+    port: u16,
+    writer: u64,
+) -> anyhow::Result<[Latencies; PHASES]> {
+    let mut client = Client::connect(port)?;
+    let mut phases = [Latencies::new()?, Latencies::new()?, Latencies::new()?];
+    let mut count = writer;
+    while !stop.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        client.expect_ok(&[
+            b"SET",
+            &key(count * 7919 % KEYS),
+            &[b'x'; VALUE_BYTES as usize],
+        ])?;
+        phases[phase.load(Ordering::Relaxed)].record(started.elapsed())?;
+        count += WRITERS as u64;
+    }
+    Ok(phases)
+}
+
+fn probe(
+    phase: &AtomicUsize,
+    stop: &AtomicBool,
+    (first, second): (u16, u16),
+) -> anyhow::Result<[Latencies; PHASES]> {
+    let (mut writer, mut reader) = (Client::connect(first)?, Client::connect(second)?);
+    let mut phases = [Latencies::new()?, Latencies::new()?, Latencies::new()?];
+    let mut count = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let value = count.to_string().into_bytes();
+        let started = Instant::now();
+        writer.expect_ok(&[b"SET", b"bench:visible", &value])?;
+        while reader.expect_ok(&[b"GET", b"bench:visible"])? != Reply::Bulk(value.clone()) {
+            ensure!(
+                started.elapsed() < VISIBLE_TIMEOUT,
+                "value {count} did not arrive"
+            );
+        }
+        phases[phase.load(Ordering::Relaxed)].record(started.elapsed())?;
+        count += 1;
+        std::thread::sleep(PROBE_EVERY);
+    }
+    Ok(phases)
+}
