@@ -70,7 +70,7 @@ pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::R
     let [_, whole, paused] = measure(&cluster, pause)?;
     let resumed = Instant::now();
     cluster.settle()?;
-    let caught_up = resumed.elapsed();
+    let reached = resumed.elapsed();
 
     let name = |what: &str| format!("{nodes} nodes, 1 paused {} s: {what}", pause.as_secs());
     let row = |id, what: &str, unit, ours, healthy| {
@@ -104,8 +104,13 @@ pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::R
     let pairs = Pairs::of(growth, GROWTH_MAX_MIB);
     let memory = Row::compared("perf-B2", name("growth of another"), "MiB", "limit", &pairs);
     table.push(memory.must(Bound::AtMost(1.0)));
-    let caught_up = caught_up.as_secs_f64();
-    table.push(Row::alone("", name("equal again after"), "s", caught_up));
+    let reached = reached.as_secs_f64();
+    table.push(Row::alone(
+        "",
+        name("a new write is on it after"),
+        "s",
+        reached,
+    ));
     if nodes == 3 {
         table.note(format!(
             "perf-B2: {WRITERS} clients write to the first node as fast as they are answered, {KEYS} keys, {VALUE_BYTES} byte values; \
