@@ -1,6 +1,7 @@
-//! What coherence costs and what disturbs it: perf-B1, B2 and B4. Each row has a file of its own.
+//! What coherence costs and what disturbs it: perf-B1, B2, B4 and B6. Each row has a file of its own.
 
 mod anti_entropy;
+mod freshness;
 mod invalidation;
 mod isolation;
 
@@ -13,7 +14,7 @@ use crate::table::Table;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Measure these only.
-    #[arg(long, value_name = "ROWS", num_args = 1.., value_parser = ["invalidation", "isolation", "anti-entropy"])]
+    #[arg(long, value_name = "ROWS", num_args = 1.., value_parser = ["invalidation", "isolation", "anti-entropy", "freshness"])]
     only: Vec<String>,
     /// Invalidation: pairs of interleaved rounds.
     #[arg(long, default_value_t = DEFAULT_ROUNDS)]
@@ -52,6 +53,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
     }
     if wants("anti-entropy") {
         anti_entropy::run(&mut table, args)?;
+    }
+    if wants("freshness") {
+        table.rows.push(freshness::row()?);
     }
     Ok(table)
 }

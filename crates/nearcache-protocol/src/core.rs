@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_store::{NodeId, Store};
+use nearcache_store::{Change, Expiry, Merged, NodeId, Store, Tags};
 
 use crate::announce::ModeKind;
 use crate::clock::Hlc;
@@ -21,9 +21,14 @@ use crate::mode::{
     Ack, Freshness, HandedOver, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
 };
 use crate::modify::ModifyOp;
-use crate::payload::Payload;
+use crate::payload::{CodecTag, Payload};
+use crate::probe::audit::AuditReport;
+use crate::probe::{self, Probes, View};
 use crate::rendezvous::PlacementKey;
 use crate::time::Time;
+
+/// How long a probe outlives the last one.
+const PROBE_LASTS: Duration = Duration::from_secs(5 * 60);
 
 /// The machine of one cache.
 ///
@@ -32,7 +37,22 @@ use crate::time::Time;
 pub struct CacheCore<V: Payload> {
     store: Arc<Store<V>>,
     clock: Arc<Hlc>,
+    placement: PlacementKey,
     mode: Box<dyn Mode<V>>,
+    probes: Probes,
+}
+
+/// What a look at a key sees. Not a method: the probes are changed meanwhile.
+macro_rules! view {
+    ($core:expr) => {
+        View {
+            store: &$core.store,
+            clock: &$core.clock,
+            bound: $core.mode.read_bound(),
+            ready: $core.mode.is_ready(),
+            placement: $core.placement,
+        }
+    };
 }
 
 impl<V: Payload> CacheCore<V> {
@@ -46,6 +66,7 @@ impl<V: Payload> CacheCore<V> {
         placement: PlacementKey,
         config: ReplicationConfig,
     ) -> Self {
+        let probes = Probes::new(config.agreement.mode);
         let mode: Box<dyn Mode<V>> = match config.agreement.mode {
             ModeKind::Local => Box::new(Local::new(Arc::clone(&store), Arc::clone(&clock))),
             ModeKind::Replicated => Box::new(Replicated::new(
@@ -64,7 +85,13 @@ impl<V: Payload> CacheCore<V> {
                 config,
             )),
         };
-        Self { store, clock, mode }
+        Self {
+            store,
+            clock,
+            placement,
+            mode,
+            probes,
+        }
     }
 
     /// The entries.
@@ -97,26 +124,31 @@ impl<V: Payload> CacheCore<V> {
 
     /// All three connections to a peer stand.
     pub fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
+        self.probes.member(peer, true);
         self.mode.peer_up(now, peer, epoch, out);
     }
 
     /// A connection to the peer is gone, whatever the reason. It may come back.
     pub fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.probes.lost(peer, out);
         self.mode.peer_down(now, peer, out);
     }
 
     /// Membership knows a live node, whether this one is connected to it or not: a write with [`Ack::All`] waits for it too.
     pub fn member_up(&mut self, now: Time, peer: NodeId) {
+        self.probes.heard_of(peer);
         self.mode.member_up(now, peer);
     }
 
     /// The node has left the cluster on purpose: nobody waits for it any more.
     pub fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.probes.gone(peer, out);
         self.mode.peer_left(now, peer, out);
     }
 
     /// Membership has declared the node dead: nobody waits for it any more, and its last updates are looked for elsewhere.
     pub fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.probes.died(peer, out);
         self.mode.peer_dead(now, peer, out);
     }
 
@@ -193,6 +225,7 @@ impl<V: Payload> CacheCore<V> {
 
     /// The caller no longer waits; what it started goes on.
     pub fn forget(&mut self, waiter: WaiterId) {
+        self.probes.forget(waiter);
         self.mode.forget(waiter);
     }
 
@@ -231,6 +264,55 @@ impl<V: Payload> CacheCore<V> {
         self.mode.is_ready()
     }
 
+    /// Asks every member how a key stands there; values do not travel.
+    ///
+    /// The waiter is told [`Outcome::Inspected`](crate::mode::Outcome::Inspected) by its deadline.
+    pub fn inspect(&mut self, now: Time, key: &Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
+        let view = view!(self);
+        self.probes.inspect(now, key, waiter, &view, out);
+    }
+
+    /// Writes a probe every so often from now on, `until` then or for good, and asks peers what they have of it. Nothing: no more.
+    /// Never more often than [`EVERY_MIN`](crate::probe::audit::EVERY_MIN); in mode `local` there is nobody to ask.
+    pub fn audit(&mut self, now: Time, every: Option<Duration>, until: Option<Time>) {
+        self.probes.audit.schedule(now, every, until);
+    }
+
+    /// What came of the probes so far. Cost: O(peers), allocates.
+    #[must_use]
+    pub fn audit_report(&self) -> AuditReport {
+        self.probes.audit.report()
+    }
+
+    /// Writes a probe, if one is due.
+    fn write_probe(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if !self.probes.audit.is_due(now) {
+            return;
+        }
+        let key = probe::probe_key(self.clock.origin());
+        let change = Change::Put {
+            value: V::from_wire(CodecTag::default(), &[]),
+            expiry: Expiry::after(self.clock.physical_ms(now), PROBE_LASTS),
+            tags: Tags::NONE,
+        };
+        let may_write = now <= self.mode.write_until();
+        let stamp = self.clock.stamp(now).ok().filter(|_| may_write);
+        let written = stamp.and_then(|version| match self.store.merge(&key, version, change) {
+            Ok(Merged::Applied { entry, .. }) => entry,
+            _ => None,
+        });
+        let Some(entry) = written else {
+            self.probes.audit.skipped();
+            return;
+        };
+        let version = entry.version();
+        self.mode
+            .publish(now, Published::Entry(entry), Ack::Local, None, out);
+        let peers = self.mode.freshness(now).per_peer;
+        let peers: Vec<NodeId> = peers.into_iter().map(|peer| peer.peer).collect();
+        self.probes.wrote(now, &key, version, &peers, out);
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> ModeStats {
@@ -249,15 +331,36 @@ impl<V: Payload> Machine for CacheCore<V> {
         message: CacheMessage<V>,
         out: &mut Vec<Output<V>>,
     ) {
+        let changes = match message {
+            CacheMessage::Probe { request, message } => {
+                let view = view!(self);
+                self.probes
+                    .handle(now, from, (request, message), &view, out);
+                return;
+            }
+            CacheMessage::Updates(_)
+            | CacheMessage::TransferChunk { .. }
+            | CacheMessage::AntiEntropy { .. } => true,
+            _ => false,
+        };
         self.mode.handle(now, from, message, out);
+        if changes {
+            let view = view!(self);
+            self.probes.settle(now, &view, out);
+        }
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         self.mode.tick(now, out);
+        if self.probes.next_tick() <= now {
+            self.write_probe(now, out);
+            let view = view!(self);
+            self.probes.tick(now, &view, out);
+        }
     }
 
     fn next_tick(&self) -> Time {
-        self.mode.next_tick()
+        self.mode.next_tick().min(self.probes.next_tick())
     }
 }
 

@@ -6,7 +6,8 @@
 //! ```text
 //! node    handshake ─ membership ─ control messages ─ frames ─ lanes
 //! cache   core ─▶ mode (local | replicated) ─▶ log (own stream), progress (others' streams) ─▶ store
-//!                   └▶ message ─▶ wire ─▶ frame
+//!          │        └▶ message ─▶ wire ─▶ frame
+//!          └▶ probe: what is served, for inspection and audit
 //! ```
 #![forbid(unsafe_code)]
 
@@ -32,6 +33,7 @@ pub mod modify;
 pub mod parts;
 pub mod payload;
 pub mod planted;
+pub mod probe;
 pub mod progress;
 pub mod rendezvous;
 #[cfg(test)]

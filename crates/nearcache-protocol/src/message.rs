@@ -3,7 +3,7 @@
 //! | lane | messages |
 //! |---|---|
 //! | control | [`Announce`](CacheMessage::Announce), [`Heartbeat`](CacheMessage::Heartbeat), [`Echo`](CacheMessage::Echo), [`Leave`](CacheMessage::Leave) |
-//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find and modify |
+//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find, modify and probe |
 //! | bulk | transfers, comparisons, long values |
 //!
 //! Sending shares the store's values; nothing is copied before [`wire`](crate::wire) writes it into a buffer.
@@ -21,6 +21,7 @@ use crate::lane::Lane;
 use crate::modify::{ModifyError, ModifyOp};
 use crate::parts::Parts;
 use crate::payload::Payload;
+use crate::probe::Probe;
 use crate::time::Time;
 use crate::update::{Reader, Update};
 
@@ -191,6 +192,13 @@ pub enum CacheMessage<V> {
         /// The step.
         message: Fetching<V>,
     },
+    /// A look at one key, or what it showed.
+    Probe {
+        /// The question, as numbered by its asker.
+        request: RequestId,
+        /// Question or answer.
+        message: Probe,
+    },
     /// The sender cannot serve this transfer; ask somebody else.
     TransferRefused {
         /// The transfer.
@@ -313,7 +321,8 @@ impl<V: Payload> CacheMessage<V> {
             | Self::Find { .. }
             | Self::Found { .. }
             | Self::Modify { .. }
-            | Self::Modified { .. } => Lane::Data,
+            | Self::Modified { .. }
+            | Self::Probe { .. } => Lane::Data,
             Self::TransferRequest { .. }
             | Self::TransferStart { .. }
             | Self::TransferChunk { .. }
@@ -349,6 +358,7 @@ impl<V> CacheMessage<V> {
             Self::TransferRefused { .. } => "transfer-refused",
             Self::AntiEntropy { message, .. } => message.name(),
             Self::Fetching { message, .. } => message.name(),
+            Self::Probe { message, .. } => message.name(),
         }
     }
 }

@@ -284,10 +284,12 @@ async fn open_caches(node: &Node, config: &Config) -> Result<Caches, Failure> {
             builder = builder.time_to_idle(idle);
         }
         let opened = builder.open().await;
-        caches.insert(
-            opened
-                .map_err(|error| Failure::misuse(format!("cache `{name}`: {}", chain(&error))))?,
-        );
+        let opened = opened
+            .map_err(|error| Failure::misuse(format!("cache `{name}`: {}", chain(&error))))?;
+        if let Some(every) = settings.audit_every {
+            opened.audit(every, None);
+        }
+        caches.insert(opened);
     }
     Ok(caches)
 }

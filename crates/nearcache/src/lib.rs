@@ -79,8 +79,9 @@ mod transport;
 use simulated::quick_clock;
 
 pub use cache::{
-    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, Lookup, Modified, Modify,
-    ModifyError, OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
+    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, FillToken, Inspection,
+    Lookup, Modified, Modify, ModifyError, OpenError, PutOptions, ReadError, ScanCursor, ScanPage,
+    Watch, WriteError,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
 #[cfg(feature = "dns")]
@@ -99,6 +100,10 @@ pub use nearcache_protocol::config::OnDisconnect;
 pub use nearcache_protocol::ids::Epoch;
 pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status};
 pub use nearcache_protocol::modify::{Condition, ExpireCondition};
+pub use nearcache_protocol::probe::audit::{
+    AuditReport, PeerAudit, Verdicts, WITHIN as AUDITED_WITHIN,
+};
+pub use nearcache_protocol::probe::{Held, HeldEntry};
 pub use nearcache_store::{
     CoarseClock, Expiry, NodeId, Scope, StoreStats, Tags, Timestamp, Version,
 };

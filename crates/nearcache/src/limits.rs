@@ -59,6 +59,10 @@ pub const OPERATION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 /// The longest an operation may be told to wait for other nodes.
 pub const OPERATION_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
+/// How long a [`FillToken`](crate::FillToken) may be out of this process's hands (a guess: longer than any load, far shorter than removals
+/// are remembered). What is filled with an older one is not kept.
+pub const FILL_TOKEN_LASTS: Duration = Duration::from_secs(5 * 60);
+
 /// Changes a watcher may lag behind before it misses some (a guess).
 pub const WATCH_CAPACITY_DEFAULT: usize = 1024;
 

@@ -26,6 +26,7 @@ use crate::lane::Lane;
 use crate::message::CacheMessage;
 use crate::modify::{Modified, ModifyError, ModifyOp};
 use crate::payload::Payload;
+use crate::probe::inspect::Inspected;
 use crate::time::Time;
 
 /// Whom a write waits for.
@@ -116,6 +117,8 @@ pub enum Outcome<V> {
     Found(bool),
     /// A refresh has ended: whether this node is as fresh as was asked for.
     Fresh(bool),
+    /// An inspection has ended: how the key stands on every member.
+    Inspected(Inspected),
 }
 
 /// A write is applied here, but not known to be applied by all it waited for. It is still on its way to them.

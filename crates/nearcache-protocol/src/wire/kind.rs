@@ -4,6 +4,7 @@ use crate::anti_entropy::AntiEntropy;
 use crate::fetching::Fetching;
 use crate::frame::Kind;
 use crate::message::CacheMessage;
+use crate::probe::Probe;
 
 pub(super) const UPDATES: Kind = Kind(0x40);
 pub(super) const SUBSCRIBE: Kind = Kind(0x41);
@@ -32,6 +33,8 @@ pub(super) const FETCH: Kind = Kind(0x70);
 pub(super) const FETCH_PIECE: Kind = Kind(0x71);
 pub(super) const FETCH_REFUSED: Kind = Kind(0x72);
 pub(super) const FETCH_STOP: Kind = Kind(0x73);
+pub(super) const PROBE_ASK: Kind = Kind(0x80);
+pub(super) const PROBE_HELD: Kind = Kind(0x81);
 
 const _: () = assert!(UPDATES.0 == Kind::FIRST_OF_CACHE.0);
 
@@ -55,6 +58,13 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
         CacheMessage::TransferChunk { request, .. } => (TRANSFER_CHUNK, request.0),
         CacheMessage::TransferCredit { request, .. } => (TRANSFER_CREDIT, request.0),
         CacheMessage::TransferRefused { request } => (TRANSFER_REFUSED, request.0),
+        CacheMessage::Probe { request, message } => {
+            let kind = match message {
+                Probe::Ask { .. } => PROBE_ASK,
+                Probe::Held(_) => PROBE_HELD,
+            };
+            (kind, request.0)
+        }
         CacheMessage::AntiEntropy { request, message } => {
             let kind = match message {
                 AntiEntropy::Compare { .. } => COMPARE,

@@ -5,6 +5,7 @@ mod entries;
 mod fetching;
 mod kind;
 mod modify;
+mod probe;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -171,6 +172,7 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         CacheMessage::TransferRefused { .. } => {}
         CacheMessage::AntiEntropy { message, .. } => anti_entropy::put(message, out),
         CacheMessage::Fetching { message, .. } => fetching::put(message, out),
+        CacheMessage::Probe { message, .. } => probe::put(message, out),
     }
 }
 
@@ -292,6 +294,10 @@ fn message<V: Payload>(
                 message: fetching::read(frame.kind, reader)?,
             }
         }
+        kind @ (kind::PROBE_ASK | kind::PROBE_HELD) => CacheMessage::Probe {
+            request,
+            message: probe::read(kind, reader)?,
+        },
         other => CacheMessage::AntiEntropy {
             request,
             message: anti_entropy::read(other, reader)?,

@@ -14,6 +14,7 @@ use crate::message::{Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, Tra
 use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
 use crate::parts::Parts;
 use crate::payload::CodecTag;
+use crate::probe::{Held, HeldEntry, Probe};
 use crate::testing::{Text, entry, through_wire};
 use crate::time::Time;
 use crate::update::Update;
@@ -63,6 +64,63 @@ fn updates() -> Vec<Update<Text>> {
             version: version(),
         },
     ]
+}
+
+fn held() -> Message {
+    Message::Probe {
+        request: RequestId(2),
+        message: Probe::Held(Held {
+            known: version(),
+            entry: Some(HeldEntry {
+                version: version(),
+                expiry: Expiry::at_millis(3),
+                value_bytes: 4,
+                value_hash: 5,
+            }),
+            removed: false,
+            leased: true,
+            ready: true,
+        }),
+    }
+}
+
+fn probe_ask() -> Message {
+    Message::Probe {
+        request: RequestId(1),
+        message: Probe::Ask {
+            key: Bytes::from_static(b"k"),
+            at_least: version(),
+            wait_ms: 60_000,
+            keeps: true,
+        },
+    }
+}
+
+#[test]
+fn golden_probe() {
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 42, 1, 0x80, 0, 0, 0, 0, 0, 0, 0, 1,                 // frame header: length, version, kind, request
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // at least this version
+        0, 0, 0xea, 0x60,                                             // wait for 60 s
+        1,                                                            // keep a copy
+        0, 1, b'k',                                                   // key
+    ];
+    assert_eq!(bytes_of(&probe_ask()), expected);
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 74, 1, 0x81, 0, 0, 0, 0, 0, 0, 0, 2,                 // frame header: length, version, kind, request
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // known
+        0, 1, 1,                                                      // not removed, leased, ready
+        1,                                                            // there is an entry:
+        0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // version
+        0, 0, 0, 0, 0, 0, 0, 3,                                       // expires
+        0, 0, 0, 4,                                                   // bytes of its value
+        0, 0, 0, 0, 0, 0, 0, 5,                                       // hash of its value
+    ];
+    assert_eq!(bytes_of(&held()), expected);
 }
 
 #[test]
@@ -435,6 +493,8 @@ fn messages() -> Vec<Message> {
         },
         Message::TransferCredit { request, bytes: 5 },
         Message::TransferRefused { request },
+        probe_ask(),
+        held(),
         anti_entropy(AntiEntropy::Compare {
             batch: 1,
             own_bits: 8,

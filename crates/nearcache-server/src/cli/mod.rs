@@ -35,7 +35,9 @@ Examples:
   nearcache check --config nearcache.toml       what is wrong with a configuration, and where
   nearcache certs --cluster shop node-1 node-2  certificates for peers beyond this machine
   nearcache put greeting hello --ttl 1m         write through node 1 ...
-  nearcache get greeting --url http://127.0.0.1:8002   ... and read from node 2"
+  nearcache get greeting --url http://127.0.0.1:8002   ... and read from node 2
+  nearcache audit --for 10s                     how soon writes reach the other nodes
+  nearcache inspect greeting                    what every node has of a key"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -78,6 +80,17 @@ enum Command {
     Info(client::InfoArgs),
     /// Show the members of the cluster, as one node sees them
     Members(client::MembersArgs),
+    /// Tell how surely and how soon writes reach the other nodes
+    ///
+    /// A node writes probes, which no client sees, and asks the others for them 1, 5 and 60 s later: what it
+    /// told the asked node is shown per other node, with the time until each was known to have it. Times are
+    /// of the writer's clock, the way back included, so that nothing is told better than it was. Exit code 1
+    /// if some look did not find the probe in time, or none was made.
+    Audit(client::AuditArgs),
+    /// Show how one key stands on every node, and whether they agree
+    ///
+    /// Exit code 1 if they do not, or if some node does not answer.
+    Inspect(client::InspectArgs),
 }
 
 /// Where settings come from.
@@ -139,6 +152,8 @@ pub fn main() -> ExitCode {
         Some(Command::Del(args)) => client::del(&args),
         Some(Command::Info(args)) => client::info(&args),
         Some(Command::Members(args)) => client::members(&args),
+        Some(Command::Audit(args)) => client::audit(&args),
+        Some(Command::Inspect(args)) => client::inspect(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -220,6 +220,8 @@ pub struct CacheConfig {
     pub dead_counts_for: Duration,
     /// Mode `replicated`: bytes a second that nodes which join or repair themselves get from this one, all together; 0: no limit.
     pub transfer_bytes_per_second: u64,
+    /// How often this node writes a probe to see how soon and how surely the others have it; never if absent.
+    pub audit_every: Option<Duration>,
 }
 
 /// What is logged and how.
@@ -292,6 +294,7 @@ impl Default for CacheConfig {
             link_timeout: Duration::from_secs(3),
             dead_counts_for: Duration::from_secs(60),
             transfer_bytes_per_second: 64 << 20,
+            audit_every: None,
         }
     }
 }

@@ -114,6 +114,7 @@ pub(crate) const CACHE_SETTINGS: &[CacheSetting] = settings! { CacheSetting, key
     "link_timeout" => |c, v| { c.link_timeout = v.duration()?; Ok(()) },
     "dead_counts_for" => |c, v| { c.dead_counts_for = v.duration()?; Ok(()) },
     "transfer_bytes_per_second" => |c, v| { c.transfer_bytes_per_second = v.size()?; Ok(()) },
+    "audit_every" => |c, v| { c.audit_every = Some(v.duration()?); Ok(()) },
 };
 
 /// The setting with this path.

@@ -265,6 +265,14 @@ fn leases(
     if !timeouts.contains(&cache.link_timeout) {
         refuse("link_timeout", cache.link_timeout, "allowed are 1s to 10m");
     }
+    let audits = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+    if let Some(every) = cache.audit_every.filter(|every| !audits.contains(every)) {
+        refuse(
+            "audit_every",
+            every,
+            "allowed are 1s to 1d; leave it out for never",
+        );
+    }
     if let OnDisconnect::ServeStale { max } = cache.on_disconnect
         && (max < cache.link_timeout || max > Duration::from_secs(24 * 60 * 60))
     {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, Response, header};
-use nearcache::{MemberState, Mode};
+use nearcache::{MemberState, Mode, PeerFreshness};
 use serde::Serialize;
 
 use super::{Body, Context};
@@ -67,10 +67,32 @@ pub(super) struct CacheDocument {
     pub(super) hits: u64,
     pub(super) misses: u64,
     pub(super) evictions: u64,
-    /// How long ago this node was last known to have all updates of its slowest peer; absent where
-    /// there is no peer or it is not known.
+    /// How long ago this node was last known to have all updates of all its peers; 0 without peers, absent if
+    /// some peer was never heard to the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) freshness_ms: Option<u64>,
+    /// The same of each peer.
+    pub(super) peers: Vec<PeerDocument>,
+}
+
+/// How old the knowledge of one peer is, as one cache knows it.
+#[derive(Debug, Serialize)]
+pub(super) struct PeerDocument {
+    pub(super) id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    /// Absent if it was never heard to the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) freshness_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) round_trip_us: Option<u64>,
+    /// Its clock minus this node's, as far as an echo tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) clock_offset_ms: Option<i64>,
+    /// Its updates that are known to be missing here.
+    pub(super) missing: u64,
+    /// This node's updates that it has not acknowledged.
+    pub(super) unacknowledged: u64,
 }
 
 pub(super) fn node(context: &Context) -> NodeDocument {
@@ -106,23 +128,36 @@ pub(super) fn members(context: &Context) -> Vec<MemberDocument> {
 }
 
 pub(super) fn caches(context: &Context) -> Vec<CacheDocument> {
-    context.caches.iter().map(cache).collect()
+    let caches = context.caches.iter();
+    caches.map(|of| cache(context, of)).collect()
 }
 
-fn cache(cache: &RawCache) -> CacheDocument {
-    let stats = cache.stats().store;
+fn cache(context: &Context, cache: &RawCache) -> CacheDocument {
+    let stats = cache.stats();
+    let peer = |peer: &PeerFreshness| PeerDocument {
+        id: peer.peer.to_string(),
+        name: context.node.name_of(peer.peer),
+        freshness_ms: peer.age.map(millis),
+        round_trip_us: peer
+            .round_trip
+            .map(|round_trip| u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX)),
+        clock_offset_ms: peer.clock_offset_ms,
+        missing: peer.missing,
+        unacknowledged: peer.unacknowledged,
+    };
     CacheDocument {
         name: cache.name().to_owned(),
         mode: mode(cache.mode()),
         ready: cache.is_ready(),
         state: cache.status().as_str(),
         entries: cache.len(),
-        bytes: stats.weight_bytes,
+        bytes: stats.store.weight_bytes,
         max_bytes: cache.max_bytes(),
-        hits: stats.hits,
-        misses: stats.misses,
-        evictions: stats.evictions,
-        freshness_ms: cache.freshness().worst.map(millis),
+        hits: stats.store.hits,
+        misses: stats.store.misses,
+        evictions: stats.store.evictions,
+        freshness_ms: stats.freshness.worst.map(millis),
+        peers: stats.freshness.per_peer.iter().map(peer).collect(),
     }
 }
 

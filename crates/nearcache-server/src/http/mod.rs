@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept ─ connection budget ─ TimedStream ─ hyper ─ admission ─ route ─┬─ entries, group ─ caches
-//!   │            │                                (Host, Origin, token)  ├─ describe, status page
+//!   │            │                                (Host, Origin, token)  ├─ describe, audit, status page
 //!   │            └─ none left: 503 and close                             └─ health, metrics, OpenAPI
 //!   └─ stop: accept no more, finish what is under way, then leave
 //! ```
@@ -11,8 +11,10 @@
 //! clients for good. HTTP/2 is not spoken; it comes with gRPC, together with its flood limits.
 
 mod admission;
+mod audit;
 mod body;
 mod connection;
+mod demand;
 mod describe;
 mod entries;
 pub(crate) mod figures;

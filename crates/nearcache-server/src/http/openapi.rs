@@ -46,6 +46,6 @@ mod tests {
             assert_eq!(methods, allowed, "{path}");
             described += 1;
         }
-        assert_eq!(described, 11);
+        assert_eq!(described, 13);
     }
 }

@@ -30,6 +30,10 @@ pub(super) enum Route {
     Entry(String, Vec<u8>),
     /// `/v1/caches/{cache}/invalidate`
     Invalidate(String),
+    /// `/v1/caches/{cache}/inspect/{key}`
+    Inspect(String, Vec<u8>),
+    /// `/v1/audit`
+    Audit,
 }
 
 /// Why a path names nothing.
@@ -66,6 +70,10 @@ impl Route {
                 Self::Entry(name(cache)?, decode(key).ok_or(PathError::Encoding)?)
             }
             ["v1", "caches", cache, "invalidate"] => Self::Invalidate(name(cache)?),
+            ["v1", "caches", cache, "inspect", key] => {
+                Self::Inspect(name(cache)?, decode(key).ok_or(PathError::Encoding)?)
+            }
+            ["v1", "audit"] => Self::Audit,
             _ => return Err(PathError::Unknown),
         })
     }
@@ -76,6 +84,7 @@ impl Route {
             Self::Entry(..) => "GET, HEAD, PUT, DELETE",
             Self::Entries(_) => "DELETE",
             Self::Invalidate(_) => "POST",
+            Self::Audit => "GET, HEAD, POST",
             Self::StatusPage
             | Self::Health
             | Self::Readiness
@@ -83,6 +92,7 @@ impl Route {
             | Self::OpenApi
             | Self::Node
             | Self::Members
+            | Self::Inspect(..)
             | Self::Caches => "GET, HEAD",
         }
     }

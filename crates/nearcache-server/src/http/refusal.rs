@@ -1,5 +1,7 @@
 //! The library's errors in HTTP's words: one place that decides status and kind.
 
+use std::time::Duration;
+
 use http::{StatusCode, header};
 use nearcache::{KeyError, ModifyError, ReadError, WriteError};
 
@@ -34,6 +36,41 @@ pub(super) fn invalid_ttl(given: &str) -> Problem {
         format!(
             "`{given}` is not a time to live of 1 ms to 10 years; to have no expiry, leave it out"
         ),
+    )
+}
+
+pub(super) fn invalid_demand(given: &str) -> Problem {
+    bad_request(
+        "InvalidCacheControl",
+        format!("`{given}`: max-age and max-stale of a request take a number of seconds"),
+    )
+}
+
+/// The reader wants to be less behind than this node can make sure of.
+pub(super) fn not_fresh(age: Option<Duration>) -> Problem {
+    let detail = match age {
+        Some(age) => format!(
+            "what this node knows of its peers is {} ms old, and they did not answer in time",
+            age.as_millis()
+        ),
+        None => "this node has not heard all of its peers yet".to_owned(),
+    };
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "NotFresh", detail)
+}
+
+pub(super) fn invalid_fill_token() -> Problem {
+    bad_request(
+        "InvalidFillToken",
+        "fill is what Nearcache-Fill-Token said when the entry was missing; it goes with ttl and tag only",
+    )
+}
+
+/// The value was loaded from the system of record, and may be older than what was written meanwhile.
+pub(super) fn fill_overtaken() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "FillOvertaken",
+        "the value is not kept: the key was written or invalidated since the token was given, or the token is too old or another node's",
     )
 }
 
@@ -73,6 +110,7 @@ pub(super) fn of_key(error: &KeyError) -> Problem {
             len_bytes,
             limit_bytes,
         } => key_too_long(*len_bytes, *limit_bytes),
+        KeyError::Reserved => bad_request("ReservedKey", error.to_string()),
         other => bad_request("InvalidKey", other.to_string()),
     }
 }

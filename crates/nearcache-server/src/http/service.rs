@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use super::admission::{Admission, TokenRule};
 use super::path::{PathError, Route};
 use super::problem::Problem;
-use super::{Body, Context, describe, entries, group, openapi, refusal, status_page};
+use super::{Body, Context, audit, describe, entries, group, openapi, refusal, status_page};
 use crate::caches::RawCache;
 
 /// Answers one request of `address`; every outcome is a response.
@@ -62,7 +62,7 @@ async fn route(
     let reads = matches!(head.method, Method::GET | Method::HEAD);
     match (&route, &head.method) {
         (Route::Entry(cache, key), _) if reads => {
-            entries::get(context, find(context, cache)?, key, headers).await
+            entries::get(context, find(context, cache)?, key, query, headers).await
         }
         (Route::Entry(cache, key), &Method::PUT) => {
             entries::put(context, find(context, cache)?, key, query, headers, body).await
@@ -82,6 +82,11 @@ async fn route(
         (Route::Node, _) if reads => Ok(describe::json(&describe::node(context))),
         (Route::Members, _) if reads => Ok(describe::json(&describe::members(context))),
         (Route::Caches, _) if reads => Ok(describe::json(&describe::caches(context))),
+        (Route::Inspect(cache, key), _) if reads => {
+            audit::inspect(context, find(context, cache)?, key).await
+        }
+        (Route::Audit, _) if reads => Ok(describe::json(&audit::reports(context))),
+        (Route::Audit, &Method::POST) => audit::start(context, query),
         _ => Err(Problem::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "MethodNotAllowed",

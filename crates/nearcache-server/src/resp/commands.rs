@@ -25,6 +25,7 @@ mod config;
 mod connection;
 mod counters;
 mod expiry;
+mod fresh;
 mod info;
 mod keys;
 mod options;

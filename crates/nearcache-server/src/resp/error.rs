@@ -70,6 +70,10 @@ pub(crate) enum CommandError {
         got_bytes: usize,
         limit_bytes: usize,
     },
+    #[error("NOTFRESH this node could not make sure in time that it has what its peers have")]
+    NotFresh,
+    #[error("ERR InvalidFillToken: the token is not one that NC.GETFILL gave")]
+    FillToken,
     #[error("BUSY too many requests are in flight in this process, try again")]
     Busy,
     #[error("NOAUTH Authentication required.")]
@@ -138,6 +142,7 @@ impl CommandError {
             Self::ValueTooLarge { .. } => ErrorKind::ValueTooLarge,
             Self::PatternTooLong { .. } => ErrorKind::PatternTooLong,
             Self::Busy => ErrorKind::Busy,
+            Self::NotFresh => ErrorKind::NotFresh,
             Self::AuthenticationRequired | Self::HelloAuthenticationRequired => ErrorKind::NoAuth,
             Self::WrongPassword => ErrorKind::WrongPassword,
             Self::Cache { .. } | Self::ReadOnly(_) => ErrorKind::Cache,
@@ -154,6 +159,7 @@ impl CommandError {
             | Self::UnknownClientType { .. }
             | Self::DatabaseIndex
             | Self::Cursor
+            | Self::FillToken
             | Self::ProtocolVersion
             | Self::ReplyTooLarge
             | Self::Other(_) => ErrorKind::Argument,
@@ -182,6 +188,10 @@ impl From<KeyError> for CommandError {
             } => Self::KeyTooLong {
                 got_bytes: len_bytes,
                 limit_bytes,
+            },
+            KeyError::Reserved => Self::Cache {
+                rule: "ReservedKey",
+                text: error.to_string(),
             },
             KeyError::EmptyKey => Self::Cache {
                 rule: "EmptyKey",
@@ -255,6 +265,7 @@ pub(crate) enum ErrorKind {
     ValueTooLarge,
     PatternTooLong,
     Busy,
+    NotFresh,
     NoAuth,
     WrongPassword,
     Cache,

@@ -14,6 +14,7 @@ mod bad_inputs;
 mod clients;
 mod commands;
 mod differential;
+mod fresh;
 mod fuzz_seeds;
 mod harness;
 mod large;

@@ -24,7 +24,7 @@ const LONG: u64 = 100_000;
 /// Three servers in this process that share a replicated cache.
 pub(crate) struct Cluster {
     pub(crate) servers: Vec<Server>,
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
 }
 
 impl Cluster {
@@ -77,7 +77,7 @@ impl Cluster {
         cluster
     }
 
-    fn connect(&self, node: usize) -> Client {
+    pub(crate) fn connect(&self, node: usize) -> Client {
         let address = self.servers[node].addresses().resp.unwrap();
         let client = redis::Client::open(format!("redis://{address}/0")).unwrap();
         Client(client.get_connection().unwrap())
@@ -167,22 +167,25 @@ impl Drop for Cluster {
 }
 
 /// A connection that takes commands as text.
-struct Client(Connection);
+pub(crate) struct Client(Connection);
 
 impl Client {
-    fn ask<T: FromRedisValue>(&mut self, command: &str) -> T {
+    pub(crate) fn ask<T: FromRedisValue>(&mut self, command: &str) -> T {
+        self.try_ask(command)
+            .unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    pub(crate) fn try_ask<T: FromRedisValue>(&mut self, command: &str) -> redis::RedisResult<T> {
         let mut words = command.split(' ');
         let mut request = redis::cmd(words.next().unwrap());
         words.for_each(|word| {
             request.arg(word);
         });
-        request
-            .query(&mut self.0)
-            .unwrap_or_else(|error| panic!("{command}: {error}"))
+        request.query(&mut self.0)
     }
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(

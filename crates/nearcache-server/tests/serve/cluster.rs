@@ -3,7 +3,7 @@
 use crate::process::{Serve, has_tool, run, tool, until};
 
 /// Starts nodes that know the first one.
-fn cluster(nodes: usize) -> Vec<Serve> {
+pub(crate) fn cluster(nodes: usize) -> Vec<Serve> {
     let mut cluster = vec![Serve::start(&["--name", "node-1"])];
     let first = cluster[0].peers.to_string();
     for number in 2..=nodes {
@@ -127,4 +127,115 @@ fn preconditions_are_decided_at_one_place_for_all_nodes() {
             .count()
     });
     assert_eq!(claimed, 1);
+}
+
+#[test]
+fn c11_a_stopped_node_makes_the_others_say_how_far_behind_they_may_be() {
+    let nodes = cluster(3);
+    let entry = "/v1/caches/default/entries/k";
+    assert_eq!(nodes[0].put(entry, "", b"v").status, 204);
+    let fresh = |node: &Serve| node.request("GET", entry, "Cache-Control: no-cache\r\n", b"");
+    assert_eq!(fresh(&nodes[1]).body, "v");
+    let caches = nodes[1].get("/v1/caches").json();
+    let peers = caches[0]["peers"].as_array().unwrap();
+    assert_eq!(peers.len(), 2, "{caches}");
+    assert!(
+        peers.iter().all(|peer| peer["freshness_ms"].is_u64()),
+        "{caches}"
+    );
+    assert!(
+        peers.iter().any(|peer| peer["name"] == "node-3"),
+        "{caches}"
+    );
+    let info = run(&["info", "--url", &nodes[1].url()]).stdout;
+    assert!(
+        info.contains("unacknowledged") && info.contains("node-3"),
+        "{info}"
+    );
+    let metrics = nodes[1].get("/metrics").body;
+    for metric in [
+        "freshness_milliseconds",
+        "missing_updates",
+        "unacknowledged_updates",
+    ] {
+        assert!(metrics.contains(&format!("nearcache_cache_peer_{metric}{{cache=\"default\"")));
+    }
+    nodes[2].signal("STOP");
+    let stale = fresh(&nodes[1]);
+    nodes[2].signal("CONT");
+    stale.assert_problem(504, "NotFresh");
+    until(|| (fresh(&nodes[1]).status == 200).then_some(()));
+}
+
+#[test]
+fn an_audit_tells_of_a_stopped_node_and_an_inspection_of_a_key_that_differs() {
+    let nodes = cluster(3);
+    let entry = "/v1/caches/default/entries/k";
+    nodes[0].put(entry, "", b"value");
+    let inspect = || run(&["inspect", "k", "--url", &nodes[1].url()]);
+    let seen = until(|| Some(inspect()).filter(|seen| seen.code == Some(0)));
+    assert_eq!(seen.stdout.matches("entry").count(), 3, "{seen:?}");
+    assert!(
+        ["node-1", "node-2", "node-3"]
+            .iter()
+            .all(|name| seen.stdout.contains(name))
+    );
+    let none = run(&["inspect", "none", "--json", "--url", &nodes[1].url()]);
+    assert_eq!(none.stdout.matches("\"absent\"").count(), 3, "{none:?}");
+
+    let url = nodes[0].url();
+    let idle = run(&["audit", "--url", &url]);
+    assert_eq!(idle.code, Some(1), "{idle:?}");
+    let healthy = run(&[
+        "audit",
+        "--for",
+        "2s",
+        "--url",
+        &url,
+        "--and",
+        &nodes[1].url(),
+    ]);
+    assert_eq!(healthy.code, Some(0), "{healthy:?}");
+    assert_eq!(healthy.stdout.matches("default").count(), 4, "{healthy:?}");
+    // Nobody sees a probe.
+    let names = nodes[2].get("/v1/caches").json();
+    assert_eq!(names[0]["entries"], 1, "{names}");
+    let probe = "%00nearcache%2Fprobe%00x";
+    nodes[2]
+        .get(&format!("/v1/caches/default/entries/{probe}"))
+        .assert_problem(400, "ReservedKey");
+    let metrics = nodes[0].get("/metrics").body;
+    for metric in [
+        "probes_total",
+        "verdicts_total",
+        "nines",
+        "propagation_seconds",
+    ] {
+        assert!(
+            metrics.contains(&format!("nearcache_audit_{metric}{{")),
+            "{metric}: {metrics}"
+        );
+    }
+
+    nodes[2].signal("STOP");
+    let stopped = run(&["audit", "--for", "3s", "--json", "--url", &url]);
+    let seen = run(&["inspect", "k", "--url", &nodes[1].url()]);
+    nodes[2].signal("CONT");
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    let rows: serde_json::Value = serde_json::from_str(&stopped.stdout).unwrap();
+    let first = |name: &str| {
+        let mut rows = rows.as_array().unwrap().iter();
+        rows.find(|row| row["name"] == name)
+            .map(|row| row["within"][0].clone())
+    };
+    let (well, ill) = (first("node-2").unwrap(), first("node-3").unwrap());
+    assert_eq!(well["silent"], 0, "{well}");
+    assert!(ill["silent"].as_u64().unwrap() > 0, "{ill}");
+    assert!(
+        ill["nines"].as_f64() < well["nines"].as_f64(),
+        "{ill} {well}"
+    );
+    // It does not answer; or, some seconds later, it is no member any more and nobody asks it.
+    let is_told = seen.code == Some(1) && seen.stdout.contains("no answer");
+    assert!(is_told || !seen.stdout.contains("node-3"), "{seen:?}");
 }

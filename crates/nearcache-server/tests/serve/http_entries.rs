@@ -303,3 +303,56 @@ fn keys_and_values_are_not_logged() {
     std::thread::sleep(Duration::from_millis(50));
     assert!(!serve.log().contains("canary"), "{}", serve.log());
 }
+
+#[test]
+fn c11_a_reader_can_demand_how_far_behind_an_answer_may_be() {
+    let serve = Serve::start(&[]);
+    serve.put(ENTRY, "", b"v");
+    for demand in [
+        "no-cache",
+        "max-age=0",
+        "max-stale=5",
+        "max-stale",
+        "only-if-cached",
+    ] {
+        let header = format!("Cache-Control: {demand}\r\n");
+        let get = serve.request("GET", ENTRY, &header, b"");
+        assert_eq!((get.status, get.body.as_str()), (200, "v"), "{demand}");
+        assert_eq!(get.header("nearcache-behind-ms"), Some("0"), "{demand}");
+        assert!(get.header("age").is_some());
+    }
+    for demand in ["max-age=x", "max-stale=-1"] {
+        let header = format!("Cache-Control: {demand}\r\n");
+        let get = serve.request("GET", ENTRY, &header, b"");
+        get.assert_problem(400, "InvalidCacheControl");
+    }
+}
+
+#[test]
+fn c1_a_fill_is_kept_unless_the_key_was_written_since_its_token_was_given() {
+    let serve = Serve::start(&[]);
+    let miss = || {
+        let get = serve.get(&format!("{ENTRY}?fill"));
+        get.assert_problem(404, "NoEntry");
+        get.header("nearcache-fill-token").unwrap().to_owned()
+    };
+    assert_eq!(serve.get(ENTRY).header("nearcache-fill-token"), None);
+    let fill = |token: &str| serve.put(&format!("{ENTRY}?fill={token}&ttl=1m"), "", b"loaded");
+    let stale = miss();
+    assert_eq!(serve.put(ENTRY, "", b"written").status, 204);
+    fill(&stale).assert_problem(409, "FillOvertaken");
+    assert_eq!(serve.get(ENTRY).body, "written");
+    assert_eq!(serve.request("DELETE", ENTRY, "", b"").status, 204);
+    until(|| (fill(&miss()).status == 204).then_some(()));
+    let get = serve.get(ENTRY);
+    assert_eq!(
+        (get.body.as_str(), get.header("cache-control")),
+        ("loaded", Some("max-age=60"))
+    );
+    serve
+        .put(&format!("{ENTRY}?fill=nonsense"), "", b"x")
+        .assert_problem(400, "InvalidFillToken");
+    serve
+        .put(&format!("{ENTRY}?fill={stale}&ack=all"), "", b"x")
+        .assert_problem(400, "InvalidFillToken");
+}

@@ -179,6 +179,7 @@ impl Cluster {
             Outcome::Modified(Err(_)) => ("not modified", Place::ModifyFailed),
             Outcome::Found(_) => ("found or not", Place::FoundWhileJoining),
             Outcome::Fresh(_) => ("fresh or not", Place::Modified),
+            Outcome::Inspected(_) => ("inspected", Place::Modified),
         };
         let by_all = matches!(awaited, Awaited::Ack { by_all: Some(_) });
         if place != Place::AckedByAll || by_all {

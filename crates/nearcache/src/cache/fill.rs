@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use nearcache_protocol::ids::Epoch;
 
 use super::Cache;
 use super::errors::{ReadError, WriteError};
@@ -27,7 +28,71 @@ impl<K: ?Sized, V, C: Codec<V>> fmt::Debug for Fill<K, V, C> {
     }
 }
 
+/// A [`Fill`] as bytes, for callers outside this process: taken when a client misses, given back with what it loaded.
+///
+/// Opaque, 88 hexadecimal digits as text. Good on the node that made it, in the same life of it, for five minutes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct FillToken {
+    epoch: Epoch,
+    ticket: FillTicket,
+}
+
+impl FillToken {
+    /// Reads what `Display` wrote; `None` if it is not that.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.len() != 2 * (8 + FillTicket::BYTES) {
+            return None;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let mut bytes = [0; 8 + FillTicket::BYTES];
+        for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let [high, low] = digits else { return None };
+            *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+        }
+        Some(Self {
+            epoch: Epoch::from_u64(u64::from_be_bytes(*bytes.first_chunk()?)),
+            ticket: FillTicket::from_bytes(bytes.last_chunk()?),
+        })
+    }
+}
+
+impl fmt::Display for FillToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.epoch.as_u64())?;
+        let mut bytes = self.ticket.to_bytes().into_iter();
+        bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for FillToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FillToken({self})")
+    }
+}
+
 impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
+    /// Goes on with a fill whose [`token`](Fill::token) was given to a client. `None` if it is none of this node and this life of it, or too
+    /// old: then the value must not be kept. Cost: none worth naming.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] when the key cannot be one.
+    pub fn resume_fill<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+        token: FillToken,
+    ) -> Result<Option<Fill<K, V, C>>, ReadError> {
+        let key = self.owned_key(key)?;
+        let FillToken { epoch, ticket } = token;
+        let is_ours = epoch == self.shell.node().epoch() && self.shell.takes(ticket);
+        Ok(is_ours.then(|| Fill {
+            cache: self.clone(),
+            key,
+            ticket,
+        }))
+    }
+
     /// Begins to read `key` from the system of record. Call it **before** asking, and [`Fill::put`] with the answer.
     ///
     /// The difference from [`put`](Self::put): a put says "this is the value from now on" and makes every other node drop its copy; a
@@ -66,6 +131,15 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
 }
 
 impl<K: ?Sized, V, C: Codec<V>> Fill<K, V, C> {
+    /// What [`Cache::resume_fill`] takes to go on with this fill.
+    #[must_use]
+    pub fn token(&self) -> FillToken {
+        FillToken {
+            epoch: self.cache.shell.node().epoch(),
+            ticket: self.ticket,
+        }
+    }
+
     /// Keeps the value that was read, with the time to live and tags of `options`; says whether it is kept. It is not if the key was
     /// written, removed or invalidated since the fill began, if anything was invalidated by tag or prefix since then, or if the key
     /// was within the last clock bound (a millisecond or so on a LAN): in doubt a copy is dropped. Never waits; an acknowledgement
@@ -77,5 +151,26 @@ impl<K: ?Sized, V, C: Codec<V>> Fill<K, V, C> {
     pub fn put(self, value: V, options: &PutOptions) -> Result<bool, WriteError> {
         let change = self.cache.put_change(value, options)?;
         self.cache.shell.fill(&self.key, self.ticket, change)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_back_and_nothing_else_is_one() {
+        let bytes: [u8; FillTicket::BYTES] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let token = FillToken {
+            epoch: Epoch::from_u64(7),
+            ticket: FillTicket::from_bytes(&bytes),
+        };
+        assert_eq!(token.ticket.to_bytes(), bytes);
+        let text = token.to_string();
+        assert_eq!(text.len(), 88);
+        assert_eq!(FillToken::parse(text.as_bytes()), Some(token));
+        assert_eq!(FillToken::parse(&text.as_bytes()[1..]), None);
+        assert_eq!(FillToken::parse(text.replace('0', "+").as_bytes()), None);
+        assert_eq!(FillToken::parse(b""), None);
     }
 }

@@ -11,6 +11,7 @@
 //! it knows cells only; it drives the cache's state machine and is what peers talk to.
 
 mod about;
+mod audit;
 mod builder;
 mod cached;
 mod errors;
@@ -32,10 +33,11 @@ use crate::codec::{Codec, MessagePack};
 use crate::node::NodeGuard;
 
 pub use about::About;
+pub use audit::Inspection;
 pub use builder::CacheBuilder;
 pub use cached::Cached;
 pub use errors::{ModifyError, OpenError, ReadError, WriteError};
-pub use fill::Fill;
+pub use fill::{Fill, FillToken};
 pub use modify::{Modified, Modify};
 pub use options::{Ack, PutOptions};
 pub use read::Lookup;

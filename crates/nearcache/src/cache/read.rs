@@ -14,10 +14,11 @@ use crate::codec::key::{KeyBuffer, KeyFor};
 use crate::limits::{SCAN_COUNT_MAX, WATCH_CAPACITY_DEFAULT};
 use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::mode::{Freshness, Status};
+use nearcache_protocol::probe::is_reserved;
 use nearcache_protocol::time::Time;
 use nearcache_store::Item;
 
-/// What [`Cache::try_get`] found without waiting.
+/// What [`Cache::try_get`] found without waiting, or [`Cache::lookup_fresh`] in the end.
 #[derive(Debug, Clone)]
 pub enum Lookup<T> {
     /// The value.
@@ -26,6 +27,7 @@ pub enum Lookup<T> {
     Miss,
     /// There is none here, but the node is still being filled, or the value is a long one that was not read here before: ask with
     /// [`get`](Cache::get), which asks a peer. [`about`](Cache::about) tells one from the other.
+    /// Of a read that demands freshness: this node is not as fresh as was demanded.
     Ask,
 }
 
@@ -105,36 +107,79 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         key: &Q,
         age_max: Duration,
     ) -> Result<Option<Cached<V, C>>, ReadError> {
-        let bound = self.shell.gate().bound();
-        let found = self.try_get(key)?;
-        if is_fresh(bound, age_max, self.shell.node().quick()) {
-            match found {
-                Lookup::Hit(value) => return Ok(Some(value)),
-                Lookup::Miss => return Ok(None),
-                Lookup::Ask => {}
-            }
-        }
-        self.get_refreshed(key, age_max).await
+        Ok(match self.lookup_fresh(key, age_max).await? {
+            Lookup::Hit(value) => Some(value),
+            Lookup::Miss | Lookup::Ask => None,
+        })
     }
 
-    /// The slow path of [`get_fresh`](Self::get_fresh): a miss, or not fresh enough.
-    async fn get_refreshed<Q: KeyFor<K> + ?Sized>(
+    /// As [`get_fresh`](Self::get_fresh), and tells a miss from not knowing: [`Lookup::Miss`] if there is no such entry, [`Lookup::Ask`]
+    /// if this node could not make sure of that, or of an entry that it has, within 1 s. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] when the key cannot be one.
+    pub async fn lookup_fresh<Q: KeyFor<K> + ?Sized>(
         &self,
         key: &Q,
         age_max: Duration,
-    ) -> Result<Option<Cached<V, C>>, ReadError> {
+    ) -> Result<Lookup<Cached<V, C>>, ReadError> {
+        match self.try_get_fresh(key, age_max)? {
+            Lookup::Ask => self.lookup_refreshed(key, age_max).await,
+            found => Ok(found),
+        }
+    }
+
+    /// What [`get_fresh`](Self::get_fresh) would find without waiting; [`Lookup::Ask`] if peers must be asked first. Counts as a read.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Key`] when the key cannot be one.
+    #[inline]
+    pub fn try_get_fresh<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+        age_max: Duration,
+    ) -> Result<Lookup<Cached<V, C>>, ReadError> {
+        let bound = self.shell.gate().bound();
+        let found = self.try_get(key)?;
+        if is_fresh(bound, age_max, self.shell.node().quick()) {
+            Ok(found)
+        } else {
+            Ok(Lookup::Ask)
+        }
+    }
+
+    /// The slow path of [`lookup_fresh`](Self::lookup_fresh): a miss while joining, or not fresh enough.
+    async fn lookup_refreshed<Q: KeyFor<K> + ?Sized>(
+        &self,
+        key: &Q,
+        age_max: Duration,
+    ) -> Result<Lookup<Cached<V, C>>, ReadError> {
         let clock = self.shell.node().quick();
-        if !is_fresh(self.shell.gate().bound(), age_max, clock) {
+        let bound = self.shell.gate().bound();
+        let is_known = is_fresh(bound, age_max, clock);
+        if !is_known {
             let since = Time::ZERO + (clock.exact() - Time::ZERO).saturating_sub(age_max);
             if !self.shell.refresh(since).await {
-                return Ok(None);
+                return Ok(Lookup::Ask);
             }
-            // What was asked for is what the caller needed when it asked: the way back is not held against it.
-            return self.get(key).await;
         }
-        let bound = self.shell.gate().bound();
         let value = self.get(key).await?;
-        Ok(value.filter(|_| is_fresh(bound, age_max, clock)))
+        // What was asked for is what the caller needed when it asked: the way back is not held against it.
+        if is_known && !is_fresh(bound, age_max, clock) {
+            return Ok(Lookup::Ask);
+        }
+        Ok(value.map_or(Lookup::Miss, Lookup::Hit))
+    }
+
+    /// How long ago this node is known to have had every change that any live peer had made: what [`freshness`](Self::freshness) calls
+    /// the worst. Zero without peers; `None` if some peer was never heard to the end. Asked before a read, it bounds how old what is
+    /// read may be. Cost: two loads and a look at the clock; takes no lock.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        let bound = self.shell.gate().bound();
+        bound.worst_age(self.shell.node().quick().exact())
     }
 
     /// What this node's memory holds under `key` now. Never waits, is not counted as a read and
@@ -142,6 +187,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     pub fn peek<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Option<Cached<V, C>> {
         let mut buffer = KeyBuffer::new();
         let bytes = key.key_bytes(&mut buffer).ok()?;
+        self.shell.settings().check_key(bytes).ok()?;
         let bound = self.shell.gate().bound();
         let handle = self.shell.store().peek(bytes)?;
         is_leased(bound, self.shell.node().quick()).then(|| self.view(handle))?
@@ -181,7 +227,9 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut entries = Vec::with_capacity(items.len());
         let mut elsewhere = Vec::new();
         for item in items.into_iter().filter(|_| leased) {
-            if let Item::Entry(handle) = item {
+            if let Item::Entry(handle) = item
+                && !is_reserved(handle.key())
+            {
                 if handle.is_stub() {
                     elsewhere.push(handle.key().into());
                 } else {
@@ -213,7 +261,8 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         Watch::new(raw)
     }
 
-    /// Counters and sizes of this cache on this node. Cost: a few loads per shard.
+    /// Counters and sizes of this cache on this node, and how fresh it is. Cost: a few loads per shard, O(peers) under a short lock;
+    /// allocates.
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         self.shell.stats()
@@ -246,13 +295,13 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     /// Entries on this node. May count some that have expired but are not collected yet.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shell.store().len()
+        self.shell.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.shell.store().is_empty()
+        self.shell.len() == 0
     }
 
     /// Its name.

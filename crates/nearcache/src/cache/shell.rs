@@ -13,6 +13,7 @@
 //! Outputs are carried out before the lock is given back, so that messages leave in the order in
 //! which the machine made them. Nothing under the lock waits.
 
+mod audit;
 mod carry;
 mod fill;
 mod gate;
@@ -115,6 +116,8 @@ pub(crate) struct Shell<V: Payload> {
     /// Whether a miss is worth asking peers about while this node is being filled.
     finds: bool,
     is_ready: AtomicBool,
+    /// Whether the store may hold keys of the audit.
+    has_probes: AtomicBool,
     ready: watch::Sender<bool>,
     changes: Arc<Hub<CellChange<V>>>,
     counters: CacheCounters,
@@ -204,6 +207,7 @@ impl<V: Payload> Shell<V> {
             gate,
             finds,
             is_ready: AtomicBool::new(is_ready),
+            has_probes: AtomicBool::new(false),
             ready: watch::Sender::new(is_ready),
             changes,
             counters: CacheCounters::new(node.metrics(), name),
@@ -288,8 +292,11 @@ impl<V: Payload> Shell<V> {
     }
 
     pub(crate) fn stats(&self) -> CacheStats {
-        let mode = self.machine.lock().core.stats();
-        CacheStats::new(self.store.stats(), mode, &self.counters)
+        let machine = self.machine.lock();
+        let mode = machine.core.stats();
+        let freshness = machine.core.freshness(self.node.now());
+        drop(machine);
+        CacheStats::new(self.store.stats(), mode, freshness, &self.counters)
     }
 
     /// A new version for a write of this node.
@@ -408,9 +415,7 @@ impl<V: Payload> Shell<V> {
                 acked: timeout.acked as usize,
                 wanted: timeout.wanted as usize,
             }),
-            Some(Outcome::Modified(_) | Outcome::Found(_) | Outcome::Fresh(_)) | None => {
-                Err(WriteError::NodeStopped)
-            }
+            Some(_) | None => Err(WriteError::NodeStopped),
         }
     }
 
@@ -453,9 +458,7 @@ impl<V: Payload> Shell<V> {
                 // Overloaded, unreachable, not the home: nothing was changed.
                 _ => ModifyError::Busy,
             }),
-            Some(Outcome::Acked(_) | Outcome::Found(_) | Outcome::Fresh(_)) | None => {
-                Err(WriteError::NodeStopped.into())
-            }
+            Some(_) | None => Err(WriteError::NodeStopped.into()),
         }
     }
 

@@ -1,13 +1,13 @@
 //! Counters of one cache on one node.
 
-use nearcache_protocol::mode::ModeStats;
+use nearcache_protocol::mode::{Freshness, ModeStats};
 use nearcache_store::StoreStats;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::metrics::NodeMetrics;
 
 /// A reading of a cache's counters. All but the gauges of the store only grow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CacheStats {
     /// What the store counts: hits, misses, evictions, sizes.
@@ -23,10 +23,17 @@ pub struct CacheStats {
     pub bypassed: u64,
     /// Writes refused because this node is not with most of its cluster (`split = "read-only"`).
     pub refused_by_split: u64,
+    /// How old this node's knowledge of each peer is, and of the worst of them.
+    pub freshness: Freshness,
 }
 
 impl CacheStats {
-    pub(crate) fn new(store: StoreStats, mode: ModeStats, counters: &CacheCounters) -> Self {
+    pub(crate) fn new(
+        store: StoreStats,
+        mode: ModeStats,
+        freshness: Freshness,
+        counters: &CacheCounters,
+    ) -> Self {
         Self {
             store,
             mode,
@@ -34,6 +41,7 @@ impl CacheStats {
             disagreements: counters.disagreements.get(),
             bypassed: counters.bypassed.get(),
             refused_by_split: counters.refused_by_split.get(),
+            freshness,
         }
     }
 }

@@ -26,6 +26,7 @@
 
 mod serializer;
 
+use nearcache_protocol::probe::is_reserved;
 use serde::Serialize;
 use smallvec::SmallVec;
 
@@ -99,6 +100,9 @@ pub enum KeyError {
         /// Limit in force.
         limit_bytes: usize,
     },
+    /// The key begins with the bytes that the coherence audit's own keys begin with.
+    #[error("keys that begin with a zero byte and `nearcache/probe` are the audit's")]
+    Reserved,
     /// The key contains something without one canonical encoding.
     #[error("{what} cannot be part of a key: it has no single canonical encoding")]
     Unsupported {
@@ -125,6 +129,9 @@ impl serde::ser::Error for KeyError {
 pub(crate) fn check_len(bytes: &[u8], limit_bytes: usize) -> Result<(), KeyError> {
     if bytes.is_empty() {
         return Err(KeyError::EmptyKey);
+    }
+    if is_reserved(bytes) {
+        return Err(KeyError::Reserved);
     }
     if bytes.len() > limit_bytes {
         return Err(KeyError::KeyTooLong {

@@ -200,6 +200,12 @@ impl ClusterState {
         self.state.lock().dialing.remove(&peer);
     }
 
+    /// The name of a node that was ever met.
+    pub(super) fn name_of(&self, node: NodeId) -> Option<String> {
+        let state = self.state.lock();
+        state.names.get(&node).map(|name| name.to_string())
+    }
+
     /// The live members other than this node, by id.
     pub(crate) fn others(&self, shared: &NodeShared) -> Vec<Member> {
         let state = self.state.lock();

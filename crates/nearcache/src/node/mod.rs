@@ -135,6 +135,15 @@ impl Node {
         self.shared().members()
     }
 
+    /// The name of this node or of one that it has been connected to, member or not.
+    #[must_use]
+    pub fn name_of(&self, node: NodeId) -> Option<String> {
+        if node == self.id() {
+            return Some(self.name().to_owned());
+        }
+        self.shared().cluster_state().name_of(node)
+    }
+
     /// What happens to members from now on. A subscriber that lags more than 256 events behind
     /// misses the oldest and is told how many.
     #[must_use]

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use nearcache_protocol::mode::PeerFreshness;
+use nearcache_protocol::probe::audit::WITHIN;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -169,12 +171,41 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
         "How old the knowledge of the slowest peer is; the largest number if unknown",
         |cache| {
             let worst = cache.freshness().worst;
-            worst.map_or(u64::MAX, |age| {
-                u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
-            })
+            worst.map_or(u64::MAX, |age| number(age.as_millis()))
         },
     ),
 ];
+
+/// What is known of each peer.
+const PEERS: &[Row<PeerFreshness>] = &[
+    (
+        "cache_peer_freshness_milliseconds",
+        "How old the knowledge of each peer is; the largest number if unknown",
+        |peer| peer.age.map_or(u64::MAX, |age| number(age.as_millis())),
+    ),
+    (
+        "cache_peer_round_trip_microseconds",
+        "The last measured way to each peer and back; the largest number if unknown",
+        |peer| {
+            let round_trip = peer.round_trip;
+            round_trip.map_or(u64::MAX, |round_trip| number(round_trip.as_micros()))
+        },
+    ),
+    (
+        "cache_peer_missing_updates",
+        "Updates of each peer that are known to be missing here",
+        |peer| peer.missing,
+    ),
+    (
+        "cache_peer_unacknowledged_updates",
+        "Own updates that each peer has not acknowledged",
+        |peer| peer.unacknowledged,
+    ),
+];
+
+fn number(number: u128) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
 
 /// Reads the node's counters at each scrape.
 pub(super) struct Scrape(pub(super) Weak<NodeShared>);
@@ -215,21 +246,23 @@ impl Collector for Scrape {
         let kind = stopped.metric_type();
         let help = "1 while this node writes nothing because its clock is too far from its peers'";
         stopped.encode(encoder.encode_descriptor("clock_skewed", help, None, kind)?)?;
-        let name = "cache_peer_freshness_milliseconds";
-        let help = "How old the knowledge of each peer is; the largest number if unknown";
-        let mut metric = encoder.encode_descriptor(name, help, None, gauge(0).metric_type())?;
-        for cache in &caches {
-            for peer in cache.freshness().per_peer {
-                let labels = [
-                    ("cache", cache.name().to_owned()),
-                    ("peer", peer.peer.to_string()),
-                ];
-                let age = peer.age.map_or(u64::MAX, |age| {
-                    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
-                });
-                gauge(age).encode(metric.encode_family(&labels)?)?;
+        let freshness: Vec<_> = stats
+            .iter()
+            .map(|(cache, stats)| (*cache, &stats.freshness))
+            .collect();
+        for (name, help, read) in PEERS {
+            let mut metric = encoder.encode_descriptor(name, help, None, gauge(0).metric_type())?;
+            for (cache, freshness) in &freshness {
+                for peer in &freshness.per_peer {
+                    let labels = [
+                        ("cache", (*cache).to_owned()),
+                        ("peer", peer.peer.to_string()),
+                    ];
+                    gauge(read(peer)).encode(metric.encode_family(&labels)?)?;
+                }
             }
         }
+        encode_audits(&caches, &mut encoder)?;
         if let Some(security) = shared.security() {
             let left = gauge(security.valid_for().as_secs());
             let kind = left.metric_type();
@@ -246,6 +279,79 @@ impl Collector for Scrape {
         let kind = members.metric_type();
         members.encode(encoder.encode_descriptor("members", "Live members", None, kind)?)
     }
+}
+
+/// What the caches that are audited saw of their peers.
+fn encode_audits(
+    caches: &[Arc<dyn CachePort>],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let reports = caches
+        .iter()
+        .map(|cache| (cache.name(), cache.audit_report()));
+    let reports: Vec<_> = reports.filter(|(_, report)| report.probes > 0).collect();
+    let counter = |count: u64| ConstCounter::new(count);
+    let mut metric = encoder.encode_descriptor(
+        "audit_probes",
+        "Probes written",
+        None,
+        counter(0).metric_type(),
+    )?;
+    for (cache, report) in &reports {
+        counter(report.probes).encode(metric.encode_family(&[("cache", *cache)])?)?;
+    }
+    let help = "What each peer had of the probes after some seconds";
+    let kind = counter(0).metric_type();
+    let mut metric = encoder.encode_descriptor("audit_verdicts", help, None, kind)?;
+    for (cache, report) in &reports {
+        for peer in &report.peers {
+            for (verdicts, within) in peer.within.iter().zip(WITHIN) {
+                for (verdict, count) in [
+                    ("coherent", verdicts.coherent),
+                    ("late", verdicts.late),
+                    ("stale", verdicts.stale),
+                    ("silent", verdicts.silent),
+                ] {
+                    let labels = [
+                        ("cache", (*cache).to_owned()),
+                        ("peer", peer.peer.to_string()),
+                        ("seconds", within.as_secs().to_string()),
+                        ("verdict", verdict.to_owned()),
+                    ];
+                    counter(count).encode(metric.encode_family(&labels)?)?;
+                }
+            }
+        }
+    }
+    let float = |value: f64| ConstGauge::new(value);
+    let help = "Share of probes that were coherent within so many seconds, in nines";
+    let kind = float(0.0).metric_type();
+    let mut metric = encoder.encode_descriptor("audit_nines", help, None, kind)?;
+    for (cache, report) in &reports {
+        for (verdicts, within) in report.within().iter().zip(WITHIN) {
+            let labels = [
+                ("cache", (*cache).to_owned()),
+                ("seconds", within.as_secs().to_string()),
+            ];
+            float(verdicts.nines()).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    let help = "How long probes took until each peer was known to have them; an hour or more: not within a minute";
+    let mut metric = encoder.encode_descriptor("audit_propagation_seconds", help, None, kind)?;
+    for (cache, report) in &reports {
+        for peer in &report.peers {
+            for (quantile, took) in [("0.5", peer.p50), ("0.99", peer.p99), ("0.999", peer.p999)] {
+                let Some(took) = took else { continue };
+                let labels = [
+                    ("cache", (*cache).to_owned()),
+                    ("peer", peer.peer.to_string()),
+                    ("quantile", quantile.to_owned()),
+                ];
+                float(took.as_secs_f64()).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn gauge(value: u64) -> ConstGauge<i64> {

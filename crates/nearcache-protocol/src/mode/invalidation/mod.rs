@@ -237,7 +237,9 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
             | CacheMessage::TransferCredit { .. }
             | CacheMessage::TransferRefused { .. }
             | CacheMessage::Fetching { .. }
-            | CacheMessage::AntiEntropy { .. } => {}
+            | CacheMessage::AntiEntropy { .. }
+            // Not the mode's.
+            | CacheMessage::Probe { .. } => {}
         }
         self.settle(now, out);
     }

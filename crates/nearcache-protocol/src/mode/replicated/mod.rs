@@ -407,6 +407,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             CacheMessage::AntiEntropy { request, message } => {
                 self.on_anti_entropy(now, from, request, message, out);
             }
+            // Not the mode's.
+            CacheMessage::Probe { .. } => {}
         }
         self.serve_refreshes(now, out);
     }

@@ -1,10 +1,12 @@
-//! `nearcache get | put | del | info | members`: a small client of the HTTP interface.
+//! `nearcache get | put | del | info | members | audit | inspect`: a small client of the HTTP interface.
 //!
 //! ```text
 //! entries    get, put, del: one entry
 //! overview   info, members: what a node tells about itself, as text
+//! audit      audit, inspect: whether the nodes agree
 //! ```
 
+mod audit;
 mod entries;
 mod overview;
 
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub(super) use audit::{AuditArgs, InspectArgs, audit, inspect};
 pub(super) use entries::{DelArgs, GetArgs, PutArgs, del, get, put};
 pub(super) use overview::{InfoArgs, MembersArgs, info, members};
 
@@ -20,7 +23,7 @@ use crate::client::{Client, Request, Response};
 use crate::failure::Failure;
 
 /// Which node to ask.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct NodeArgs {
     /// Address of a node's HTTP listener
     #[arg(

@@ -55,7 +55,40 @@ pub(in crate::cli) fn info(args: &InfoArgs) -> Result<(), Failure> {
     ];
     text.push('\n');
     text += &table(&columns, &caches);
+    let peers = peers_of(&caches);
+    if !peers.is_empty() {
+        let columns = [
+            "cache",
+            "peer",
+            "freshness_ms",
+            "round_trip_us",
+            "clock_offset_ms",
+            "missing",
+            "unacknowledged",
+        ];
+        text.push('\n');
+        text += &table(&columns, &peers.into());
+    }
     print(&text)
+}
+
+/// What each cache knows of each peer, one row each.
+fn peers_of(caches: &serde_json::Value) -> Vec<serde_json::Value> {
+    let mut rows = Vec::new();
+    for cache in caches.as_array().into_iter().flatten() {
+        for peer in cache["peers"].as_array().into_iter().flatten() {
+            let mut row = peer.clone();
+            row["cache"] = cache["name"].clone();
+            let name = if peer["name"].is_null() {
+                &peer["id"]
+            } else {
+                &peer["name"]
+            };
+            row["peer"] = name.clone();
+            rows.push(row);
+        }
+    }
+    rows
 }
 
 pub(in crate::cli) fn members(args: &MembersArgs) -> Result<(), Failure> {
@@ -63,7 +96,7 @@ pub(in crate::cli) fn members(args: &MembersArgs) -> Result<(), Failure> {
     print(&table(&["name", "id", "address", "state"], &members))
 }
 
-fn document(node: &NodeArgs, path: &str) -> Result<serde_json::Value, Failure> {
+pub(super) fn document(node: &NodeArgs, path: &str) -> Result<serde_json::Value, Failure> {
     let response = send(node, Request::new(Method::GET, path.to_owned()))?;
     if !response.status.is_success() {
         return Err(response.failure());
@@ -73,7 +106,7 @@ fn document(node: &NodeArgs, path: &str) -> Result<serde_json::Value, Failure> {
 }
 
 /// A list of objects as columns of text.
-fn table(columns: &[&str], rows: &serde_json::Value) -> String {
+pub(super) fn table(columns: &[&str], rows: &serde_json::Value) -> String {
     let mut cells: Vec<Vec<String>> = vec![columns.iter().map(|name| (*name).to_owned()).collect()];
     for row in rows.as_array().into_iter().flatten() {
         cells.push(columns.iter().map(|name| plain(&row[*name])).collect());
@@ -109,7 +142,7 @@ fn plain(value: &serde_json::Value) -> String {
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     std::io::stdout()
         .write_all(text.as_bytes())
         .map_err(Failure::failed)

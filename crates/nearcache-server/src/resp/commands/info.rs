@@ -8,16 +8,17 @@ use super::{
 };
 
 /// Sections in the order they are shown; the last is shown only when asked for by name.
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     "server",
     "clients",
     "memory",
     "stats",
     "replication",
+    "freshness",
     "keyspace",
     "commandstats",
 ];
-const SECTIONS_BY_DEFAULT: usize = 6;
+const SECTIONS_BY_DEFAULT: usize = 7;
 
 pub(super) fn info(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
     let mut text = String::new();
@@ -56,6 +57,7 @@ fn write_section(text: &mut String, call: &Call<'_>, section: &'static str) {
         "memory" => memory(call),
         "stats" => stats(call),
         "replication" => replication(call),
+        "freshness" => freshness(call),
         "keyspace" => keyspace(call),
         _ => command_stats(call),
     };
@@ -158,6 +160,36 @@ fn replication(call: &Call<'_>) -> Lines {
         line("nearcache_ready", u8::from(node.is_ready())),
         line("nearcache_state", state),
     ]
+}
+
+/// Per database how far behind this node may be, in all and per peer.
+fn freshness(call: &Call<'_>) -> Lines {
+    let ms = |age: Option<std::time::Duration>| {
+        age.map_or_else(|| "unknown".to_owned(), |age| age.as_millis().to_string())
+    };
+    let databases = call.session.context().databases.iter().enumerate();
+    let mut lines = Lines::new();
+    for (index, database) in databases {
+        let freshness = database.freshness();
+        let peers = freshness.per_peer.len();
+        let worst = ms(freshness.worst);
+        lines.push(line(
+            &format!("freshness_db{index}"),
+            format!("age_ms={worst},peers={peers}"),
+        ));
+        for peer in freshness.per_peer {
+            lines.push(line(
+                &format!("freshness_db{index}_peer_{}", peer.peer),
+                format!(
+                    "age_ms={},missing={},unacknowledged={}",
+                    ms(peer.age),
+                    peer.missing,
+                    peer.unacknowledged
+                ),
+            ));
+        }
+    }
+    lines
 }
 
 fn keyspace(call: &Call<'_>) -> Lines {

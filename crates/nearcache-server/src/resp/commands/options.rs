@@ -56,7 +56,7 @@ pub(super) enum Lifetime {
     At(i64),
 }
 
-/// The options of `SET` (all but `PERSIST`) and of `GETEX` (`PERSIST` and the four times).
+/// The options of `SET` (all but `PERSIST`), of `GETEX` (`PERSIST` and the four times) and of `NC.FILL` (the four times).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct WriteOptions {
     pub(super) lifetime: Lifetime,
@@ -70,6 +70,8 @@ pub(super) struct WriteOptions {
 pub(super) enum OptionsOf {
     Set,
     GetEx,
+    /// The four times.
+    Fill,
 }
 
 /// Reads the options from argument `index` on. An option that is unknown, repeated or at odds with
@@ -97,7 +99,7 @@ pub(super) fn write_options(
             return Err(CommandError::Syntax);
         } else if is_set && is(b"KEEPTTL") {
             options.lifetime = Lifetime::Keep;
-        } else if !is_set && is(b"PERSIST") {
+        } else if of == OptionsOf::GetEx && is(b"PERSIST") {
             options.lifetime = Lifetime::Persist;
         } else {
             let (unit, base) = time_option(word).ok_or(CommandError::Syntax)?;
@@ -105,7 +107,11 @@ pub(super) fn write_options(
         }
     }
     if let Some((text, unit, base)) = time {
-        let command = if of == OptionsOf::Set { "set" } else { "getex" };
+        let command = match of {
+            OptionsOf::Set => "set",
+            OptionsOf::GetEx => "getex",
+            OptionsOf::Fill => "nc.fill",
+        };
         options.lifetime = Lifetime::At(positive_time(text, unit, base, now_ms, command)?);
     }
     Ok(options)

@@ -5,8 +5,8 @@
 //! least". Summaries are what `COMMAND DOCS` shows.
 
 use super::{
-    Handler, client, command, config, connection, counters, expiry, info, keys, scan, server, set,
-    strings,
+    Handler, client, command, config, connection, counters, expiry, fresh, info, keys, scan,
+    server, set, strings,
 };
 
 /// A property of a command, as `COMMAND` names it.
@@ -282,6 +282,7 @@ const CONNECTION: &str = "connection";
 const GENERIC: &str = "generic";
 const STRING: &str = "string";
 const SERVERS: &str = "server";
+const NEARCACHE: &str = "nearcache";
 
 /// Every command, by group and then by use.
 #[rustfmt::skip]
@@ -337,6 +338,11 @@ pub(crate) const COMMANDS: &[Command] = &[
     line("flushdb", -1, WRITE, NO_KEYS, server::flushdb, (SERVERS, "1.0.0", "Removes all keys from the current database.")),
     line("flushall", -1, WRITE, NO_KEYS, server::flushall, (SERVERS, "1.0.0", "Removes all keys from all databases.")),
     line("time", 1, SERVER_FAST, NO_KEYS, server::time, (SERVERS, "2.6.0", "Returns the server time.")),
+
+    line("nc.getfresh", 3, READ, ONE_KEY, fresh::getfresh, (NEARCACHE, "0.1.0", "Returns the string value of a key, at most so many milliseconds behind the other nodes.")),
+    line("nc.freshness", 1, READ_FAST, NO_KEYS, fresh::freshness, (NEARCACHE, "0.1.0", "Returns how far behind the other nodes this one may be.")),
+    line("nc.getfill", 2, READ, ONE_KEY, fresh::getfill, (NEARCACHE, "0.1.0", "Returns the string value of a key, or a token for the value that is loaded now.")),
+    line("nc.fill", -4, STORE_FAST, ONE_KEY, fresh::fill, (NEARCACHE, "0.1.0", "Keeps a loaded value unless the key was written or invalidated since its token was given.")),
 ];
 
 #[rustfmt::skip]

@@ -7,9 +7,10 @@ use nearcache_store::{Change, MergeError, Merged, Timestamp, Version};
 
 use super::{Machine, Shell, is_leased};
 use crate::cache::errors::WriteError;
+use crate::limits::FILL_TOKEN_LASTS;
 
 /// What was known of a key before it was read from the system of record.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FillTicket {
     /// The version that the loaded value gets: the clock at the start of the load, minus how far ahead any other clock may be.
     version: Version,
@@ -19,7 +20,44 @@ pub(crate) struct FillTicket {
     generation: u32,
 }
 
+impl FillTicket {
+    /// Its bytes: version, what was known, generation.
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..16].copy_from_slice(&self.version.to_bytes());
+        bytes[16..32].copy_from_slice(&self.known.to_bytes());
+        bytes[32..].copy_from_slice(&self.generation.to_be_bytes());
+        bytes
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote. Any bytes are some ticket.
+    pub(crate) fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let part = |at: usize| {
+            let part = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>);
+            Version::from_bytes(part.copied().unwrap_or_default())
+        };
+        let generation = bytes.last_chunk::<4>().copied().unwrap_or_default();
+        Self {
+            version: part(0),
+            known: part(16),
+            generation: u32::from_be_bytes(generation),
+        }
+    }
+
+    pub(crate) const BYTES: usize = 36;
+}
+
 impl<V: Payload> Shell<V> {
+    /// Whether a ticket that was out of this process's hands may be spent here: it was made by this node, not long ago.
+    pub(crate) fn takes(&self, ticket: FillTicket) -> bool {
+        let now_ms = self.node.hlc().physical_ms(self.node.now());
+        let begun_ms = ticket.version.time.millis();
+        let lasts_ms = u64::try_from(FILL_TOKEN_LASTS.as_millis()).unwrap_or(u64::MAX);
+        ticket.version.origin == self.node.id()
+            && begun_ms <= now_ms
+            && now_ms - begun_ms <= lasts_ms
+    }
+
     /// A load of `key` begins.
     pub(crate) fn begin_fill(&self, key: &[u8]) -> FillTicket {
         let generation = self.store.generation();

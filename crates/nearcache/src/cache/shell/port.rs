@@ -8,8 +8,10 @@ use nearcache_protocol::frame::{Frame, FrameLimit};
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
+use nearcache_protocol::message::CacheMessage;
 use nearcache_protocol::mode::{Freshness, HandedOver, Status};
 use nearcache_protocol::payload::Payload;
+use nearcache_protocol::probe::audit::AuditReport;
 use nearcache_protocol::wire::{self, WireError};
 use nearcache_store::NodeId;
 
@@ -29,6 +31,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn freshness(&self) -> Freshness;
     /// Its state in one word.
     fn status(&self) -> Status;
+    /// What came of this node's probes.
+    fn audit_report(&self) -> AuditReport;
     /// Whether this node's own copies may be served now.
     fn is_leased(&self) -> bool;
     /// The shell itself, for whoever knows its type.
@@ -88,6 +92,10 @@ impl<V: Payload> CachePort for Shell<V> {
         Self::status(self)
     }
 
+    fn audit_report(&self) -> AuditReport {
+        Self::audit_report(self)
+    }
+
     fn is_leased(&self) -> bool {
         super::is_leased(self.gate.bound(), self.node.quick())
     }
@@ -118,6 +126,9 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn on_frame(&self, from: NodeId, frame: &Frame) -> Result<(), WireError> {
         let message = wire::decode::<V>(frame)?;
+        if matches!(message, CacheMessage::Probe { .. }) {
+            self.sees_probes();
+        }
         self.step(|core, out| core.handle(self.node.now(), from, message, out));
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nearcache_protocol::probe::is_reserved;
 use nearcache_store::{Event, Handle, Listener, Scope};
 
 use crate::subscription::Hub;
@@ -45,6 +46,9 @@ impl<V: Send + Sync> Listener<V> for StoreWatcher<V> {
             return;
         }
         match event {
+            // The audit's keys are nobody's business.
+            Event::Updated { entry, .. } if is_reserved(entry.key()) => {}
+            Event::Removed { key, .. } if is_reserved(key) => {}
             Event::Updated { entry, .. } => self.changes.send(&CellChange::Put(entry.clone())),
             Event::Removed { key, .. } => self.changes.send(&CellChange::Removed(key.into())),
             // What this node drops by itself is no change of the cache.

@@ -1,0 +1,321 @@
+//! What a node serves, told to others: looking at one key on every node, and the coherence audit.
+//!
+//! ```text
+//! inspect   asker ─ Ask(key) ─▶ every node ─ Held ─▶ asker            at once
+//! audit     writer: put of a probe key, as any write ─▶ every node
+//!           writer ─ Ask(key, version, wait) ─▶ peers ─ Held ─▶ writer   when that version is known there
+//!           writer ─ Ask(key) ─▶ peers ─ Held ─▶ writer                  1, 5 and 60 s after the write
+//! ```
+//!
+//! This stands beside the mode of the cache and sees what a reader sees: the store, and the bound that reads are compared with. It is
+//! told of peers and time as a mode is, and asks nothing of the mode but to publish its probes.
+
+mod answer;
+pub mod audit;
+mod histogram;
+pub mod inspect;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::hash::Hasher as _;
+
+use bytes::Bytes;
+use nearcache_store::{Expiry, Known, NodeId, Store, Version};
+use siphasher::sip::SipHasher24;
+
+use self::answer::Answers;
+use self::audit::Audit;
+use self::inspect::Inspections;
+use crate::announce::ModeKind;
+use crate::clock::Hlc;
+use crate::ids::RequestId;
+use crate::message::CacheMessage;
+use crate::mode::{Output, ReadBound};
+use crate::payload::Payload;
+use crate::rendezvous::PlacementKey;
+use crate::time::Time;
+
+/// Keys that begin so are the audit's: nobody else can name them, and nobody is shown them.
+pub const RESERVED_PREFIX: &[u8] = b"\0nearcache/probe\0";
+
+/// Whether a key is the audit's.
+#[inline]
+#[must_use]
+pub fn is_reserved(key: &[u8]) -> bool {
+    key.first() == Some(&0) && key.starts_with(RESERVED_PREFIX)
+}
+
+/// The key that a node writes to see how far it gets.
+#[must_use]
+pub fn probe_key(writer: NodeId) -> Bytes {
+    [RESERVED_PREFIX, &writer.as_u64().to_be_bytes()]
+        .concat()
+        .into()
+}
+
+/// A question or an answer about one key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// How does this key stand with you? Answered when `at_least` is known, or `wait_ms` are over.
+    Ask {
+        /// The key.
+        key: Bytes,
+        /// The version that is waited for; [`Version::ZERO`] for whatever there is.
+        at_least: Version,
+        /// For how long, in milliseconds.
+        wait_ms: u32,
+        /// Whether to load a copy of a probe key where there is none, so that the next write of it has something to invalidate
+        /// (mode `invalidation`).
+        keeps: bool,
+    },
+    /// So it stands.
+    Held(Held),
+}
+
+impl Probe {
+    /// The message's name.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Ask { .. } => "probe-ask",
+            Self::Held(_) => "probe-held",
+        }
+    }
+}
+
+/// How one key stands on one node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The newest version that the node knows of it: of an entry, a removal or an eviction.
+    pub known: Version,
+    /// What a reader would be given; nothing if it is a miss.
+    pub entry: Option<HeldEntry>,
+    /// Whether it is known to be removed or expired.
+    pub removed: bool,
+    /// Whether the node may serve copies now; if not, reads are misses (mode `invalidation`).
+    pub leased: bool,
+    /// Whether the node is filled.
+    pub ready: bool,
+}
+
+/// An entry without its value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeldEntry {
+    /// Its version.
+    pub version: Version,
+    /// When it expires.
+    pub expiry: Expiry,
+    /// How long its value is.
+    pub value_bytes: u32,
+    /// A number that is the same for the same value on all nodes that hold it, and says nothing to others. A long value that a node has
+    /// not fetched yet has none that means anything.
+    pub value_hash: u64,
+}
+
+/// What is looked at to answer.
+pub(crate) struct View<'a, V> {
+    pub(crate) store: &'a Store<V>,
+    pub(crate) clock: &'a Hlc,
+    pub(crate) bound: ReadBound,
+    pub(crate) ready: bool,
+    pub(crate) placement: PlacementKey,
+}
+
+impl<V: Payload> View<'_, V> {
+    /// How a key stands here.
+    fn held(&self, now: Time, key: &[u8]) -> Held {
+        let known = self.store.known(key);
+        let entry = known.live().map(|entry| {
+            let mut hasher = SipHasher24::new_with_key(&self.placement.bytes());
+            hasher.write(entry.value().bytes());
+            HeldEntry {
+                version: entry.version(),
+                expiry: entry.expiry(),
+                value_bytes: entry.stub_bytes().unwrap_or_else(|| {
+                    u32::try_from(entry.value().bytes().len()).unwrap_or(u32::MAX)
+                }),
+                value_hash: hasher.finish(),
+            }
+        });
+        Held {
+            known: known.version(),
+            entry,
+            removed: matches!(known, Known::Removed(_)),
+            leased: now <= self.bound.serve_until,
+            ready: self.ready,
+        }
+    }
+}
+
+/// The members of the cluster as far as this concerns them: connected, or known and not.
+pub(crate) type Members = BTreeMap<NodeId, bool>;
+
+/// The part of a cache's machine that this module is about.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    mode: ModeKind,
+    members: Members,
+    last_request: u64,
+    answers: Answers,
+    inspections: Inspections,
+    pub(crate) audit: Audit,
+}
+
+impl Probes {
+    pub(crate) fn new(mode: ModeKind) -> Self {
+        Self {
+            mode,
+            members: Members::new(),
+            last_request: 0,
+            answers: Answers::default(),
+            inspections: Inspections::default(),
+            audit: Audit::default(),
+        }
+    }
+
+    /// A member is connected (`true`), or known and not.
+    pub(crate) fn member(&mut self, peer: NodeId, connected: bool) {
+        if self.mode != ModeKind::Local {
+            let known = self.members.entry(peer).or_insert(connected);
+            *known = connected;
+        }
+    }
+
+    /// Membership knows a node, whether it is connected or not.
+    pub(crate) fn heard_of(&mut self, peer: NodeId) {
+        if self.mode != ModeKind::Local {
+            self.members.entry(peer).or_insert(false);
+        }
+    }
+
+    /// The connection to a member is gone.
+    pub(crate) fn lost<V>(&mut self, peer: NodeId, out: &mut Vec<Output<V>>) {
+        if let Some(connected) = self.members.get_mut(&peer) {
+            *connected = false;
+        }
+        self.answers.forget(peer);
+        self.inspections.gone(peer, out);
+    }
+
+    /// A member is held for dead.
+    pub(crate) fn died<V>(&mut self, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.audit.died(peer);
+        self.gone(peer, out);
+    }
+
+    /// A member is one no longer.
+    pub(crate) fn gone<V>(&mut self, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.members.remove(&peer);
+        self.answers.forget(peer);
+        self.inspections.gone(peer, out);
+        self.audit.gone(peer);
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.last_request += 1;
+        RequestId(self.last_request)
+    }
+
+    /// A question or an answer has come.
+    pub(crate) fn handle<V: Payload>(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        (request, probe): (RequestId, Probe),
+        view: &View<'_, V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        match probe {
+            Probe::Ask {
+                key,
+                at_least,
+                wait_ms,
+                keeps,
+            } => {
+                let asked = answer::Asked::new(now, from, request, (key, at_least, wait_ms));
+                if keeps && self.mode == ModeKind::Invalidation {
+                    asked.keep_copy(now, view);
+                }
+                self.answers.ask(now, asked, view, out);
+            }
+            Probe::Held(held) => {
+                self.inspections.answered(from, request, held, out);
+                self.audit.answered(now, from, request, held);
+            }
+        }
+    }
+
+    /// Something may have changed that somebody waits for.
+    pub(crate) fn settle<V: Payload>(
+        &mut self,
+        now: Time,
+        view: &View<'_, V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.answers.settle(now, view, out);
+    }
+
+    /// Lets time pass for all but the audit's writes.
+    pub(crate) fn tick<V: Payload>(
+        &mut self,
+        now: Time,
+        view: &View<'_, V>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.answers.settle(now, view, out);
+        self.inspections.tick(now, out);
+        let key = probe_key(view.clock.origin());
+        let (members, last) = (&self.members, &mut self.last_request);
+        let ask =
+            |peer, at_least, wait_ms| ask(&key, members, last, (peer, at_least, wait_ms), out);
+        self.audit.tick(now, ask);
+    }
+
+    /// This node has written a probe; some of these peers are asked for it.
+    pub(crate) fn wrote<V>(
+        &mut self,
+        now: Time,
+        key: &Bytes,
+        version: Version,
+        peers: &[NodeId],
+        out: &mut Vec<Output<V>>,
+    ) {
+        let (members, last) = (&self.members, &mut self.last_request);
+        let ask = |peer, at_least, wait_ms| ask(key, members, last, (peer, at_least, wait_ms), out);
+        self.audit.wrote(now, version, peers, ask);
+    }
+
+    pub(crate) fn next_tick(&self) -> Time {
+        let answers = self.answers.next_deadline();
+        let inspections = self.inspections.next_deadline();
+        answers.min(inspections).min(self.audit.next_tick())
+    }
+}
+
+/// Asks a peer about a probe, if it is connected; otherwise it will not have answered.
+fn ask<V>(
+    key: &Bytes,
+    members: &Members,
+    last_request: &mut u64,
+    (peer, at_least, wait_ms): (NodeId, Version, u32),
+    out: &mut Vec<Output<V>>,
+) -> RequestId {
+    *last_request += 1;
+    let request = RequestId(*last_request);
+    if members.get(&peer).copied().unwrap_or(false) {
+        let message = Probe::Ask {
+            key: key.clone(),
+            at_least,
+            wait_ms,
+            // The question that waits must not find a copy where there is to be none.
+            keeps: wait_ms == 0,
+        };
+        out.push(send(peer, request, message));
+    }
+    request
+}
+
+pub(crate) fn send<V>(to: NodeId, request: RequestId, message: Probe) -> Output<V> {
+    let message = CacheMessage::Probe { request, message };
+    Output::Send { to, message }
+}

@@ -1,0 +1,316 @@
+//! `nearcache audit | inspect`: whether the nodes agree, and how soon.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::overview::{document, print, table};
+use super::{NodeArgs, send};
+use crate::client::Request;
+use crate::config::units;
+use crate::failure::Failure;
+use crate::http::path::encode;
+
+/// How often `--watch` prints.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+/// Until the last answer about a probe has come: those of the first second, and a little.
+const SETTLES: Duration = Duration::from_millis(2_200);
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AuditArgs {
+    /// Write probes for so long before telling what came of them, for example 30s; without it, tells what there is
+    #[arg(long = "for", value_name = "DURATION")]
+    lasts: Option<String>,
+    /// How often to write one with --for; 1s at the least
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    every: String,
+    /// Only this cache
+    #[arg(long, value_name = "NAME", env = "NEARCACHE_CACHE")]
+    cache: Option<String>,
+    /// Tell again every two seconds, until --for is over or for good
+    #[arg(long, short)]
+    watch: bool,
+    /// One JSON document per telling
+    #[arg(long)]
+    json: bool,
+    /// Address of another node's HTTP listener, whose probes are told too; repeatable
+    #[arg(long = "and", value_name = "URL")]
+    others: Vec<String>,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InspectArgs {
+    /// The key
+    key: String,
+    /// The cache
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        env = "NEARCACHE_CACHE"
+    )]
+    cache: String,
+    /// The answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+pub(in crate::cli) fn audit(args: &AuditArgs) -> Result<(), Failure> {
+    let mut nodes = vec![args.node.clone()];
+    nodes.extend(args.others.iter().map(|url| NodeArgs {
+        url: url.clone(),
+        ..args.node.clone()
+    }));
+    let until = match &args.lasts {
+        Some(lasts) => Some(start(args, &nodes, lasts)?),
+        None => None,
+    };
+    loop {
+        let over = until.is_none_or(|until| Instant::now() >= until);
+        if args.watch || over {
+            let reports = reports(args, &nodes)?;
+            print(&if args.json {
+                format!("{reports}\n")
+            } else {
+                tell(&reports)
+            })?;
+            if over && !(args.watch && until.is_none()) {
+                return judge(&reports);
+            }
+        }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        sleep(left.unwrap_or(WATCH_EVERY).min(WATCH_EVERY));
+    }
+}
+
+/// Has every node write probes; returns when they are over and answered.
+fn start(args: &AuditArgs, nodes: &[NodeArgs], lasts: &str) -> Result<Instant, Failure> {
+    let duration = |flag: &str, text: &str| {
+        units::parse_duration(text).map_err(|error| {
+            Failure::misuse(format!("{flag} {text}: {error}; write for example 30s"))
+        })
+    };
+    let took = duration("--for", lasts)?;
+    duration("--every", &args.every)?;
+    let mut path = format!(
+        "/v1/audit?for={}&every={}",
+        encode(lasts.as_bytes()),
+        encode(args.every.as_bytes())
+    );
+    if let Some(cache) = &args.cache {
+        path += &format!("&cache={}", encode(cache.as_bytes()));
+    }
+    for node in nodes {
+        let response = send(node, Request::new(Method::POST, path.clone()))?;
+        if !response.status.is_success() {
+            return Err(response.failure());
+        }
+    }
+    Ok(Instant::now() + took + SETTLES)
+}
+
+/// What every asked node saw: one row per writer, cache and peer.
+fn reports(args: &AuditArgs, nodes: &[NodeArgs]) -> Result<Value, Failure> {
+    let mut rows = Vec::new();
+    for node in nodes {
+        let writer = document(node, "/v1/node")?["name"].clone();
+        let caches = document(node, "/v1/audit")?;
+        for cache in caches.as_array().into_iter().flatten() {
+            let is_meant = args
+                .cache
+                .as_ref()
+                .is_none_or(|only| cache["cache"] == **only);
+            for peer in cache["peers"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|_| is_meant)
+            {
+                let mut row = peer.clone();
+                row["writer"] = writer.clone();
+                row["cache"] = cache["cache"].clone();
+                rows.push(row);
+            }
+        }
+    }
+    Ok(Value::Array(rows))
+}
+
+/// The rows as text.
+fn tell(reports: &Value) -> String {
+    let Some(rows) = reports.as_array().filter(|rows| !rows.is_empty()) else {
+        return "no probe has been answered: nearcache audit --for 10s writes some, \
+                caches.NAME.audit_every in the configuration goes on for good\n"
+            .to_owned();
+    };
+    let rows = rows.iter().map(|row| {
+        let name = if row["name"].is_null() {
+            &row["id"]
+        } else {
+            &row["name"]
+        };
+        let mut told = json!({
+            "cache": row["cache"],
+            "written by": row["writer"],
+            "seen by": name,
+        });
+        let sum = |verdict: &str| {
+            let within = row["within"].as_array().into_iter().flatten();
+            within
+                .filter_map(|within| within[verdict].as_u64())
+                .sum::<u64>()
+        };
+        for within in row["within"].as_array().into_iter().flatten() {
+            let total: u64 = ["coherent", "late", "stale", "silent"]
+                .iter()
+                .filter_map(|verdict| within[*verdict].as_u64())
+                .sum();
+            let text = format!("{}/{total}", within["coherent"]);
+            told[format!("in {} s", within["seconds"])] = Value::String(text);
+        }
+        for verdict in ["late", "stale", "silent"] {
+            told[verdict] = sum(verdict).into();
+        }
+        let first = &row["within"][0];
+        told["nines in 1 s"] = first["nines"].clone();
+        for quantile in ["p50", "p99", "p999"] {
+            told[quantile] = took(&row["propagation_us"], quantile);
+        }
+        told
+    });
+    let columns = [
+        "cache",
+        "written by",
+        "seen by",
+        "in 1 s",
+        "in 5 s",
+        "in 60 s",
+        "late",
+        "stale",
+        "silent",
+        "nines in 1 s",
+        "p50",
+        "p99",
+        "p999",
+    ];
+    table(&columns, &Value::Array(rows.collect()))
+}
+
+/// A time until a probe was seen; nothing if none was.
+fn took(propagation: &Value, quantile: &str) -> Value {
+    if propagation.is_null() {
+        return Value::Null;
+    }
+    match propagation[quantile].as_u64() {
+        None => "> 60 s".into(),
+        Some(us) if us < 10_000 => format!("{us} us").into(),
+        Some(us) => format!("{} ms", us.div_ceil(1_000)).into(),
+    }
+}
+
+/// Fails if some node did not answer, or served something older.
+fn judge(reports: &Value) -> Result<(), Failure> {
+    let rows = reports.as_array().into_iter().flatten();
+    let within = rows
+        .clone()
+        .flat_map(|row| row["within"].as_array().into_iter().flatten());
+    let (mut total, mut failed) = (0, 0);
+    for within in within {
+        let count = |verdict: &str| within[verdict].as_u64().unwrap_or(0);
+        failed += count("late") + count("stale") + count("silent");
+        total += count("coherent");
+    }
+    if failed > 0 {
+        let what = format!(
+            "{failed} of {} looks did not find the probe in time",
+            failed + total
+        );
+        return Err(Failure::failed(what));
+    }
+    if total == 0 {
+        return Err(Failure::failed("nothing has been audited"));
+    }
+    Ok(())
+}
+
+pub(in crate::cli) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
+    let path = format!(
+        "/v1/caches/{}/inspect/{}",
+        encode(args.cache.as_bytes()),
+        encode(args.key.as_bytes())
+    );
+    let seen = document(&args.node, &path)?;
+    if args.json {
+        print(&format!("{seen}\n"))?;
+    } else {
+        let mut rows = seen["nodes"].clone();
+        for row in rows.as_array_mut().into_iter().flatten() {
+            if row["name"].is_null() {
+                row["name"] = row["id"].clone();
+            }
+        }
+        let columns = [
+            "name",
+            "state",
+            "version",
+            "age_ms",
+            "expires_in_ms",
+            "bytes",
+            "value",
+            "served",
+        ];
+        print(&table(&columns, &rows))?;
+    }
+    if seen["agree"] == true {
+        Ok(())
+    } else {
+        Err(Failure::failed(
+            "the nodes do not agree, or not all have answered",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(late: u64) -> Value {
+        json!([{
+            "cache": "default", "writer": "a", "id": "07", "name": "b",
+            "within": [
+                {"seconds": 1, "coherent": 3, "late": late, "stale": 0, "silent": 0, "nines": 0.6},
+                {"seconds": 5, "coherent": 2, "late": 0, "stale": 0, "silent": 0, "nines": 0.4},
+                {"seconds": 60, "coherent": 0, "late": 0, "stale": 0, "silent": 0, "nines": 0.0},
+            ],
+            "propagation_us": {"p50": 900, "p99": 12_001, "p999": null},
+        }])
+    }
+
+    #[test]
+    fn an_audit_is_told_as_a_table_and_judged() {
+        let text = tell(&row(0));
+        let line: Vec<&str> = text
+            .lines()
+            .nth(1)
+            .unwrap()
+            .split("  ")
+            .map(str::trim)
+            .collect();
+        for cell in [
+            "default", "a", "b", "3/3", "2/2", "0/0", "900 us", "13 ms", "> 60 s",
+        ] {
+            assert!(line.contains(&cell), "{cell}: {text}");
+        }
+        assert!(judge(&row(0)).is_ok());
+        assert!(judge(&row(1)).is_err());
+        assert!(judge(&json!([])).is_err());
+        assert!(tell(&json!([])).contains("--for"));
+    }
+}
