@@ -24,8 +24,9 @@ use crate::update::Update;
 
 /// Items that the store is asked for at a time: what the machine's lock is held for, at most (guess).
 const PAGE_ITEMS: usize = 128;
-/// Pages that are looked at for one chunk: a few milliseconds where nothing of a large store lies in the parts asked for (guess).
-const PAGES_PER_CHUNK: usize = 512;
+/// Pages that are looked at for one chunk, which is empty then where nothing lies in the parts asked for: some 20,000 entries, a millisecond or
+/// two under the machine's lock (guess).
+const PAGES_PER_CHUNK: usize = 4;
 
 /// A transfer that a peer gets from us.
 #[derive(Debug)]
