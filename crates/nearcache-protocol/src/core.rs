@@ -18,7 +18,7 @@ use crate::mode::invalidation::Invalidation;
 use crate::mode::local::Local;
 use crate::mode::replicated::Replicated;
 use crate::mode::{
-    Ack, Freshness, HandedOver, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
+    Ack, Freshness, HandedOver, Held, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
 };
 use crate::modify::ModifyOp;
 use crate::payload::Payload;
@@ -229,6 +229,12 @@ impl<V: Payload> CacheCore<V> {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.mode.is_ready()
+    }
+
+    /// How much the machine holds of what has a bound.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.mode.held()
     }
 
     /// Counters.
