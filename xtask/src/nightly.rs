@@ -75,8 +75,16 @@ fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
         workspace,
         "run --locked --release --package nearcache-sim --",
     );
-    command.args(["--seeds", &range]);
-    tell(workspace, "nightly-simulator", &mut command)
+    let keep = workspace.root().join("target/simulator");
+    command.args(["--seeds", &range, "--keep"]).arg(&keep);
+    let replicated = tell(workspace, "nightly-simulator", &mut command)?;
+    let mut command = cargo_with(
+        workspace,
+        "run --locked --release --package nearcache-sim -- --mode invalidation",
+    );
+    command.args(["--seeds", &range, "--keep"]).arg(&keep);
+    let invalidation = tell(workspace, "nightly-simulator-invalidation", &mut command)?;
+    Ok(replicated && invalidation)
 }
 
 fn run_turmoil(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {

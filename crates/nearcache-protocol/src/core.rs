@@ -18,7 +18,7 @@ use crate::mode::invalidation::Invalidation;
 use crate::mode::local::Local;
 use crate::mode::replicated::Replicated;
 use crate::mode::{
-    Ack, Freshness, HandedOver, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
+    Ack, Freshness, HandedOver, Held, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
 };
 use crate::modify::ModifyOp;
 use crate::payload::{CodecTag, Payload};
@@ -311,6 +311,12 @@ impl<V: Payload> CacheCore<V> {
         let peers = self.mode.freshness(now).per_peer;
         let peers: Vec<NodeId> = peers.into_iter().map(|peer| peer.peer).collect();
         self.probes.wrote(now, &key, version, &peers, out);
+    }
+
+    /// How much the machine holds of what has a bound.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        self.mode.held()
     }
 
     /// Counters.

@@ -103,6 +103,12 @@ impl<V: Payload> Log<V> {
         after >= self.base && after <= self.latest()
     }
 
+    /// Updates held for replay.
+    #[must_use]
+    pub fn updates(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Bytes held for replay.
     #[must_use]
     pub const fn bytes(&self) -> usize {

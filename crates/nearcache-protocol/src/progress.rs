@@ -68,6 +68,11 @@ impl Stream {
 }
 
 impl Progress {
+    /// Streams followed.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
     /// No progress in anything; remembers at most so many streams.
     #[must_use]
     pub const fn new(streams_max: usize) -> Self {

@@ -45,6 +45,10 @@ bugs! {
     DeadOriginsKept = "dead-origins-kept",
     /// Who is declared dead no longer counts when a node asks whether it is with most of its cluster.
     DeadCountForNothing = "dead-count-for-nothing",
+    /// What makes room on one node is removed from all.
+    EvictionReplicated = "eviction-replicated",
+    /// A node that was away for longer than removals are remembered keeps what it has.
+    StateKeptWhenAway = "state-kept-when-away",
     /// A stream goes on past a hole, and nobody repairs it.
     ResumesPastAHole = "resumes-past-a-hole",
     /// Tombstones do not count in the digest.
@@ -124,6 +128,7 @@ impl Bug {
             Self::OneGapTolerated => ProtocolBug::OneGapTolerated,
             Self::MissesTrustedWhileJoining => ProtocolBug::MissesTrustedWhileJoining,
             Self::DeadCountForNothing => ProtocolBug::DeadCountForNothing,
+            Self::StateKeptWhenAway => ProtocolBug::StateKeptWhenAway,
             Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,
             Self::MendsWithoutComparing => ProtocolBug::MendsWithoutComparing,

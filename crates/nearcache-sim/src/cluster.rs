@@ -12,11 +12,13 @@
 mod carry;
 mod coherence;
 mod connect;
+mod garble;
 mod leave;
 mod observe;
 mod operate;
 mod strike;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +54,13 @@ pub(crate) enum Event {
     Strike(usize),
     /// The cut of this number ends.
     Mend(usize),
+    /// A node falls asleep that runs and stops in turn.
+    Doze {
+        host: usize,
+        run: Duration,
+        pause: Duration,
+        until: Time,
+    },
     /// All faults end.
     Heal,
     /// The network tries to open a session.
@@ -91,6 +100,10 @@ pub(crate) struct Host {
     /// Counts the starts: what was meant for a former one is void.
     pub(crate) life: u32,
     pub(crate) paused_until: Time,
+    /// All that it sends and gets takes so much longer, until then.
+    pub(crate) slow: (Time, Duration),
+    /// How far its wall clock is off, in milliseconds.
+    pub(crate) clock_offset_ms: i64,
     /// The newest version that any node on it has made for a write.
     pub(crate) stamped: Version,
 }
@@ -107,6 +120,8 @@ pub(crate) struct Cluster {
     /// How many cuts lie on the link from one host to another.
     pub(crate) cuts: Vec<Vec<u32>>,
     pub(crate) healed: bool,
+    /// Hosts that stay broken once the faults have ended.
+    pub(crate) outside: BTreeSet<usize>,
     pub(crate) checkers: Checkers,
     pub(crate) sometimes: Sometimes,
     pub(crate) trace: Trace,
@@ -135,22 +150,26 @@ impl Cluster {
         if let Some(at) = plan.rolling_from {
             queue.schedule(at, Event::Roll);
         }
-        let host = |_| Host {
+        let host = |host: usize| Host {
             node: None,
             life: 0,
             paused_until: Time::ZERO,
+            slow: (Time::ZERO, Duration::ZERO),
+            clock_offset_ms: plan.clock_offset_ms[host],
             stamped: Version::ZERO,
         };
+        let hosts = (0..nodes).map(host).collect();
         Self {
+            hosts,
             rng: StdRng::seed_from_u64(plan.seed.wrapping_add(1)),
             plan,
             bug,
             now: Time::ZERO,
             queue,
-            hosts: (0..nodes).map(host).collect(),
             sessions: Vec::new(),
             cuts: vec![vec![0; nodes]; nodes],
             healed: false,
+            outside: BTreeSet::new(),
             checkers: Checkers::new(nodes),
             sometimes: Sometimes::default(),
             trace: Trace::new(told),
@@ -192,6 +211,7 @@ impl Cluster {
             Event::Start { .. }
             | Event::Strike(_)
             | Event::Mend(_)
+            | Event::Doze { .. }
             | Event::Heal
             | Event::Roll
             | Event::Connect { .. }
@@ -209,6 +229,12 @@ impl Cluster {
             Event::Operate(n) => self.operate(n)?,
             Event::Strike(n) => self.strike(n),
             Event::Mend(n) => self.mend(n),
+            Event::Doze {
+                host,
+                run,
+                pause,
+                until,
+            } => self.doze(host, (run, pause), until),
             Event::Heal => self.heal(),
             Event::Connect { session, attempt } => self.connect(session, attempt),
             Event::Arrive {
@@ -233,9 +259,15 @@ impl Cluster {
         let again = self.hosts[host].life > 0;
         self.hosts[host].life += 1;
         self.hosts[host].paused_until = Time::ZERO;
-        self.hosts[host].node = Node::start(host, self.now, &self.plan, self.bug);
+        self.hosts[host].node = {
+            let offset_ms = self.hosts[host].clock_offset_ms;
+            Node::start(host, self.now, &self.plan, offset_ms, self.bug)
+        };
         self.checkers.forget(host);
         self.note_links(host);
+        if again {
+            self.checkers.members.started(host, self.now);
+        }
         let life = self.hosts[host].life;
         self.trace.step(self.now, &[1, host as u64], || {
             format!("n{host} starts{}", if again { " again, empty" } else { "" })
@@ -272,6 +304,9 @@ impl Cluster {
 
     /// After anything that happened on a host: shows the checkers what changed, sets the next wake-up.
     pub(crate) fn settle(&mut self, host: usize) -> Result<(), Violation> {
+        if self.bug == Some(Bug::EvictionReplicated) {
+            self.replicate_evictions(host)?;
+        }
         self.observe(host)?;
         self.reschedule(host);
         self.depart_if_done(host)
@@ -298,6 +333,12 @@ impl Cluster {
 
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cuts[from][to] > 0
+    }
+
+    /// The nodes that run and must agree.
+    pub(crate) fn core(&self) -> impl Iterator<Item = (usize, &Node)> {
+        self.running()
+            .filter(|(host, _)| !self.outside.contains(host))
     }
 
     /// The nodes that run.

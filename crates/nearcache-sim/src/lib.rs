@@ -29,6 +29,6 @@ mod value;
 mod violation;
 
 pub use self::bug::Bug;
-pub use self::run::{Failure, Options, Report, run};
+pub use self::run::{Failure, Options, Report, run, run_text};
 pub use self::sometimes::{Place, Sometimes};
 pub use self::violation::Violation;

@@ -5,6 +5,7 @@
 //! cargo run -p nearcache-sim -- --seeds 0..100000
 //! cargo run -p nearcache-sim -- --seeds 0..1000 --bug no-tombstones
 //! cargo run -p nearcache-sim -- --seeds 0..1000 --mutants
+//! cargo run -p nearcache-sim -- --plan FILE --verbose
 //! ```
 //!
 //! Exit code 0 if every seed is clean, 1 if one is not (the first is told in full), 2 for a wrong command.
@@ -12,13 +13,14 @@
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nearcache_sim::{Bug, Options, Place, Report, Sometimes, run};
+use nearcache_sim::{Bug, Failure, Options, Place, Report, Sometimes, run, run_text};
 
-const USAGE: &str = "usage: nearcache-sim (--seed N [--verbose] | --seeds A..B | --seeds COUNT) \
-                     [--bug NAME | --mutants]";
+const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
+                     [--verbose] [--mode replicated|invalidation] [--bug NAME | --mutants] [--keep FOLDER]";
 
 /// How often progress is told.
 const PROGRESS_SEEDS: u64 = 500;
@@ -34,6 +36,10 @@ fn main() -> ExitCode {
     if options.mutants {
         return mutants(seeds);
     }
+    let keep = options.keep;
+    if let Some(file) = options.plan {
+        return replay(&file, options.options);
+    }
     let options = options.options;
     let alone = seeds.end - seeds.start == 1;
     let (mut total, mut failed) = (Total::default(), 0);
@@ -42,6 +48,7 @@ fn main() -> ExitCode {
         total.add(&report);
         if let Some(failure) = &report.failure {
             failed += 1;
+            keep_plan(keep.as_deref(), seed, failure);
             // The first in full, of the others enough to see whether they are the same.
             match failed {
                 1 => println!("{failure}"),
@@ -64,6 +71,41 @@ fn main() -> ExitCode {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
+    }
+}
+
+/// Carries out a plan that was written down.
+fn replay(file: &Path, options: Options) -> ExitCode {
+    let text = std::fs::read_to_string(file).map_err(|why| why.to_string());
+    match text.and_then(|text| run_text(&text, options)) {
+        Ok(report) => {
+            println!("trace {:016x}", report.trace_hash);
+            match report.failure {
+                Some(failure) => {
+                    println!("{}", failure.violation);
+                    ExitCode::FAILURE
+                }
+                None => ExitCode::SUCCESS,
+            }
+        }
+        Err(why) => {
+            println!("{}: {why}", file.display());
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes down what a failing run was to do.
+fn keep_plan(folder: Option<&Path>, seed: u64, failure: &Failure) {
+    let Some(folder) = folder else {
+        return;
+    };
+    let text = format!("# {}\n{}", failure.violation, failure.plan());
+    let file = folder.join(format!("seed-{seed}.plan"));
+    let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, text));
+    match written {
+        Ok(()) => println!("kept as {}", file.display()),
+        Err(why) => println!("cannot write {}: {why}", file.display()),
     }
 }
 
@@ -109,6 +151,10 @@ struct Command {
     options: Options,
     /// All planted bugs, one after the other.
     mutants: bool,
+    /// A plan to carry out instead of seeds.
+    plan: Option<PathBuf>,
+    /// Where plans of failing runs are kept.
+    keep: Option<PathBuf>,
 }
 
 /// What all runs came to.
@@ -118,6 +164,9 @@ struct Total {
     operations: usize,
     succeeded: usize,
     converged_after: Vec<Duration>,
+    detected: Vec<Duration>,
+    mixed: usize,
+    void: usize,
 }
 
 impl Total {
@@ -126,25 +175,34 @@ impl Total {
         self.operations += report.operations;
         self.succeeded += report.succeeded;
         self.converged_after.push(report.converged_after);
+        self.detected.extend(&report.detected);
+        self.mixed += usize::from(report.kinds_at_once >= 3);
+        self.void += usize::from(report.is_void());
     }
 
     fn print(mut self) {
-        self.converged_after.sort();
         let seeds = self.converged_after.len();
-        let at = |percent: usize| {
-            self.converged_after
-                .get((seeds * percent / 100).min(seeds.saturating_sub(1)))
-        };
         println!(
-            "{seeds} seeds, {} of {} operations took effect",
-            self.succeeded, self.operations
+            "{seeds} seeds, {} of {} operations took effect; {} void, {} with three kinds of faults at once",
+            self.succeeded, self.operations, self.void, self.mixed
         );
-        if let (Some(p50), Some(p99), Some(max)) = (at(50), at(99), at(100)) {
-            println!("converged after p50 {p50:?}, p99 {p99:?}, max {max:?} of the healing");
-        }
+        percentiles("agreed after the healing", &mut self.converged_after);
+        percentiles("a death was noticed after", &mut self.detected);
         for place in Place::ALL {
             println!("{:>10} {place:?}", self.sometimes.count(*place));
         }
+    }
+}
+
+fn percentiles(what: &str, times: &mut [Duration]) {
+    times.sort();
+    let last = times.len().saturating_sub(1);
+    let at = |percent: usize| times.get((times.len() * percent / 100).min(last));
+    if let (Some(p50), Some(p99), Some(max)) = (at(50), at(99), at(100)) {
+        println!(
+            "{what}: p50 {p50:?}, p99 {p99:?}, max {max:?} of {}",
+            times.len()
+        );
     }
 }
 
@@ -164,6 +222,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
                 other => return Err(format!("no mode {other:?}")),
             },
             "--verbose" => options.options.verbose = true,
+            "--plan" => options.plan = Some(value()?.into()),
+            "--keep" => options.keep = Some(value()?.into()),
             "--mutants" => options.mutants = true,
             "--bug" => {
                 let name = value()?;
@@ -171,6 +231,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
             }
             _ => return Err(format!("unknown argument {flag:?}")),
         }
+    }
+    if options.plan.is_some() {
+        return Ok((0..1, options));
     }
     let seeds = seeds
         .filter(|seeds| !seeds.is_empty())

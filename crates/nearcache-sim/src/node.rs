@@ -41,6 +41,14 @@ const DRIFT_MS: u64 = 500;
 /// The cluster's name.
 pub(crate) const CLUSTER: &str = "simulated";
 
+const MILLION: i64 = 1_000_000;
+
+/// `nanos` × `times` / `by`.
+fn scaled(nanos: u64, times: i64, by: i64) -> u64 {
+    let scaled = i128::from(nanos) * i128::from(times) / i128::from(by);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
 /// The settings of the cache.
 fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     let shipped = ReplicationConfig {
@@ -106,7 +114,10 @@ impl Heard {
 }
 
 /// Writes down every change of the store.
-struct Ear(Arc<Mutex<Vec<Heard>>>);
+struct Ear {
+    heard: Arc<Mutex<Vec<Heard>>>,
+    evicted: Arc<Mutex<Vec<Vec<u8>>>>,
+}
 
 impl Listener<Value> for Ear {
     fn on_event(&self, event: Event<'_, Value>) {
@@ -121,9 +132,14 @@ impl Listener<Value> for Ear {
                 version,
                 entry: None,
             },
+            Event::Evicted(entry) => {
+                let mut evicted = self.evicted.lock().unwrap_or_else(PoisonError::into_inner);
+                evicted.push(entry.key().to_vec());
+                return;
+            }
             _ => return,
         };
-        self.0
+        self.heard
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(heard);
@@ -134,7 +150,11 @@ impl Listener<Value> for Ear {
 #[derive(Debug, Clone)]
 pub(crate) enum Awaited {
     /// The acknowledgement of a write; by all, if there is a key to check.
-    Ack { by_all: Option<(Vec<u8>, Version)> },
+    Ack {
+        by_all: Option<(Vec<u8>, Version)>,
+        /// Whom the writer knew when it wrote.
+        members: Vec<(NodeId, Epoch)>,
+    },
     /// The end of a read-modify-write.
     Modify,
 }
@@ -143,6 +163,8 @@ pub(crate) enum Awaited {
 pub(crate) struct Node {
     /// When it started; its own time is zero then.
     pub(crate) started: Time,
+    /// By how much its clock runs too fast, in millionths.
+    ppm: i64,
     pub(crate) id: NodeId,
     pub(crate) epoch: Epoch,
     pub(crate) membership: Membership,
@@ -151,6 +173,7 @@ pub(crate) struct Node {
     pub(crate) clock: Arc<Hlc>,
     coarse: CoarseClock,
     heard: Arc<Mutex<Vec<Heard>>>,
+    evicted: Arc<Mutex<Vec<Vec<u8>>>>,
     /// Sessions that stand, by peer.
     pub(crate) sessions: BTreeMap<NodeId, usize>,
     /// Sessions being opened by this node, by host.
@@ -185,9 +208,14 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts the node of `host` with empty memory.
-    pub(crate) fn start(host: usize, now: Time, plan: &Plan, bug: Option<Bug>) -> Option<Self> {
+    pub(crate) fn start(
+        host: usize,
+        now: Time,
+        plan: &Plan,
+        offset_ms: i64,
+        bug: Option<Bug>,
+    ) -> Option<Self> {
         let id = node_id(host);
-        let offset_ms = plan.clock_offset_ms[host];
         let wall_ms = (EPOCH_MS + now.as_millis()).saturating_add_signed(offset_ms);
         let epoch = Epoch::from_u64(wall_ms);
         let max_drift = match bug {
@@ -215,7 +243,11 @@ impl Node {
             bug.plant(&store);
         }
         let heard = Arc::new(Mutex::new(Vec::new()));
-        store.set_listener(Arc::new(Ear(Arc::clone(&heard))));
+        let evicted = Arc::new(Mutex::new(Vec::new()));
+        store.set_listener(Arc::new(Ear {
+            heard: Arc::clone(&heard),
+            evicted: Arc::clone(&evicted),
+        }));
         let identity = Identity::new(id, epoch, address(host), Zone::default());
         let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
         let membership =
@@ -231,6 +263,7 @@ impl Node {
         );
         Some(Self {
             started: now,
+            ppm: plan.clock_ppm[host],
             id,
             epoch,
             membership,
@@ -239,6 +272,7 @@ impl Node {
             clock,
             coarse,
             heard,
+            evicted,
             sessions: BTreeMap::new(),
             dialling: BTreeMap::new(),
             accepting: BTreeMap::new(),
@@ -275,7 +309,8 @@ impl Node {
 
     /// The node's own time. Moves the clock of its store along.
     pub(crate) fn time(&self, now: Time) -> Time {
-        let own = Time::from_nanos(now.as_nanos().saturating_sub(self.started.as_nanos()));
+        let elapsed = now.as_nanos().saturating_sub(self.started.as_nanos());
+        let own = Time::from_nanos(scaled(elapsed, MILLION + self.ppm, MILLION));
         self.coarse.set(self.clock.physical_ms(own));
         own
     }
@@ -311,7 +346,23 @@ impl Node {
             .next_tick()
             .min(self.core.next_tick())
             .min(self.store_tick_at);
-        Time::from_nanos(own.as_nanos().saturating_add(self.started.as_nanos()))
+        if own == Time::MAX {
+            return Time::MAX;
+        }
+        // A nanosecond later, so that the node's own clock has got there.
+        let elapsed = scaled(own.as_nanos(), MILLION, MILLION + self.ppm).saturating_add(1);
+        Time::from_nanos(elapsed.saturating_add(self.started.as_nanos()))
+    }
+
+    /// What the node's clock counts as `own`, in virtual time.
+    pub(crate) fn in_virtual_time(&self, own: Duration) -> Duration {
+        let nanos = u64::try_from(own.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(scaled(nanos, MILLION, MILLION + self.ppm))
+    }
+
+    /// Keys that made room since the last call.
+    pub(crate) fn take_evicted(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.evicted.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes of the store since the last call.

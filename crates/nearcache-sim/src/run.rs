@@ -8,17 +8,21 @@ use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use crate::bug::Bug;
 use crate::check::{convergence, resurrection, whole};
 use crate::cluster::Cluster;
-use crate::node::Node;
-use crate::plan::Plan;
+use crate::node::{Node, address};
+use crate::plan::{After, Plan};
 use crate::sometimes::Sometimes;
 use crate::violation::Violation;
 
 /// R1: how long after the faults have ended all nodes may take to hold the same.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(5);
+/// What is broken for good breaks when all else heals, and a link that is silent is given up after so long only.
+const LINK_SILENCE: Duration = Duration::from_secs(3);
 /// How often they are compared.
 const COMPARE_PERIOD: Duration = Duration::from_millis(100);
 /// Entries that comparisons may still bring in that time: a straggler is found late, what is evicted and brought back goes on for ever.
 const MOVED_MAX: u64 = 4;
+/// K10: after how long the dead are members for nobody.
+const DEAD_KNOWN_AFTER: Duration = Duration::from_secs(8);
 /// How long the agreement must last.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -46,10 +50,22 @@ pub struct Report {
     pub operations: usize,
     /// Operations that took effect.
     pub succeeded: usize,
+    /// How many kinds of faults were in force at once, at the worst moment.
+    pub kinds_at_once: usize,
+    /// How long it took those who were well to notice that somebody had died.
+    pub detected: Vec<Duration>,
     /// How long the nodes took to agree once the faults had ended.
     pub converged_after: Duration,
     /// The rule that was broken, if any.
     pub failure: Option<Failure>,
+}
+
+impl Report {
+    /// Whether so little took effect that the run shows nothing: fewer than half of its operations.
+    #[must_use]
+    pub const fn is_void(&self) -> bool {
+        self.succeeded * 2 < self.operations
+    }
 }
 
 /// A run that broke a rule, with all that is needed to see it again.
@@ -61,6 +77,14 @@ pub struct Failure {
     bug: Option<Bug>,
     invalidation: bool,
     plan: String,
+}
+
+impl Failure {
+    /// All that the run was to do, to be kept as `crates/nearcache-sim/regressions/NAME.plan`.
+    #[must_use]
+    pub fn plan(&self) -> &str {
+        &self.plan
+    }
 }
 
 impl fmt::Display for Failure {
@@ -90,16 +114,27 @@ impl fmt::Display for Failure {
 /// same report.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
-    let mut plan = Plan::draw(seed);
-    if options.invalidation {
-        plan.mode = ModeKind::Invalidation;
-        plan.split = SplitPolicy::Serve;
-        plan.rolling_from = None;
-        // There is no anti-entropy, because there is nothing that nodes must hold alike.
-        plan.faults
-            .retain(|(_, fault)| !matches!(fault, crate::plan::Fault::Diverge { .. }));
-    }
+    let mode = if options.invalidation {
+        ModeKind::Invalidation
+    } else {
+        ModeKind::Replicated
+    };
+    run_plan(Plan::draw(seed, mode), options)
+}
+
+/// Carries out a plan that was written down: what a failing run printed.
+///
+/// # Errors
+///
+/// What is wrong with the text, and where.
+pub fn run_text(text: &str, options: Options) -> Result<Report, String> {
+    Ok(run_plan(text.parse()?, options))
+}
+
+fn run_plan(plan: Plan, options: Options) -> Report {
+    let seed = plan.seed;
     let (operations, shown) = (plan.operations.len(), plan.to_string());
+    let kinds_at_once = plan.kinds_at_once();
     let mut cluster = Cluster::new(plan, options.bug, options.verbose);
     let result = judge(&mut cluster);
     cluster.count_stats();
@@ -120,6 +155,8 @@ pub fn run(seed: u64, options: Options) -> Report {
         sometimes: cluster.sometimes,
         operations,
         succeeded: cluster.succeeded,
+        kinds_at_once,
+        detected: cluster.checkers.members.detected().to_vec(),
         converged_after,
         failure,
     }
@@ -148,9 +185,13 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     if cluster.plan.mode == ModeKind::Invalidation {
         return judge_leases(cluster);
     }
+    let convergence_max = match cluster.plan.after {
+        After::Core(_) => CONVERGENCE_MAX + LINK_SILENCE,
+        After::Whole | After::Mesh(..) => CONVERGENCE_MAX,
+    };
     let mut after = Duration::ZERO;
     while let Some(difference) = difference(cluster) {
-        if after >= CONVERGENCE_MAX {
+        if after >= convergence_max {
             return Err(violation(cluster, "R1", difference));
         }
         after += COMPARE_PERIOD;
@@ -175,7 +216,7 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     if let Some(unfetched) = unfetched(cluster)? {
         return Err(violation(cluster, "R9", unfetched));
     }
-    let nodes: Vec<_> = cluster.running().collect();
+    let nodes: Vec<_> = cluster.core().collect();
     if cluster.plan.rolling_from.is_some()
         && !cluster.rolling.left_in_haste
         && let Some(what) = cluster.checkers.lives.lost(&nodes)
@@ -190,6 +231,9 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     };
     if let Some(what) = resurrected {
         return Err(violation(cluster, "R3", what));
+    }
+    if let Some(what) = dead_member(cluster) {
+        return Err(violation(cluster, "K10", what));
     }
     if let Some(what) = cluster
         .checkers
@@ -209,26 +253,45 @@ fn unfetched(cluster: &mut Cluster) -> Result<Option<String>, Violation> {
     cluster.read_stubs()?;
     let end = cluster.now + CONVERGENCE_MAX;
     cluster.run_until(end)?;
-    for (_, node) in cluster.running() {
+    for (_, node) in cluster.core() {
         node.time(cluster.now);
     }
-    let nodes: Vec<_> = cluster.running().collect();
+    let nodes: Vec<_> = cluster.core().collect();
     Ok(whole::unfetched(&nodes))
+}
+
+/// Somebody who is dead for long and a member nevertheless.
+fn dead_member(cluster: &Cluster) -> Option<String> {
+    let buried = |host: usize| {
+        cluster
+            .checkers
+            .members
+            .is_dead_since(host, DEAD_KNOWN_AFTER, cluster.now)
+    };
+    for (at, node) in cluster.core() {
+        for member in node.membership.members() {
+            let host =
+                (0..cluster.hosts.len()).find(|host| address(*host) == member.identity.address);
+            if let Some(host) = host.filter(|host| buried(*host)) {
+                return Some(format!("n{at} still takes n{host} for a member"));
+            }
+        }
+    }
+    None
 }
 
 /// Entries that comparisons have brought so far.
 fn reconciled(cluster: &Cluster) -> u64 {
-    let nodes = cluster.running();
+    let nodes = cluster.core();
     nodes.map(|(_, node)| node.core.stats().reconciled).sum()
 }
 
 fn difference(cluster: &Cluster) -> Option<String> {
-    for (_, node) in cluster.running() {
+    for (_, node) in cluster.core() {
         node.time(cluster.now);
     }
-    let nodes: Vec<_> = cluster.running().collect();
-    // With most of the cluster alive, everybody is with most of it.
-    let most_run = nodes.len() * 2 > cluster.plan.nodes;
+    let nodes: Vec<_> = cluster.core().collect();
+    let linked = |host: usize| cluster.checkers.apart.is_with_most(host);
     let is_apart = |node: &Node| {
         let until = node
             .core
@@ -237,11 +300,33 @@ fn difference(cluster: &Cluster) -> Option<String> {
         node.time(cluster.now) > until
     };
     if cluster.plan.mode == ModeKind::Replicated
-        && let Some((host, node)) = nodes.iter().find(|(_, node)| most_run && is_apart(node))
+        && let Some((host, node)) = nodes
+            .iter()
+            .find(|(host, node)| linked(*host) && is_apart(node))
     {
         return Some(format!("n{host} is apart: {:?}", node.core));
     }
-    let loosely = cluster.plan.is_small() || cluster.plan.forgets();
+    let stranger = nodes
+        .iter()
+        .flat_map(|(at, a)| {
+            nodes
+                .iter()
+                .filter(move |(host, b)| {
+                    let is_known = a.membership.members().any(|member| {
+                        member.identity.node == b.id && member.identity.epoch == b.epoch
+                    });
+                    *host != *at && !is_known
+                })
+                .map(move |(host, _)| (*at, *host))
+        })
+        .next();
+    if let Some((at, host)) = stranger {
+        return Some(format!("n{at} does not know n{host} (K10)"));
+    }
+    // Whoever is apart has dropped what it held, each at its own time.
+    let flushed =
+        cluster.plan.split == SplitPolicy::Flush && nodes.iter().any(|(host, _)| !linked(*host));
+    let loosely = cluster.plan.is_small() || cluster.plan.forgets() || flushed;
     convergence::difference(&nodes, loosely)
 }
 

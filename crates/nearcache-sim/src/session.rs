@@ -32,6 +32,8 @@ pub(crate) struct End {
     pub(crate) lanes: [Outgoing; 3],
     /// What this side sent into a cut link, waiting for retransmission.
     pub(crate) stalled: VecDeque<(Lane, Bytes)>,
+    /// Bytes that are no message are on their way to this side.
+    pub(crate) garbled: bool,
     /// The last number from which this side asked for updates.
     pub(crate) asked: Option<u64>,
 }
@@ -69,6 +71,7 @@ impl End {
             decoders: std::array::from_fn(|_| FrameDecoder::new(FrameLimit::DEFAULT)),
             lanes: Default::default(),
             stalled: VecDeque::new(),
+            garbled: false,
             asked: None,
         }
     }

@@ -24,6 +24,12 @@ places! {
     SymmetricPartition,
     /// A partition that cuts one direction only.
     OneWayPartition,
+    /// Two nodes did not see each other, all others saw both.
+    PartialMesh,
+    /// Two groups did not see each other, one node saw both.
+    Bridge,
+    /// Nodes were cut off one after the other and came back in another order.
+    Swizzle,
     /// A node died and its connections were reset.
     Crash,
     /// A node died and its connections hung.
@@ -34,6 +40,16 @@ places! {
     Pause,
     /// A node stopped running for half a minute.
     LongPause,
+    /// A node ran and stopped in turn.
+    Doze,
+    /// All that a node sent and got took long.
+    SlowPeer,
+    /// Bytes that are no message arrived, and the connection was closed.
+    Garbled,
+    /// A node came back with another wall clock.
+    ClockStep,
+    /// A node outside the core stayed broken for good.
+    RestBroken,
     /// A connection was reset under two healthy nodes.
     Reset,
     /// A message was lost.

@@ -1,6 +1,8 @@
 //! A thousand seeds: no rule of the replicated mode is broken, and every fault and state that the runs
 //! are about is reached.
 
+use std::time::Duration;
+
 use nearcache_sim::{Options, Place, Sometimes, run};
 
 const SEEDS: u64 = 1_000;
@@ -8,8 +10,13 @@ const SEEDS: u64 = 1_000;
 #[test]
 fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
     let (mut sometimes, mut succeeded, mut operations) = (Sometimes::default(), 0, 0);
+    let (mut void, mut mixed) = (0, 0);
+    let mut detected: Vec<Duration> = Vec::new();
     for seed in 0..SEEDS {
         let report = run(seed, Options::default());
+        void += u64::from(report.is_void());
+        mixed += u64::from(report.kinds_at_once >= 3);
+        detected.extend(&report.detected);
         if let Some(failure) = &report.failure {
             panic!("{failure}");
         }
@@ -26,6 +33,21 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         missing.is_empty(),
         "never reached in {SEEDS} seeds: {missing:?}"
     );
+    assert!(
+        mixed * 2 >= SEEDS,
+        "{mixed} seeds mix three kinds of faults"
+    );
+    assert!(void * 100 <= SEEDS, "{void} seeds show nothing");
+    // K10, M3: of those who were well, half notice a death within 2 s, 99 of 100 within 5 s.
+    detected.sort();
+    let at = |percent: usize| detected[(detected.len() * percent / 100).min(detected.len() - 1)];
+    assert!(
+        detected.len() >= 50,
+        "{} deaths were noticed",
+        detected.len()
+    );
+    assert!(at(50) <= Duration::from_secs(2), "{:?}", at(50));
+    assert!(at(99) <= Duration::from_secs(5), "{:?}", at(99));
     // Runs in which next to nothing was written would be clean too.
     assert!(
         succeeded * 10 > operations * 9,

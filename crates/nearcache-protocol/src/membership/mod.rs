@@ -13,7 +13,8 @@
 //! - **Loss of all connections** to a member makes it suspect at once ([`Membership::peer_lost`]).
 //! - **Whole member lists** are exchanged when two nodes connect and every 10 s with a random peer:
 //!   gossip alone leaves a slow tail of nodes that missed a piece of news.
-//! - **Obituaries of members with a session are hearsay** and make it suspect only.
+//! - **Obituaries of members with a session are hearsay** and make it suspect only. It is told of them, so that it comes back
+//!   renewed: whoever spread them may have no link to it.
 //! - **Members without a session are dialled**, dead ones rarely, so that partitions heal by themselves.
 //! - **A node that was paused** puts its timers off once and reads its messages first: what it missed
 //!   while it did not run proves nothing about the others.
@@ -27,6 +28,8 @@ mod contacts;
 mod hearsay;
 mod message;
 mod timers;
+
+use std::cell::RefCell;
 
 use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, OwnedNotification, State};
 use nearcache_store::NodeId;
@@ -115,6 +118,10 @@ pub enum MembershipError {
     Swim(#[from] foca::Error),
 }
 
+/// How many doubted obituaries a node passes on to their subjects between two exchanges of lists: enough where a link or two are
+/// missing, and next to nothing when two halves of a large cluster meet again, whose nodes tell each other (guess).
+const DOUBTS_TOLD_MAX: usize = 8;
+
 type Swim = Foca<Identity, SwimCodec, StdRng, NoCustomBroadcast>;
 
 /// The membership of one node. One per node; see the module for what goes in and out.
@@ -127,6 +134,8 @@ pub struct Membership {
     contacts: Contacts,
     rng: StdRng,
     timers_put_off: bool,
+    /// How many doubted obituaries their subjects may still be told of.
+    tells_left: usize,
     left: bool,
 }
 
@@ -168,6 +177,7 @@ impl Membership {
             contacts,
             rng,
             timers_put_off: false,
+            tells_left: DOUBTS_TOLD_MAX,
             left: false,
         })
     }
@@ -325,6 +335,7 @@ impl Membership {
             Timer::ListExchange => {
                 self.timers
                     .set(now + self.config.list_exchange_period, Timer::ListExchange);
+                self.tells_left = DOUBTS_TOLD_MAX;
                 self.forget_long_dead(now, out);
                 self.exchange_lists(out);
             }
@@ -411,7 +422,9 @@ impl Membership {
     ) -> Result<(), MembershipError> {
         let header = foca::Codec::decode_header(&mut SwimCodec::default(), packet)?;
         check_sender(from, header.src.node)?;
-        let softened = hearsay::believed_packet(packet, |dead| self.doubts(from, dead))?;
+        let doubted = RefCell::new(Vec::new());
+        let softened = hearsay::believed_packet(packet, |dead| self.doubts(from, dead, &doubted))?;
+        self.tell_doubted(doubted.into_inner(), out);
         let packet = softened.as_deref().unwrap_or(packet);
         Ok(self.try_swim(now, out, |swim, runtime| swim.handle_data(packet, runtime))?)
     }
@@ -425,11 +438,17 @@ impl Membership {
     ) -> Result<(), MembershipError> {
         let members = list.members.iter().map(read_record);
         let members = members.collect::<Result<Vec<_>, ControlError>>()?;
-        let believed = |member| hearsay::believed(member, |dead| self.doubts(from, dead));
-        let members = members.into_iter().map(believed);
+        let doubted = RefCell::new(Vec::new());
+        let doubts = |dead: &Identity| self.doubts(from, dead, &doubted);
+        let members = members.into_iter();
+        let members: Vec<_> = members
+            .map(|member| hearsay::believed(member, doubts))
+            .collect();
+        self.tell_doubted(doubted.into_inner(), out);
         let mut room = self.room();
         let known = |node| self.contacts.get(node).is_some() || node == self.identity().node;
         let members: Vec<_> = members
+            .into_iter()
             .filter(|member| {
                 // Of nodes that we never met, the dead are of no interest and the living need room.
                 known(member.id().node) || {
@@ -466,12 +485,38 @@ impl Membership {
         })?)
     }
 
-    /// Whether the death of a node is doubted when `from` tells of it.
-    fn doubts(&self, from: NodeId, dead: &Identity) -> bool {
+    /// Tells those of whose death others speak: whoever holds them for dead has no link to them to tell them itself, and believes in their life
+    /// again only once they come back renewed.
+    fn tell_doubted(&mut self, doubted: Vec<Identity>, out: &mut Vec<MembershipOutput>) {
+        for dead in doubted {
+            let Some(left) = self.tells_left.checked_sub(1) else {
+                return;
+            };
+            self.tells_left = left;
+            let to = dead.node;
+            let record = MemberRecord {
+                identity: Some(WireIdentity::from(&dead)),
+                incarnation: 0,
+                state: u32::from(codec::state_number(State::Down)),
+            };
+            let message = MembershipMessage::List(MemberList {
+                members: vec![record],
+                answer_wanted: false,
+            });
+            out.push(MembershipOutput::Send { to, message });
+        }
+    }
+
+    /// Whether the death of a node is doubted when `from` tells of it. Such nodes are put down in `doubted`.
+    fn doubts(&self, from: NodeId, dead: &Identity, doubted: &RefCell<Vec<Identity>>) -> bool {
         let connected = |contact: &contacts::Contact| {
             contact.connected && contact.down_since.is_none() && !contact.left
         };
-        dead.node != from && self.contacts.get(dead.node).is_some_and(connected)
+        let doubts = dead.node != from && self.contacts.get(dead.node).is_some_and(connected);
+        if doubts {
+            doubted.borrow_mut().push(dead.clone());
+        }
+        doubts
     }
 
     /// How many more members there may be.

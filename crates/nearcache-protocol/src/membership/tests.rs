@@ -396,3 +396,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn m1_a_node_held_for_dead_by_one_that_has_no_link_to_it_comes_back_for_that_one_too() {
+    let mut cluster = Cluster::mesh(3);
+    for other in [0, 2] {
+        cluster.cut(1, other);
+    }
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.members(1), Vec::<u64>::new());
+    // The link between nodes 1 and 3 comes back, that between 2 and 3 does not.
+    cluster.connect(0, 1);
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.members(1), [1, 3]);
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(cluster.members(1), [1, 3]);
+    assert_eq!(cluster.members(2), [1, 2]);
+}

@@ -400,6 +400,22 @@ pub struct ModeStats {
     pub flushes: u64,
 }
 
+/// How much a machine holds of what has a bound ([`ReplicationConfig`](crate::config::ReplicationConfig)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Held {
+    /// Updates kept for replay.
+    pub replay_updates: usize,
+    /// Bytes of keys and values kept for replay.
+    pub replay_bytes: usize,
+    /// Callers that wait for acknowledgements, modifies and freshness.
+    pub waiters: usize,
+    /// Streams followed.
+    pub streams: usize,
+    /// Walks and lists on which peers are served.
+    pub serving: usize,
+}
+
 /// A strategy for one cache. The words are those of [`CacheCore`](crate::core::CacheCore), which passes every call on.
 pub trait Mode<V: Payload>: Send + fmt::Debug {
     /// Tells the peers of a local write that the store has accepted. Returns its number in the own stream.
@@ -483,6 +499,10 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     fn status(&self, now: Time) -> Status;
     /// Whether a miss is a miss.
     fn is_ready(&self) -> bool;
+    /// How much it holds of what has a bound.
+    fn held(&self) -> Held {
+        Held::default()
+    }
     /// Counters.
     fn stats(&self) -> ModeStats;
 }

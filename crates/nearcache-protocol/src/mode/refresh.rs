@@ -97,6 +97,10 @@ impl Refreshes {
         self.waiting.remove(&id).is_some()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

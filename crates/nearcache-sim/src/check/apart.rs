@@ -11,8 +11,8 @@ use nearcache_protocol::time::Time;
 use super::Broken;
 use crate::node::Node;
 
-/// How long after the last link to most of the cluster what `split` says takes effect: four heartbeats.
-pub(crate) const WINDOW: Duration = Duration::from_secs(2);
+/// How long after the last link to most of the cluster what `split` says takes effect: four heartbeats, and by how much a clock may run slow in that time.
+pub(crate) const WINDOW: Duration = Duration::from_millis(2_000 + 5);
 
 /// Since when each pair of hosts has had no link that works both ways between two running nodes.
 #[derive(Debug)]
@@ -36,6 +36,12 @@ impl Apart {
                 self.parted[a][b].get_or_insert(now);
             }
         }
+    }
+
+    /// Whether the host has links to most of all hosts, itself included.
+    pub(crate) fn is_with_most(&self, host: usize) -> bool {
+        let linked = self.parted[host].iter().filter(|since| since.is_none());
+        linked.count() * 2 > self.parted.len()
     }
 
     /// Whether the host has had no link to half of the others or more for longer than the window.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::time::Time;
-use nearcache_store::{NodeId, Scope, Tags, Version};
+use nearcache_store::{Known, NodeId, Scope, Tags, Version};
 
 use super::Broken;
 use crate::node::{Heard, Node};
@@ -37,6 +37,8 @@ pub(crate) struct Freshness {
     untold: BTreeSet<Version>,
     /// The newest invalidation of a tag on any host.
     tagged: Option<Version>,
+    /// All invalidations of prefixes and of everything.
+    grouped: BTreeSet<(Scope, Version)>,
     flushed: BTreeMap<usize, Time>,
 }
 
@@ -89,6 +91,8 @@ impl Freshness {
     pub(crate) fn invalidated(&mut self, scope: &Scope, version: Version) {
         if matches!(scope, Scope::Tag(_)) {
             self.tagged = self.tagged.max(Some(version));
+        } else {
+            self.grouped.insert((scope.clone(), version));
         }
     }
 
@@ -97,7 +101,12 @@ impl Freshness {
         for peer in node.core.freshness(node.time(now)).per_peer {
             let epoch = self.members.get(&(host, peer.peer)).copied();
             if let (Some(age), Some(epoch)) = (peer.age, epoch) {
-                self.has_all(host, node, (peer.peer, epoch), ago(now, age))?;
+                self.has_all(
+                    host,
+                    node,
+                    (peer.peer, epoch),
+                    ago(now, node.in_virtual_time(age)),
+                )?;
             }
         }
         Ok(())
@@ -118,7 +127,7 @@ impl Freshness {
         let age = node.core.read_bound().worst_age(node.time(now))?;
         let members = self.members.iter().filter(|((at, _), _)| *at == host);
         let members = members.map(|((_, id), epoch)| (*id, *epoch));
-        Some((ago(now, age), members.collect()))
+        Some((ago(now, node.in_virtual_time(age)), members.collect()))
     }
 
     /// The host has all that the peer had written before `as_of`.
@@ -143,6 +152,12 @@ impl Freshness {
             // was written with are not remembered here: any may have been one of them.
             let is_gone = flushed.is_some_and(|at| at >= next.at)
                 || self.tagged.is_some_and(|floor| floor > next.version);
+            // A group invalidation that overtook it on the way makes it a miss here, which is not older than that.
+            let is_miss = matches!(node.store.known(&next.key), Known::Absent { .. })
+                && self.grouped.iter().any(|(scope, floor)| {
+                    *floor > next.version && scope.covers(&next.key, &Tags::NONE)
+                });
+            let is_gone = is_gone || is_miss;
             if !is_gone && floor.map_or(known, |floor| known.max(floor)) < next.version {
                 let what = format!(
                     "n{host} says that it has all of {peer:?} as of {as_of:?} and lacks {next:?}"

@@ -6,11 +6,14 @@
 
 pub(crate) mod algebra;
 pub(crate) mod apart;
+pub(crate) mod bounds;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
 pub(crate) mod leaving;
+pub(crate) mod members;
 pub(crate) mod monotone;
+pub(crate) mod removals;
 pub(crate) mod resurrection;
 pub(crate) mod whole;
 
@@ -37,6 +40,8 @@ pub(crate) struct Checkers {
     pub(crate) lives: leaving::Lives,
     /// Nodes that have left on purpose, and when.
     pub(crate) departed: BTreeMap<(NodeId, Epoch), Time>,
+    pub(crate) members: members::Members,
+    pub(crate) removals: removals::Removals,
 }
 
 impl Checkers {
@@ -51,6 +56,8 @@ impl Checkers {
             apart: apart::Apart::new(hosts),
             lives: leaving::Lives::default(),
             departed: BTreeMap::new(),
+            members: members::Members::new(hosts),
+            removals: removals::Removals::default(),
         }
     }
 
@@ -96,6 +103,7 @@ impl Checkers {
         self.monotone[host].observe(host, node, &heard)?;
         self.freshness.observe(now, node, &heard);
         self.whole.observe(host, &heard)?;
+        self.removals.observe(host, &heard)?;
         for change in heard {
             self.algebra.change(change);
         }

@@ -18,7 +18,7 @@ use nearcache_store::NodeId;
 use rand::RngExt as _;
 
 use super::{Cluster, Event, Fate};
-use crate::node::cache_id;
+use crate::node::{address, cache_id};
 use crate::session::other;
 use crate::sometimes::Place;
 use crate::value::Value;
@@ -96,6 +96,11 @@ impl Cluster {
             return Err(self.violation("leave", what));
         }
         self.sometimes.reach(Place::MemberFailed);
+        let of = (0..self.hosts.len()).find(|of| address(*of) == identity.address);
+        if let Some(of) = of.filter(|_| reason == DownReason::Failed) {
+            let result = self.checkers.members.declared(host, of, now);
+            result.map_err(|(rule, what)| self.violation(rule, what))?;
+        }
         self.checkers.freshness.parts(host, peer);
         if let Some((session, end)) = self.session_with(host, peer) {
             self.close(session, end, true)?;
@@ -289,7 +294,7 @@ impl Cluster {
         bytes: Bytes,
         astray: bool,
     ) {
-        let mut at = self.now + self.delay();
+        let mut at = self.now + self.delay() + self.slowness(session);
         let mut fate = Fate::Delivered;
         self.trace.bytes(&bytes);
         let chaos = self.plan.weather.chaos.filter(|_| astray && !self.healed);
@@ -339,6 +344,14 @@ impl Cluster {
                 fate,
             },
         );
+    }
+
+    /// By how much a message between the two takes longer because one of them is slow.
+    fn slowness(&self, session: usize) -> Duration {
+        let ends = &self.sessions[session].ends;
+        let slow = ends.iter().map(|end| self.hosts[end.host].slow);
+        let now = slow.filter(|(until, _)| *until > self.now);
+        now.map(|(_, delay)| delay).sum()
     }
 
     /// Bytes arrive at an end of a session, or would have.
@@ -392,12 +405,14 @@ impl Cluster {
         }
         side.heard_at = self.now;
         side.decoders[lane as usize].extend(&bytes);
-        while let Ok(Some(frame)) =
-            self.sessions[session].ends[end].decoders[lane as usize].next_frame()
-        {
-            self.take_frame(session, end, lane, frame)?;
+        loop {
+            let side = &mut self.sessions[session].ends[end];
+            match side.decoders[lane as usize].next_frame() {
+                Ok(Some(frame)) => self.take_frame(session, end, lane, frame)?,
+                Ok(None) => return Ok(()),
+                Err(error) => return self.misunderstood(session, end, format!("{error}")),
+            }
         }
-        Ok(())
     }
 
     /// A message runs into a cut: TCP sends it again later, chaos loses it. Either way the writer is not
@@ -493,11 +508,22 @@ impl Cluster {
             Err(_) => false,
         };
         if !understood {
-            return Err(self.violation("wire", format!("n{host} cannot read frame {frame:?}")));
+            return self.misunderstood(session, end, format!("{frame:?}"));
         }
         self.carry_membership(host, membership)?;
         self.carry_cache(host, cache)?;
         self.settle(host)
+    }
+
+    /// What arrived is no message: the connection is closed, as it is by the shell.
+    fn misunderstood(&mut self, session: usize, end: usize, what: String) -> Result<(), Violation> {
+        let side = &self.sessions[session].ends[end];
+        if !side.garbled {
+            let what = format!("n{} cannot read {what}", side.host);
+            return Err(self.violation("wire", what));
+        }
+        self.sometimes.reach(Place::Garbled);
+        self.close(session, end, true)
     }
 
     pub(super) fn violation(&self, rule: &'static str, what: String) -> Violation {

@@ -11,7 +11,7 @@ use rand::RngExt as _;
 
 use super::operate::perform;
 use super::{Cluster, Event};
-use crate::plan::{KEYS, Operation};
+use crate::plan::{KEYS, Operation, Shape};
 use crate::session::other;
 use crate::sometimes::Place;
 use crate::violation::Violation;
@@ -82,6 +82,7 @@ impl Cluster {
                 ttl_ms: None,
                 tags: Vec::new(),
                 ack: Ack::Local,
+                shape: Shape::Plain,
             };
             let number = LAST_WORDS + (life * 8 + host) * 2 + n;
             perform(node, own, number, put, &mut out);
@@ -134,6 +135,8 @@ impl Cluster {
             format!("n{host} leaves after {waited:?}: {handed_over:?}")
         });
         self.hosts[host].node = None;
+        self.checkers.members.died(host, now);
+        self.note_links(host);
         self.checkers.forget(host);
         self.end_sessions(host);
         self.queue

@@ -1,6 +1,7 @@
 //! What the checkers see of a node after each event.
 
 use super::Cluster;
+use crate::check::bounds;
 use crate::sometimes::Place;
 use crate::violation::Violation;
 
@@ -30,6 +31,8 @@ impl Cluster {
             result.map_err(|(rule, what)| self.violation(rule, what))?;
         }
         let result = self.checkers.observe(now, host, node, heard);
+        result.map_err(|(rule, what)| self.violation(rule, what))?;
+        let result = bounds::check(&self.plan, host, node);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
         if self.hosts[host].life == 1 && !self.healed {
             let (apart, split) = (&self.checkers.apart, self.plan.split);

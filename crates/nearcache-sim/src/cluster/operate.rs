@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_protocol::announce::ModeKind;
-use nearcache_protocol::ids::WaiterId;
+use nearcache_protocol::ids::{Epoch, WaiterId};
 use nearcache_protocol::mode::{Ack, Outcome, Output, Published};
 use nearcache_protocol::modify::{Condition, ModifyOp, NewExpiry};
 use nearcache_protocol::time::Time;
-use nearcache_store::{Change, Expiry, Merged, Scope, Tags, Version};
+use nearcache_store::{Change, Expiry, Merged, NodeId, Scope, Tags, Version};
 
 use super::Cluster;
 use crate::long::lengthen;
 use crate::node::{Awaited, Node};
-use crate::plan::{KEYS, Operation, key};
+use crate::plan::{KEYS, Operation, Shape, key};
 use crate::sometimes::Place;
 use crate::value::Value;
 use crate::violation::Violation;
 
 /// How long callers wait.
 const PATIENCE: Duration = Duration::from_millis(2_000);
+
+/// Within which two writes may be made at once by clocks that are as far apart as they may be.
+const CONCURRENT_MS: u64 = 500;
 
 impl Cluster {
     /// The host that does operation `n`: the planned one, or the next that runs.
@@ -80,6 +83,12 @@ impl Cluster {
         }
         let mut out = Vec::new();
         let stamps = node.stamped.len();
+        if let Operation::SetAbsent { key: number }
+        | Operation::Add { key: number, .. }
+        | Operation::Take { key: number } = operation
+        {
+            self.checkers.removals.modifies(key(number));
+        }
         let took_effect = perform(node, own, n, operation, &mut out);
         self.succeeded += usize::from(took_effect);
         if invalidation && took_effect {
@@ -123,6 +132,7 @@ impl Cluster {
             return Err(self.violation("R6", what));
         }
         for version in stamped.unwrap_or_default() {
+            self.checkers.removals.stamped(version);
             let former = std::mem::replace(&mut state.stamped, version);
             if version <= former {
                 let what = format!("n{host} stamps {version:?} after {former:?}");
@@ -181,7 +191,13 @@ impl Cluster {
             Outcome::Fresh(_) => ("fresh or not", Place::Modified),
             Outcome::Inspected(_) => ("inspected", Place::Modified),
         };
-        let by_all = matches!(awaited, Awaited::Ack { by_all: Some(_) });
+        let by_all = matches!(
+            awaited,
+            Awaited::Ack {
+                by_all: Some(_),
+                ..
+            }
+        );
         if place != Place::AckedByAll || by_all {
             self.sometimes.reach(place);
         }
@@ -194,8 +210,9 @@ impl Cluster {
                 Outcome::Acked(Ok(())),
                 Awaited::Ack {
                     by_all: Some((key, version)),
+                    members,
                 },
-            ) => self.check_acked(host, &key, version),
+            ) => self.check_acked(host, &key, version, &members),
             _ => Ok(()),
         }
     }
@@ -225,11 +242,11 @@ pub(super) fn perform(
 ) -> bool {
     let now_ms = node.clock.physical_ms(own);
     let after = |ttl_ms| Expiry::after(now_ms, Duration::from_millis(ttl_ms));
-    let value = || {
+    let value = |shape: Shape| {
         let mut bytes = if node.numbers {
             n.to_string().into_bytes()
         } else {
-            format!("value {n}").into_bytes()
+            shape.value(n)
         };
         bytes.resize(bytes.len().max(node.value_bytes), b'.');
         if let Some(long) = node.long.as_ref().filter(|_| !node.numbers) {
@@ -243,6 +260,7 @@ pub(super) fn perform(
             ttl_ms,
             tags,
             ack,
+            shape,
         } => {
             let Ok(tags) = Tags::new(tags.iter().map(|tag| [*tag])) else {
                 return false;
@@ -253,7 +271,7 @@ pub(super) fn perform(
                 own,
                 &key(number),
                 Change::Put {
-                    value: value(),
+                    value: value(shape),
                     expiry,
                     tags,
                 },
@@ -338,10 +356,18 @@ fn write(
     };
     let waiter = match ack {
         Ack::Local => None,
-        Ack::Peers(_) => Some(Awaited::Ack { by_all: None }),
-        Ack::All => Some(Awaited::Ack {
-            by_all: Some((key.to_vec(), version)),
+        Ack::Peers(_) => Some(Awaited::Ack {
+            by_all: None,
+            members: Vec::new(),
         }),
+        Ack::All => {
+            let members = node.membership.members();
+            let members = members.map(|member| (member.identity.node, member.identity.epoch));
+            Some(Awaited::Ack {
+                by_all: Some((key.to_vec(), version)),
+                members: members.collect(),
+            })
+        }
     };
     let waiter = waiter.map(|awaited| node.waiter(own, PATIENCE, awaited));
     node.core.publish(own, published, ack, waiter, out);
@@ -372,12 +398,43 @@ fn modify(
 }
 
 impl Cluster {
+    /// The bug: what makes room here is removed from all.
+    pub(super) fn replicate_evictions(&mut self, host: usize) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let (own, mut out) = (node.time(now), Vec::new());
+        for key in node.take_evicted() {
+            let Ok(version) = node.clock.stamp(own) else {
+                continue;
+            };
+            if let Ok(Merged::Applied { .. }) = node.store.merge(&key, version, Change::Remove) {
+                let key = Bytes::from(key);
+                let published = Published::Removal { key, version };
+                node.core
+                    .publish(own, published, Ack::Local, None, &mut out);
+            }
+        }
+        self.carry_cache(host, out)
+    }
+
     /// Design §6.3: after an acknowledgement by all, no live member serves an older value.
-    fn check_acked(&self, host: usize, key: &[u8], version: Version) -> Result<(), Violation> {
+    fn check_acked(
+        &self,
+        host: usize,
+        key: &[u8],
+        version: Version,
+        known: &[(NodeId, Epoch)],
+    ) -> Result<(), Violation> {
         let Some(writer) = self.hosts[host].node.as_ref() else {
             return Ok(());
         };
         for member in writer.membership.members() {
+            // Of whom it first heard while it waited, it may have heard too late.
+            if !known.contains(&(member.identity.node, member.identity.epoch)) {
+                continue;
+            }
             let live = self.running().find(|(_, node)| {
                 node.id == member.identity.node && node.epoch == member.identity.epoch
             });
@@ -386,10 +443,16 @@ impl Cluster {
                 // It serves nothing.
                 continue;
             }
+            // Two writes that did not know of each other: where values do not travel, each may stay where it was made.
+            let concurrent = |own: Version| {
+                self.plan.mode == ModeKind::Invalidation
+                    && own.origin == node.id
+                    && own.time.millis() + CONCURRENT_MS > version.time.millis()
+            };
             if let Some(entry) = node
                 .store
                 .peek(key)
-                .filter(|entry| entry.version() < version)
+                .filter(|entry| entry.version() < version && !concurrent(entry.version()))
             {
                 let what = format!(
                     "n{host} was told that all have {version:?} of {:?}, n{at} serves {:?}",

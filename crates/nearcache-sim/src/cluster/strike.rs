@@ -1,11 +1,13 @@
 //! Faults: how each strikes, and how all of them end.
 
+use std::time::Duration;
+
 use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Expiry, Tags, Timestamp};
 
 use super::{Cluster, Event};
 use crate::bug::Bug;
-use crate::plan::{Fault, LONG_PAUSE, key};
+use crate::plan::{After, Cut, Fault, LONG_PAUSE, Rest, key};
 use crate::session::other;
 use crate::sometimes::Place;
 use crate::value::Value;
@@ -15,16 +17,19 @@ impl Cluster {
         let (_, fault) = self.plan.faults[n].clone();
         self.trace
             .step(self.now, &[14, n as u64], || format!("fault: {fault:?}"));
+        self.touch(&fault);
         match fault {
             Fault::Cut {
+                shape,
                 links,
-                one_way,
                 until,
             } => {
-                self.sometimes.reach(if one_way {
-                    Place::OneWayPartition
-                } else {
-                    Place::SymmetricPartition
+                self.sometimes.reach(match shape {
+                    Cut::Groups => Place::SymmetricPartition,
+                    Cut::OneWay => Place::OneWayPartition,
+                    Cut::Mesh => Place::PartialMesh,
+                    Cut::Bridge => Place::Bridge,
+                    Cut::Swizzle => Place::Swizzle,
                 });
                 for (from, to) in links {
                     self.cuts[from][to] += 1;
@@ -36,7 +41,11 @@ impl Cluster {
                 node,
                 silent,
                 restart,
-            } => self.crash(node, silent, restart),
+                clock_offset_ms,
+            } => {
+                self.hosts[node].clock_offset_ms = clock_offset_ms;
+                self.crash(node, silent, restart);
+            }
             Fault::Pause { node, until } => {
                 self.sometimes.reach(Place::Pause);
                 if until - self.now >= LONG_PAUSE {
@@ -51,6 +60,20 @@ impl Cluster {
                     node.started += slept;
                 }
             }
+            Fault::Doze {
+                node,
+                run,
+                pause,
+                until,
+            } => {
+                self.sometimes.reach(Place::Doze);
+                self.doze(node, (run, pause), until);
+            }
+            Fault::Slow { node, delay, until } => {
+                self.sometimes.reach(Place::SlowPeer);
+                self.hosts[node].slow = (until, delay);
+            }
+            Fault::Garble { from, to, how } => self.garble(from, to, how),
             Fault::ClockAhead { node } => {
                 let now = self.now;
                 if let Some(node) = self.hosts[node].node.as_mut() {
@@ -63,6 +86,28 @@ impl Cluster {
             }
             Fault::Reset { a, b } => self.reset_between(a, b),
             Fault::Diverge { node, key, remove } => self.diverge(node, key, remove),
+        }
+    }
+
+    /// Tells the checkers whom the fault touches, and until when.
+    fn touch(&mut self, fault: &Fault) {
+        let (now, members) = (self.now, &mut self.checkers.members);
+        match fault {
+            Fault::Cut { links, until, .. } => {
+                for (from, to) in links {
+                    members.touch(*from, *until);
+                    members.touch(*to, *until);
+                }
+            }
+            Fault::Pause { node, until }
+            | Fault::Doze { node, until, .. }
+            | Fault::Slow { node, until, .. } => members.touch(*node, *until),
+            Fault::Reset { a, b } | Fault::Garble { from: a, to: b, .. } => {
+                members.touch(*a, now);
+                members.touch(*b, now);
+            }
+            // A crash is told when it happens; the others concern no link.
+            Fault::Crash { .. } | Fault::ClockAhead { .. } | Fault::Diverge { .. } => {}
         }
     }
 
@@ -95,11 +140,90 @@ impl Cluster {
         }
     }
 
+    /// Stops for a while, and again after it has run for a while.
+    pub(super) fn doze(&mut self, host: usize, (run, pause): (Duration, Duration), until: Time) {
+        if self.now >= until {
+            return;
+        }
+        let wakes = until.min(self.now + pause);
+        let paused = &mut self.hosts[host].paused_until;
+        *paused = wakes.max(*paused);
+        self.queue.schedule(
+            wakes + run,
+            Event::Doze {
+                host,
+                run,
+                pause,
+                until,
+            },
+        );
+    }
+
     /// Cuts, pauses and bad weather are over; they have ended by plan, the weather ends here.
     pub(super) fn heal(&mut self) {
         self.healed = true;
         self.trace
             .step(self.now, &[16], || "everything heals".to_owned());
+        match self.plan.after.clone() {
+            After::Whole => {}
+            // With nobody in between the two would be a cluster each.
+            After::Mesh(..) if self.running().count() < self.hosts.len() => {}
+            After::Mesh(a, b) => {
+                self.sometimes.reach(Place::RestBroken);
+                self.checkers.members.touch(a, Time::MAX);
+                self.checkers.members.touch(b, Time::MAX);
+                self.sever(&[(a, b), (b, a)]);
+            }
+            After::Core(outside) => {
+                for (host, how) in outside {
+                    let core = self.core().count();
+                    // At least two remain to agree with each other.
+                    if core > 2 && self.hosts[host].node.is_some() {
+                        self.sometimes.reach(Place::RestBroken);
+                        self.break_for_good(host, how);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Cuts links for good.
+    fn sever(&mut self, links: &[(usize, usize)]) {
+        for (from, to) in links {
+            self.cuts[*from][*to] += 1;
+            self.note_link(*from, *to);
+        }
+    }
+
+    /// Takes a host out of the core, for good.
+    fn break_for_good(&mut self, host: usize, how: Rest) {
+        self.outside.insert(host);
+        self.checkers.members.touch(host, Time::MAX);
+        let others: Vec<usize> = (0..self.hosts.len())
+            .filter(|other| *other != host)
+            .collect();
+        let to: Vec<_> = others.iter().map(|other| (host, *other)).collect();
+        let from: Vec<_> = others.iter().map(|other| (*other, host)).collect();
+        match how {
+            Rest::Dead => self.crash(host, true, None),
+            Rest::Hung => {
+                self.hosts[host].paused_until = Time::MAX;
+                for other in others {
+                    self.checkers.apart.link(host, other, false, self.now);
+                }
+            }
+            Rest::CutOff => self.sever(&[to, from].concat()),
+            Rest::Mute => self.sever(&to),
+            Rest::Deaf => self.sever(&from),
+            Rest::Bridged => self.sever(&[&to[1..], &from[1..]].concat()),
+            Rest::Dozing => {
+                let turns = (Duration::from_millis(40), Duration::from_millis(300));
+                self.doze(host, turns, Time::MAX);
+                for other in others {
+                    self.checkers.apart.link(host, other, false, self.now);
+                }
+            }
+        }
     }
 
     fn crash(&mut self, host: usize, silent: bool, restart: Option<Time>) {
@@ -112,6 +236,7 @@ impl Cluster {
         } else {
             Place::Crash
         });
+        self.checkers.members.died(host, self.now);
         self.hosts[host].node = None;
         self.hosts[host].paused_until = self.now;
         self.note_links(host);
@@ -138,6 +263,7 @@ impl Cluster {
             }
         }
         if let Some(at) = restart {
+            self.sometimes.reach(Place::ClockStep);
             self.queue.schedule(at.max(self.now), Event::Start { host });
         }
     }
@@ -162,6 +288,7 @@ impl Cluster {
             }
         };
         self.checkers.freshness.untold(version);
+        self.checkers.removals.stamped(version);
         if node.store.merge(&key(number), version, change).is_ok() {
             self.sometimes.reach(Place::Diverged);
         }

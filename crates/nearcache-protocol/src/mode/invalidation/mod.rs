@@ -40,7 +40,7 @@ use super::replicated::home::decide;
 use super::stream::acks::Acks;
 use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
-    Ack, Freshness, Mode, ModeStats, Outcome, Output, Published, ReadBound, Status, Waiter,
+    Ack, Freshness, Held, Mode, ModeStats, Outcome, Output, Published, ReadBound, Status, Waiter,
 };
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
@@ -361,6 +361,16 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
 
     fn is_ready(&self) -> bool {
         self.ready
+    }
+
+    fn held(&self) -> Held {
+        Held {
+            replay_updates: self.log.updates(),
+            replay_bytes: self.log.bytes(),
+            waiters: self.acks.len() + self.refreshes.len(),
+            streams: self.progress.streams(),
+            serving: 0,
+        }
     }
 
     fn stats(&self) -> ModeStats {

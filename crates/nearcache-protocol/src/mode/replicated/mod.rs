@@ -70,7 +70,7 @@ use super::refresh::Refreshes;
 use super::stream::acks::Acks;
 use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
-    Ack, Freshness, HandedOver, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
+    Ack, Freshness, HandedOver, Held, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
 };
 use crate::anti_entropy::AntiEntropy;
 use crate::clock::Hlc;
@@ -548,6 +548,16 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn is_ready(&self) -> bool {
         self.join.is_ready()
+    }
+
+    fn held(&self) -> Held {
+        Held {
+            replay_updates: self.log.updates(),
+            replay_bytes: self.log.bytes(),
+            waiters: self.acks.len() + self.asked.len() + self.refreshes.len(),
+            streams: self.progress.streams(),
+            serving: self.pages.len() + self.lists.len(),
+        }
     }
 
     fn stats(&self) -> ModeStats {

@@ -50,6 +50,10 @@ enum Asks {
 }
 
 impl<V> Asked<V> {
+    pub(super) fn len(&self) -> usize {
+        self.by_request.len()
+    }
+
     pub(super) const fn new() -> Self {
         Self {
             by_request: BTreeMap::new(),

@@ -72,6 +72,11 @@ impl Waiting {
 }
 
 impl Acks {
+    /// Callers that wait.
+    pub(in crate::mode) fn len(&self) -> usize {
+        self.numbers.len()
+    }
+
     /// `waiter` waits until `number` is applied as `ack` demands, `members` being those it may wait for, each with the time from
     /// which on its silence will do ([`Time::MAX`] for never). It is told at once if nothing is to be waited for, or if more than
     /// `waiters_max` wait already.

@@ -1,0 +1,42 @@
+//! K5: what a node holds stays within its bounds, and nobody is waited for who no longer waits.
+
+use super::Broken;
+use crate::node::Node;
+use crate::plan::Plan;
+
+/// Bytes kept for replay by default.
+const REPLAY_BYTES_MAX: usize = 16 << 20;
+/// Streams followed by default.
+const STREAMS_MAX: usize = 1_024;
+
+/// The first bound that the node is beyond.
+pub(crate) fn check(plan: &Plan, host: usize, node: &Node) -> Result<(), Broken> {
+    let held = node.core.held();
+    let weight_bytes = node.store.stats().weight_bytes;
+    // One walk or list in each direction for each peer, of each kind.
+    let serving_max = 3 * plan.nodes;
+    for (what, is, max) in [
+        (
+            "updates for replay",
+            held.replay_updates,
+            plan.replay_updates_max.max(1),
+        ),
+        ("bytes for replay", held.replay_bytes, REPLAY_BYTES_MAX),
+        ("callers that wait", held.waiters, node.waiting.len()),
+        ("streams", held.streams, STREAMS_MAX),
+        ("peers being served", held.serving, serving_max),
+        ("sessions", node.sessions.len(), plan.nodes - 1),
+    ] {
+        if is > max {
+            return Err(("K5", format!("n{host} holds {is} {what}, at most {max}")));
+        }
+    }
+    if weight_bytes > plan.store_bytes {
+        let what = format!(
+            "n{host}'s store holds {weight_bytes} bytes of {}",
+            plan.store_bytes
+        );
+        return Err(("K5", what));
+    }
+    Ok(())
+}
