@@ -7,6 +7,7 @@
 //! node    handshake ─ membership ─ control messages ─ frames ─ lanes
 //! cache   core ─▶ mode (local | replicated) ─▶ log (own stream), progress (others' streams) ─▶ store
 //!                   └▶ message ─▶ wire ─▶ frame
+//! load    flights ─ breaker ─ fence ─▶ store
 //! ```
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod handshake;
 pub mod identity;
 pub mod ids;
 pub mod lane;
+pub mod load;
 pub mod log;
 pub mod machine;
 pub mod membership;

@@ -13,6 +13,7 @@ mod carry;
 mod coherence;
 mod connect;
 mod leave;
+pub(crate) mod load;
 mod observe;
 mod operate;
 mod strike;
@@ -74,6 +75,8 @@ pub(crate) enum Event {
     Loaded(coherence::Load),
     /// A rolling restart goes on.
     Roll,
+    /// A flight's loader has answered, or is given up.
+    Landing { host: usize, life: u32, place: u64 },
 }
 
 /// What becomes of a message.
@@ -185,6 +188,7 @@ impl Cluster {
         let host = match event {
             Event::Wake { host, .. } | Event::Seek { host, .. } | Event::Read { host } => *host,
             Event::Loaded(load) => load.host,
+            Event::Landing { host, .. } => *host,
             Event::Operate(n) => self.operator(*n)?,
             Event::Arrive { session, end, .. } | Event::Reset { session, end } => {
                 self.sessions[*session].ends[*end].host
@@ -225,6 +229,7 @@ impl Cluster {
             Event::Read { host } => self.read(host)?,
             Event::Loaded(load) => self.loaded(load)?,
             Event::Roll => self.roll()?,
+            Event::Landing { host, life, place } => self.landing(host, life, place)?,
         }
         Ok(())
     }

@@ -143,6 +143,8 @@ pub(crate) struct Plan {
     pub(crate) mode: ModeKind,
     /// What a node does that is not with most of its cluster.
     pub(crate) split: SplitPolicy,
+    /// Whether callers read through the cache, and a system of record is behind it.
+    pub(crate) loads: bool,
     pub(crate) nodes: usize,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
@@ -232,6 +234,7 @@ impl Plan {
         Self {
             seed,
             mode: ModeKind::Replicated,
+            loads: false,
             split,
             nodes,
             checks,

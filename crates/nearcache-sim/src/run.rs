@@ -15,6 +15,8 @@ use crate::violation::Violation;
 
 /// R1: how long after the faults have ended all nodes may take to hold the same.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(5);
+/// Loads: when all callers must have been answered, once the faults have ended.
+const ANSWERED_MAX: Duration = Duration::from_secs(12);
 /// How often they are compared.
 const COMPARE_PERIOD: Duration = Duration::from_millis(100);
 /// Entries that comparisons may still bring in that time: a straggler is found late, what is evicted and brought back goes on for ever.
@@ -31,6 +33,21 @@ pub struct Options {
     pub verbose: bool,
     /// Whether the cache is in mode `invalidation`, and not `replicated`.
     pub invalidation: bool,
+    /// Whether callers read through the cache: every other seed in mode `invalidation`, whatever is said above.
+    pub loads: bool,
+}
+
+impl Options {
+    /// Those of the runs in which this bug is looked for.
+    #[must_use]
+    pub fn hunting(bug: Bug) -> Self {
+        Self {
+            bug: Some(bug),
+            invalidation: bug.is_of_invalidation(),
+            loads: bug.is_of_loads(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What came of a run.
@@ -60,6 +77,7 @@ pub struct Failure {
     seed: u64,
     bug: Option<Bug>,
     invalidation: bool,
+    loads: bool,
     plan: String,
 }
 
@@ -71,7 +89,9 @@ impl fmt::Display for Failure {
             f,
             "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}",
             self.seed,
-            if self.invalidation {
+            if self.loads {
+                " --loads"
+            } else if self.invalidation {
                 " --mode invalidation"
             } else {
                 ""
@@ -91,7 +111,16 @@ impl fmt::Display for Failure {
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
     let mut plan = Plan::draw(seed);
-    if options.invalidation {
+    plan.loads = options.loads;
+    if options.loads {
+        // What may be written and read is not the matter here, and values say which load brought them.
+        plan.split = SplitPolicy::Serve;
+        plan.store_bytes = 1 << 20;
+        plan.value_bytes = 0;
+        plan.faults
+            .retain(|(_, fault)| !matches!(fault, crate::plan::Fault::Diverge { .. }));
+    }
+    if options.invalidation && !options.loads || options.loads && seed % 2 == 1 {
         plan.mode = ModeKind::Invalidation;
         plan.split = SplitPolicy::Serve;
         plan.rolling_from = None;
@@ -112,6 +141,7 @@ pub fn run(seed: u64, options: Options) -> Report {
         seed,
         bug: options.bug,
         invalidation: options.invalidation,
+        loads: options.loads,
         plan: shown,
     });
     Report {
@@ -123,6 +153,13 @@ pub fn run(seed: u64, options: Options) -> Report {
         converged_after,
         failure,
     }
+}
+
+/// Loads: with the faults gone everybody is answered, and nothing that is superseded stays.
+fn judge_loads(cluster: &mut Cluster) -> Result<Duration, Violation> {
+    let heal = cluster.plan.heal;
+    cluster.run_until(heal + ANSWERED_MAX)?;
+    Ok(Duration::ZERO)
 }
 
 /// Mode `invalidation`: once the faults have ended, every node that hears all others serves again, and nothing that is superseded.
@@ -145,6 +182,9 @@ fn judge_leases(cluster: &mut Cluster) -> Result<Duration, Violation> {
 fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     let heal = cluster.plan.heal;
     cluster.run_until(heal)?;
+    if cluster.plan.loads {
+        return judge_loads(cluster);
+    }
     if cluster.plan.mode == ModeKind::Invalidation {
         return judge_leases(cluster);
     }

@@ -79,8 +79,9 @@ mod transport;
 use simulated::quick_clock;
 
 pub use cache::{
-    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, Lookup, Modified, Modify,
-    ModifyError, OpenError, PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
+    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, LoadError, LoadPolicy,
+    LoadStats, Loaded, Loader, Loading, Lookup, Modified, Modify, ModifyError, OpenError, Previous,
+    PutOptions, ReadError, ScanCursor, ScanPage, Watch, WriteError,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
 #[cfg(feature = "dns")]

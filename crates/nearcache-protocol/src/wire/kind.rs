@@ -3,6 +3,7 @@
 use crate::anti_entropy::AntiEntropy;
 use crate::fetching::Fetching;
 use crate::frame::Kind;
+use crate::load::lease::LoadMessage;
 use crate::message::CacheMessage;
 
 pub(super) const UPDATES: Kind = Kind(0x40);
@@ -22,6 +23,9 @@ pub(super) const TRANSFER_START: Kind = Kind(0x4d);
 pub(super) const TRANSFER_CHUNK: Kind = Kind(0x4e);
 pub(super) const TRANSFER_CREDIT: Kind = Kind(0x4f);
 pub(super) const TRANSFER_REFUSED: Kind = Kind(0x50);
+pub(super) const LOAD_ASK: Kind = Kind(0x51);
+pub(super) const LOAD_ANSWER: Kind = Kind(0x52);
+pub(super) const LOAD_END: Kind = Kind(0x53);
 pub(super) const COMPARE: Kind = Kind(0x60);
 pub(super) const DIFFERS: Kind = Kind(0x61);
 pub(super) const LIST: Kind = Kind(0x62);
@@ -55,6 +59,14 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
         CacheMessage::TransferChunk { request, .. } => (TRANSFER_CHUNK, request.0),
         CacheMessage::TransferCredit { request, .. } => (TRANSFER_CREDIT, request.0),
         CacheMessage::TransferRefused { request } => (TRANSFER_REFUSED, request.0),
+        CacheMessage::Load { request, message } => {
+            let kind = match message {
+                LoadMessage::Ask { .. } => LOAD_ASK,
+                LoadMessage::Answer(_) => LOAD_ANSWER,
+                LoadMessage::End { .. } => LOAD_END,
+            };
+            (kind, request.0)
+        }
         CacheMessage::AntiEntropy { request, message } => {
             let kind = match message {
                 AntiEntropy::Compare { .. } => COMPARE,

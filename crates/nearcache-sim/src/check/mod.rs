@@ -10,6 +10,7 @@ pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
 pub(crate) mod leaving;
+pub(crate) mod loads;
 pub(crate) mod monotone;
 pub(crate) mod resurrection;
 pub(crate) mod whole;
@@ -32,6 +33,7 @@ pub(crate) struct Checkers {
     whole: whole::Whole,
     pub(crate) algebra: algebra::Log,
     pub(crate) coherence: coherence::Coherence,
+    pub(crate) loads: loads::Loads,
     pub(crate) freshness: freshness::Freshness,
     pub(crate) apart: apart::Apart,
     pub(crate) lives: leaving::Lives,
@@ -47,6 +49,7 @@ impl Checkers {
             whole: whole::Whole::default(),
             algebra: algebra::Log::default(),
             coherence: coherence::Coherence::default(),
+            loads: loads::Loads::default(),
             freshness: freshness::Freshness::default(),
             apart: apart::Apart::new(hosts),
             lives: leaving::Lives::default(),
@@ -57,6 +60,7 @@ impl Checkers {
     /// The host's node is gone, and with it what only it knew.
     pub(crate) fn forget(&mut self, host: usize) {
         self.coherence.forget(host);
+        self.loads.forget(host);
         self.freshness.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use bytes::Bytes;
+use nearcache_protocol::load::fence::Fence;
 
 use super::Cache;
 use super::errors::{ReadError, WriteError};
 use super::options::PutOptions;
-use super::shell::FillTicket;
 use crate::codec::Codec;
 use crate::codec::key::KeyFor;
 
@@ -18,7 +18,7 @@ use crate::codec::key::KeyFor;
 pub struct Fill<K: ?Sized, V, C: Codec<V>> {
     cache: Cache<K, V, C>,
     key: Bytes,
-    ticket: FillTicket,
+    fence: Fence,
 }
 
 impl<K: ?Sized, V, C: Codec<V>> fmt::Debug for Fill<K, V, C> {
@@ -56,26 +56,27 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     /// [`ReadError::Key`] when the key cannot be one.
     pub fn begin_fill<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<Fill<K, V, C>, ReadError> {
         let key = self.owned_key(key)?;
-        let ticket = self.shell.begin_fill(&key);
+        let fence = self.shell.begin_fill(&key);
         Ok(Fill {
             cache: self.clone(),
             key,
-            ticket,
+            fence,
         })
     }
 }
 
 impl<K: ?Sized, V, C: Codec<V>> Fill<K, V, C> {
     /// Keeps the value that was read, with the time to live and tags of `options`; says whether it is kept. It is not if the key was
-    /// written, removed or invalidated since the fill began, if anything was invalidated by tag or prefix since then, or if the key
-    /// was within the last clock bound (a millisecond or so on a LAN): in doubt a copy is dropped. Never waits; an acknowledgement
+    /// written, removed or invalidated since the fill began, by itself, by prefix, by clearing or by one of its tags, or within the
+    /// last clock bound before it (a millisecond or so on a LAN): in doubt a copy is dropped. Never waits; an acknowledgement
     /// asked for in `options` is left out.
     ///
     /// # Errors
     ///
     /// [`WriteError`]; nothing is kept then.
     pub fn put(self, value: V, options: &PutOptions) -> Result<bool, WriteError> {
-        let change = self.cache.put_change(value, options)?;
-        self.cache.shell.fill(&self.key, self.ticket, change)
+        let content = self.cache.content(value, options)?;
+        let entry = self.cache.shell.filled(&self.key, &self.fence, content);
+        self.cache.shell.fill(&self.fence, &entry)
     }
 }

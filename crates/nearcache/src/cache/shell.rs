@@ -16,6 +16,8 @@
 mod carry;
 mod fill;
 mod gate;
+mod leases;
+mod loads;
 mod port;
 mod waiters;
 mod watchers;
@@ -39,6 +41,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::errors::{ModifyError, OpenError, WriteError};
+use super::load::LoadPolicy;
 use super::options::Ack;
 use super::stats::{CacheCounters, CacheStats};
 use crate::codec::key::{KeyError, check_len};
@@ -49,8 +52,9 @@ use crate::subscription::Hub;
 use gate::Gate;
 use waiters::Waiters;
 
-pub(crate) use fill::FillTicket;
 pub(crate) use gate::{is_fresh, is_leased};
+pub(crate) use leases::{Load, LoadLease};
+pub(crate) use loads::{FlightGuard, Loads, Part, Slot};
 pub(crate) use port::CachePort;
 pub(crate) use watchers::CellChange;
 
@@ -111,6 +115,7 @@ pub(crate) struct Shell<V: Payload> {
     store: Arc<Store<V>>,
     machine: Mutex<Machine<V>>,
     waiters: Waiters<V>,
+    loads: Loads<V>,
     gate: Gate,
     /// Whether a miss is worth asking peers about while this node is being filled.
     finds: bool,
@@ -142,8 +147,10 @@ impl<V: Payload> Shell<V> {
         id: CacheId,
         settings: Settings,
         mut store: StoreConfig,
+        load_policy: LoadPolicy,
     ) -> Result<Self, OpenError> {
         store.hash_seed = random();
+        store.stale_for = load_policy.stale_for();
         // A cache that no other node has is compared with nobody.
         store.digest_key =
             (settings.mode == ModeKind::Replicated).then(|| node.placement().bytes());
@@ -197,6 +204,7 @@ impl<V: Payload> Shell<V> {
                 out: Vec::new(),
             }),
             waiters: Waiters::default(),
+            loads: Loads::new(load_policy, node.metrics(), name),
             gate,
             finds,
             is_ready: AtomicBool::new(is_ready),
@@ -225,6 +233,11 @@ impl<V: Payload> Shell<V> {
 
     pub(crate) fn counters(&self) -> &CacheCounters {
         &self.counters
+    }
+
+    #[inline]
+    pub(crate) const fn loads(&self) -> &Loads<V> {
+        &self.loads
     }
 
     pub(crate) fn changes(&self) -> &Arc<Hub<CellChange<V>>> {
@@ -285,7 +298,7 @@ impl<V: Payload> Shell<V> {
 
     pub(crate) fn stats(&self) -> CacheStats {
         let mode = self.machine.lock().core.stats();
-        CacheStats::new(self.store.stats(), mode, &self.counters)
+        CacheStats::new(self.store.stats(), mode, &self.counters, self.loads.stats())
     }
 
     /// A new version for a write of this node.
@@ -404,9 +417,10 @@ impl<V: Payload> Shell<V> {
                 acked: timeout.acked as usize,
                 wanted: timeout.wanted as usize,
             }),
-            Some(Outcome::Modified(_) | Outcome::Found(_) | Outcome::Fresh(_)) | None => {
-                Err(WriteError::NodeStopped)
-            }
+            Some(
+                Outcome::Modified(_) | Outcome::Found(_) | Outcome::Fresh(_) | Outcome::Turn(_),
+            )
+            | None => Err(WriteError::NodeStopped),
         }
     }
 
@@ -449,9 +463,8 @@ impl<V: Payload> Shell<V> {
                 // Overloaded, unreachable, not the home: nothing was changed.
                 _ => ModifyError::Busy,
             }),
-            Some(Outcome::Acked(_) | Outcome::Found(_) | Outcome::Fresh(_)) | None => {
-                Err(WriteError::NodeStopped.into())
-            }
+            Some(Outcome::Acked(_) | Outcome::Found(_) | Outcome::Fresh(_) | Outcome::Turn(_))
+            | None => Err(WriteError::NodeStopped.into()),
         }
     }
 

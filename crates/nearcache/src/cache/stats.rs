@@ -23,10 +23,42 @@ pub struct CacheStats {
     pub bypassed: u64,
     /// Writes refused because this node is not with most of its cluster (`split = "read-only"`).
     pub refused_by_split: u64,
+    /// What became of loads.
+    pub loads: LoadStats,
+}
+
+/// What became of the loads of one cache on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LoadStats {
+    /// Loads whose loader answered in time.
+    pub succeeded: u64,
+    /// Of these, the ones that were not kept, because the key was written or invalidated meanwhile, or the loader reported an
+    /// older version than had been seen.
+    pub not_kept: u64,
+    /// Loads whose loader failed or panicked.
+    pub failed: u64,
+    /// Loads that took too long.
+    pub timed_out: u64,
+    /// Callers who waited for a load of somebody else instead of making their own.
+    pub shared: u64,
+    /// Misses that were refused for want of a place.
+    pub overloaded: u64,
+    /// Misses that were refused because the circuit was open.
+    pub circuit_open: u64,
+    /// Expired copies that were served.
+    pub stale_served: u64,
+    /// Loads begun before the entry had expired, or while its expired copy was served.
+    pub refreshed: u64,
 }
 
 impl CacheStats {
-    pub(crate) fn new(store: StoreStats, mode: ModeStats, counters: &CacheCounters) -> Self {
+    pub(crate) fn new(
+        store: StoreStats,
+        mode: ModeStats,
+        counters: &CacheCounters,
+        loads: LoadStats,
+    ) -> Self {
         Self {
             store,
             mode,
@@ -34,6 +66,7 @@ impl CacheStats {
             disagreements: counters.disagreements.get(),
             bypassed: counters.bypassed.get(),
             refused_by_split: counters.refused_by_split.get(),
+            loads,
         }
     }
 }
