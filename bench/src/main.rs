@@ -20,6 +20,7 @@ mod join;
 mod json;
 mod large;
 mod latency;
+mod loading;
 mod memory;
 mod redis_benchmark;
 mod replication;
@@ -67,6 +68,8 @@ enum Bench {
     Large(large::Args),
     /// A node that joins a full cluster, against Redis's full sync (perf-B3).
     Join(join::Args),
+    /// Reading through the cache: hits, cold keys, outages (perf-C4, perf-C6, O11).
+    Loading(loading::Args),
     /// A recorded trace through a running three-node cluster.
     Trace(trace::Args),
 }
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Coherence(args) => coherence::run(args),
         Bench::Large(args) => large::run(args),
         Bench::Join(args) => join::run(args),
+        Bench::Loading(args) => loading::run(args),
         Bench::Trace(args) => trace::run(args),
     }?;
     print!("{}", table.render());

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_store::{Change, Expiry, Merged, NodeId, Store, Tags};
+use nearcache_store::{Change, Expiry, Handle, Merged, NodeId, Store, Tags};
 
 use crate::announce::ModeKind;
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
+use crate::load::lease::Lease;
 use crate::machine::Machine;
 use crate::message::CacheMessage;
 use crate::mode::invalidation::Invalidation;
@@ -187,6 +188,31 @@ impl<V: Payload> CacheCore<V> {
     /// The waiter is told [`Outcome::Found`](crate::mode::Outcome::Found) by its deadline; if `true`, the entry is in the store.
     pub fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
         self.mode.find(now, key, waiter, out);
+    }
+
+    /// A key is about to be loaded with a loader that takes at most `lease_for`: asks whether another node loads it.
+    ///
+    /// The waiter is told [`Outcome::Turn`](crate::mode::Outcome::Turn) by its deadline; at once except in mode `replicated`.
+    pub fn begin_load(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        lease_for: Duration,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.mode.begin_load(now, key, lease_for, waiter, out);
+    }
+
+    /// A load that had a lease is over, with the entry that was stored and published if one was. Others wait for this.
+    pub fn end_load(
+        &mut self,
+        now: Time,
+        lease: Lease,
+        stored: Option<&Handle<V>>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.mode.end_load(now, lease, stored, out);
     }
 
     /// Makes sure that this node has all that its peers had at `since`, a time not after `now`.

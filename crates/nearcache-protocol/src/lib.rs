@@ -8,6 +8,7 @@
 //! cache   core ─▶ mode (local | replicated) ─▶ log (own stream), progress (others' streams) ─▶ store
 //!          │        └▶ message ─▶ wire ─▶ frame
 //!          └▶ probe: what is served, for inspection and audit
+//! load    flights ─ breaker ─ fence ─▶ store
 //! ```
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod handshake;
 pub mod identity;
 pub mod ids;
 pub mod lane;
+pub mod load;
 pub mod log;
 pub mod machine;
 pub mod membership;

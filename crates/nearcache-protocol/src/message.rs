@@ -3,7 +3,7 @@
 //! | lane | messages |
 //! |---|---|
 //! | control | [`Announce`](CacheMessage::Announce), [`Heartbeat`](CacheMessage::Heartbeat), [`Echo`](CacheMessage::Echo), [`Leave`](CacheMessage::Leave) |
-//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find, modify and probe |
+//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find, modify, load and probe |
 //! | bulk | transfers, comparisons, long values |
 //!
 //! Sending shares the store's values; nothing is copied before [`wire`](crate::wire) writes it into a buffer.
@@ -18,6 +18,7 @@ use crate::anti_entropy::AntiEntropy;
 use crate::fetching::Fetching;
 use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
+use crate::load::lease::LoadMessage;
 use crate::modify::{ModifyError, ModifyOp};
 use crate::parts::Parts;
 use crate::payload::Payload;
@@ -141,6 +142,13 @@ pub enum CacheMessage<V> {
         request: RequestId,
         /// What came of it.
         result: Result<ModifiedAt<V>, ModifyError>,
+    },
+    /// Who loads a key that is missing.
+    Load {
+        /// Names the request; that of the asker, in all that is said about it.
+        request: RequestId,
+        /// What is said.
+        message: LoadMessage<V>,
     },
     /// Send me all you hold of these parts of the key space.
     TransferRequest {
@@ -322,6 +330,7 @@ impl<V: Payload> CacheMessage<V> {
             | Self::Found { .. }
             | Self::Modify { .. }
             | Self::Modified { .. }
+            | Self::Load { .. }
             | Self::Probe { .. } => Lane::Data,
             Self::TransferRequest { .. }
             | Self::TransferStart { .. }
@@ -351,6 +360,7 @@ impl<V> CacheMessage<V> {
             Self::Found { .. } => "found",
             Self::Modify { .. } => "modify",
             Self::Modified { .. } => "modified",
+            Self::Load { message, .. } => message.name(),
             Self::TransferRequest { .. } => "transfer-request",
             Self::TransferStart { .. } => "transfer-start",
             Self::TransferChunk { .. } => "transfer-chunk",

@@ -168,7 +168,7 @@ impl<V: Payload> ModifyOp<V> {
     /// [`ModifyError::NotAnInteger`] and [`ModifyError::Overflow`], of [`ModifyOp::Add`]. Nothing is changed here in any case.
     pub fn decide(&self, known: &Known<V>) -> Result<Option<Change<V>>, ModifyError> {
         // A value that cannot be had is a miss for those that need it.
-        let live = known.live();
+        let live = value_of(known);
         let live = live.filter(|entry| !(entry.is_stub() && self.needs_value()));
         match self {
             Self::Set {
@@ -253,16 +253,20 @@ impl<V: Payload> ModifyOp<V> {
 }
 
 impl Condition {
-    fn holds<V>(self, known: &Known<V>) -> bool {
+    fn holds<V: Payload>(self, known: &Known<V>) -> bool {
+        let live = value_of(known);
         match self {
             Self::Always => true,
-            Self::IfAbsent => known.live().is_none(),
-            Self::IfPresent => known.live().is_some(),
-            Self::IfVersion(version) => {
-                known.live().is_some_and(|entry| entry.version() == version)
-            }
+            Self::IfAbsent => live.is_none(),
+            Self::IfPresent => live.is_some(),
+            Self::IfVersion(version) => live.is_some_and(|entry| entry.version() == version),
         }
     }
+}
+
+/// The entry that holds a value: one that says that there is none is none.
+fn value_of<V: Payload>(known: &Known<V>) -> Option<&Handle<V>> {
+    known.live().filter(|entry| !entry.value().is_absent())
 }
 
 impl ExpireCondition {

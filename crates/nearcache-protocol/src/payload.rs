@@ -11,6 +11,15 @@ pub struct CodecTag {
     pub schema: u16,
 }
 
+impl CodecTag {
+    /// Marks an entry that says that the system of record has nothing under its key. It has no bytes, and is a miss to whoever
+    /// asks for a value.
+    pub const ABSENT: Self = Self {
+        codec: u16::MAX,
+        schema: 0,
+    };
+}
+
 /// A value in its wire form. Reading never fails: a node that cannot decode a value keeps its bytes.
 ///
 /// The protocol never looks inside, except for counters ([`ModifyOp::Add`](crate::modify::ModifyOp::Add)).
@@ -31,5 +40,10 @@ pub trait Payload: Weigh + Send + Sync + 'static {
         Self: Sized,
     {
         Self::from_wire(codec, &bytes)
+    }
+
+    /// Whether it says that there is no value.
+    fn is_absent(&self) -> bool {
+        self.codec() == CodecTag::ABSENT
     }
 }

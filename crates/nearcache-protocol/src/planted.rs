@@ -44,6 +44,14 @@ pub enum PlantedBug {
     ResumesPastAMissingPart,
     /// A node that leaves does not wait until others have what only it holds (breaks K4).
     LeavesWithoutHandOver,
+    /// A load is stamped at its end, and compared with nothing (breaks C1).
+    FenceDropped,
+    /// A load is stamped at its end, and compared with what is known of its key, but not of its tags (breaks C4).
+    FenceDroppedForTags,
+    /// A load's version does not allow for clocks that are behind (breaks C1).
+    LoadIgnoresClockBound,
+    /// Who misses joins a load that began before an invalidation (breaks C1).
+    JoinsOldFlights,
 }
 
 impl PlantedBug {
@@ -118,6 +126,22 @@ impl PlantedBug {
 
     pub(crate) const fn evicts_newer(self) -> bool {
         self.is(Self::EchoEvicts)
+    }
+
+    pub(crate) const fn drops_fence(self) -> bool {
+        self.is(Self::FenceDropped)
+    }
+
+    pub(crate) const fn drops_fence_for_tags(self) -> bool {
+        self.is(Self::FenceDroppedForTags)
+    }
+
+    pub(crate) const fn ignores_clock_bound(self) -> bool {
+        self.is(Self::LoadIgnoresClockBound)
+    }
+
+    pub(crate) const fn joins_old_flights(self) -> bool {
+        self.is(Self::JoinsOldFlights)
     }
 
     pub(crate) const fn skips_holes(self) -> bool {

@@ -15,6 +15,8 @@ use crate::core::CacheCore;
 use crate::frame::{FrameDecoder, FrameLimit};
 use crate::ids::{CacheId, Epoch, WaiterId};
 use crate::lane::Lane;
+use crate::load::fence::Fence;
+use crate::load::lease::Turn;
 use crate::machine::Machine as _;
 use crate::message::CacheMessage;
 use crate::mode::{Ack, Event, Outcome, Output, Published, Waiter};
@@ -421,6 +423,42 @@ impl Cluster {
             node.core.modify(now, key, op, waiter, out)
         });
         waiter.id.0
+    }
+
+    /// Asks who is to load a key; returns the waiter's number.
+    pub(crate) fn begin_load(&mut self, id: u64, key: &str) -> u64 {
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let waiter = self.waiter(Duration::from_secs(5));
+        self.act(id, |node, now, out| {
+            let lease_for = Duration::from_secs(10);
+            node.core.begin_load(now, key, lease_for, waiter, out);
+        });
+        waiter.id.0
+    }
+
+    /// Ends a load whose turn this waiter was told, with a value to keep or without.
+    pub(crate) fn end_load(&mut self, id: u64, waiter: u64, key: &str, text: Option<&str>) {
+        let turn = self.nodes[&id].results.get(&waiter);
+        let Some(Outcome::Turn(Turn::Yours(lease))) = turn else {
+            panic!("it is not its turn: {turn:?}")
+        };
+        let lease = lease.clone();
+        self.act(id, |node, now, out| {
+            let (store, clock) = (node.core.store().clone(), node.core.clock().clone());
+            let entry = text.map(|text| {
+                let bound = node.core.clock_bound();
+                let fence = Fence::begin(&store, &clock, now, bound, key.as_bytes());
+                let content = (Text::new(text), Expiry::NEVER, Tags::NONE);
+                let entry = fence.entry(&store, key.as_bytes(), content, &clock, now);
+                assert!(fence.keep(&store, &entry).unwrap());
+                let published = Published::Fill(entry.clone());
+                node.core.publish(now, published, Ack::Local, None, out);
+                entry
+            });
+            if let Some(lease) = lease {
+                node.core.end_load(now, lease, entry.as_ref(), out);
+            }
+        });
     }
 
     pub(crate) fn waiter(&mut self, wait: Duration) -> Waiter {

@@ -77,6 +77,18 @@ bugs! {
     EchoEvicts = "echo-evicts",
     /// Mode `invalidation`: a stream goes on past a hole as if nothing were missing.
     HoleSkipped = "hole-skipped",
+    /// Loads: stamped at their end, compared with nothing.
+    FenceDropped = "fence-dropped",
+    /// Loads: stamped at their end, compared with what is known of the key but not of its tags.
+    FenceDroppedForTags = "fence-dropped-for-tags",
+    /// Loads: no allowance for clocks that are behind.
+    LoadIgnoresClockBound = "load-ignores-clock-bound",
+    /// Loads: who misses joins a load that began before an invalidation.
+    JoinsOldFlights = "joins-old-flights",
+    /// Loads: one that panics tells nobody.
+    WaiterLostOnPanic = "waiter-lost-on-panic",
+    /// Loads: an expired copy is served for as long as it is in memory.
+    StaleBeyondLimit = "stale-beyond-limit",
 }
 
 impl Bug {
@@ -104,6 +116,20 @@ impl Bug {
         matches!(
             self,
             Self::LeaseOnEcho | Self::EchoEvicts | Self::HoleSkipped
+        )
+    }
+
+    /// Whether it is one of loads, which it is looked for in.
+    #[must_use]
+    pub const fn is_of_loads(self) -> bool {
+        matches!(
+            self,
+            Self::FenceDropped
+                | Self::FenceDroppedForTags
+                | Self::LoadIgnoresClockBound
+                | Self::JoinsOldFlights
+                | Self::WaiterLostOnPanic
+                | Self::StaleBeyondLimit
         )
     }
 
@@ -141,6 +167,10 @@ impl Bug {
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,
+            Self::FenceDropped => ProtocolBug::FenceDropped,
+            Self::FenceDroppedForTags => ProtocolBug::FenceDroppedForTags,
+            Self::LoadIgnoresClockBound => ProtocolBug::LoadIgnoresClockBound,
+            Self::JoinsOldFlights => ProtocolBug::JoinsOldFlights,
             _ => ProtocolBug::None,
         }
     }

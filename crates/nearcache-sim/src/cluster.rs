@@ -14,6 +14,7 @@ mod coherence;
 mod connect;
 mod garble;
 mod leave;
+pub(crate) mod load;
 mod observe;
 mod operate;
 mod strike;
@@ -83,6 +84,8 @@ pub(crate) enum Event {
     Loaded(coherence::Load),
     /// A rolling restart goes on.
     Roll,
+    /// A flight's loader has answered, or is given up.
+    Landing { host: usize, life: u32, place: u64 },
 }
 
 /// What becomes of a message.
@@ -204,6 +207,7 @@ impl Cluster {
         let host = match event {
             Event::Wake { host, .. } | Event::Seek { host, .. } | Event::Read { host } => *host,
             Event::Loaded(load) => load.host,
+            Event::Landing { host, .. } => *host,
             Event::Operate(n) => self.operator(*n)?,
             Event::Arrive { session, end, .. } | Event::Reset { session, end } => {
                 self.sessions[*session].ends[*end].host
@@ -251,6 +255,7 @@ impl Cluster {
             Event::Read { host } => self.read(host)?,
             Event::Loaded(load) => self.loaded(load)?,
             Event::Roll => self.roll()?,
+            Event::Landing { host, life, place } => self.landing(host, life, place)?,
         }
         Ok(())
     }

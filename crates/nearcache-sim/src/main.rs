@@ -4,6 +4,7 @@
 //! cargo run -p nearcache-sim -- --seed 42 --verbose
 //! cargo run -p nearcache-sim -- --seeds 0..100000
 //! cargo run -p nearcache-sim -- --seeds 0..1000 --bug no-tombstones
+//! cargo run -p nearcache-sim -- --seeds 0..1000 --loads
 //! cargo run -p nearcache-sim -- --seeds 0..1000 --mutants
 //! cargo run -p nearcache-sim -- --plan FILE --verbose
 //! ```
@@ -20,7 +21,7 @@ use std::time::Duration;
 use nearcache_sim::{Bug, Failure, Options, Place, Report, Sometimes, run, run_text};
 
 const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
-                     [--verbose] [--mode replicated|invalidation] [--bug NAME | --mutants] [--keep FOLDER]";
+                     [--verbose] [--mode replicated|invalidation | --loads] [--bug NAME | --mutants] [--keep FOLDER]";
 
 /// How often progress is told.
 const PROGRESS_SEEDS: u64 = 500;
@@ -114,13 +115,10 @@ fn mutants(seeds: Range<u64>) -> ExitCode {
     let mut missed = 0;
     println!("| planted bug | found by seed | rule | clean without it |\n|---|---|---|---|");
     for (name, bug) in Bug::ALL {
+        let options = Options::hunting(*bug);
         let clean = Options {
-            invalidation: bug.is_of_invalidation(),
-            ..Options::default()
-        };
-        let options = Options {
-            bug: Some(*bug),
-            ..clean
+            bug: None,
+            ..options
         };
         let found = seeds
             .clone()
@@ -221,6 +219,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
                 "replicated" => options.options.invalidation = false,
                 other => return Err(format!("no mode {other:?}")),
             },
+            "--loads" => options.options.loads = true,
             "--verbose" => options.options.verbose = true,
             "--plan" => options.plan = Some(value()?.into()),
             "--keep" => options.keep = Some(value()?.into()),

@@ -22,6 +22,7 @@ use nearcache_store::{
 
 use crate::bug::Bug;
 use crate::cluster::Leaving;
+use crate::cluster::load::{NodeLoads, STALE_FOR};
 use crate::long::Long;
 use crate::plan::Plan;
 use crate::value::Value;
@@ -157,6 +158,8 @@ pub(crate) enum Awaited {
     },
     /// The end of a read-modify-write.
     Modify,
+    /// Whether a load is to be made.
+    Turn { place: u64 },
 }
 
 /// One start of a node.
@@ -200,6 +203,8 @@ pub(crate) struct Node {
     pub(crate) waiting: BTreeMap<u64, (Time, Awaited)>,
     /// Epochs of peers met, to see them grow.
     pub(crate) epochs: BTreeMap<NodeId, Epoch>,
+    /// Who loads what, and who waits for it.
+    pub(crate) loads: NodeLoads,
     waiters: u64,
     store_tick_at: Time,
     /// The earliest wake-up that is scheduled, in virtual time.
@@ -235,6 +240,11 @@ impl Node {
             tombstone_ttl: match bug {
                 Some(Bug::TombstonesCollectedEarly) => TOO_EARLY,
                 _ => Duration::from_millis(plan.tombstone_ttl_ms),
+            },
+            stale_for: if plan.loads {
+                STALE_FOR
+            } else {
+                Duration::ZERO
             },
             ..StoreConfig::new(plan.store_bytes)
         };
@@ -286,6 +296,7 @@ impl Node {
             leaving: None,
             waiting: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            loads: NodeLoads::new(bug),
             waiters: 0,
             store_tick_at: Time::ZERO,
             wake_at: Time::MAX,

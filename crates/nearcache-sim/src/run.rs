@@ -17,6 +17,8 @@ use crate::violation::Violation;
 const CONVERGENCE_MAX: Duration = Duration::from_secs(5);
 /// What is broken for good breaks when all else heals, and a link that is silent is given up after so long only.
 const LINK_SILENCE: Duration = Duration::from_secs(3);
+/// Loads: when all callers must have been answered, once the faults have ended.
+const ANSWERED_MAX: Duration = Duration::from_secs(12);
 /// How often they are compared.
 const COMPARE_PERIOD: Duration = Duration::from_millis(100);
 /// Entries that comparisons may still bring in that time: a straggler is found late, what is evicted and brought back goes on for ever.
@@ -35,6 +37,21 @@ pub struct Options {
     pub verbose: bool,
     /// Whether the cache is in mode `invalidation`, and not `replicated`.
     pub invalidation: bool,
+    /// Whether callers read through the cache: every other seed in mode `invalidation`, whatever is said above.
+    pub loads: bool,
+}
+
+impl Options {
+    /// Those of the runs in which this bug is looked for.
+    #[must_use]
+    pub fn hunting(bug: Bug) -> Self {
+        Self {
+            bug: Some(bug),
+            invalidation: bug.is_of_invalidation(),
+            loads: bug.is_of_loads(),
+            ..Self::default()
+        }
+    }
 }
 
 /// What came of a run.
@@ -76,6 +93,7 @@ pub struct Failure {
     seed: u64,
     bug: Option<Bug>,
     invalidation: bool,
+    loads: bool,
     plan: String,
 }
 
@@ -95,7 +113,9 @@ impl fmt::Display for Failure {
             f,
             "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}",
             self.seed,
-            if self.invalidation {
+            if self.loads {
+                " --loads"
+            } else if self.invalidation {
                 " --mode invalidation"
             } else {
                 ""
@@ -114,12 +134,16 @@ impl fmt::Display for Failure {
 /// same report.
 #[must_use]
 pub fn run(seed: u64, options: Options) -> Report {
-    let mode = if options.invalidation {
+    let mode = if options.invalidation && !options.loads || options.loads && seed % 2 == 1 {
         ModeKind::Invalidation
     } else {
         ModeKind::Replicated
     };
-    run_plan(Plan::draw(seed, mode), options)
+    let mut plan = Plan::draw(seed, mode);
+    if options.loads {
+        plan.read_through();
+    }
+    run_plan(plan, options)
 }
 
 /// Carries out a plan that was written down: what a failing run printed.
@@ -132,7 +156,7 @@ pub fn run_text(text: &str, options: Options) -> Result<Report, String> {
 }
 
 fn run_plan(plan: Plan, options: Options) -> Report {
-    let seed = plan.seed;
+    let (seed, loads) = (plan.seed, plan.loads);
     let (operations, shown) = (plan.operations.len(), plan.to_string());
     let kinds_at_once = plan.kinds_at_once();
     let mut cluster = Cluster::new(plan, options.bug, options.verbose);
@@ -147,6 +171,7 @@ fn run_plan(plan: Plan, options: Options) -> Report {
         seed,
         bug: options.bug,
         invalidation: options.invalidation,
+        loads,
         plan: shown,
     });
     Report {
@@ -160,6 +185,13 @@ fn run_plan(plan: Plan, options: Options) -> Report {
         converged_after,
         failure,
     }
+}
+
+/// Loads: with the faults gone everybody is answered, and nothing that is superseded stays.
+fn judge_loads(cluster: &mut Cluster) -> Result<Duration, Violation> {
+    let heal = cluster.plan.heal;
+    cluster.run_until(heal + ANSWERED_MAX)?;
+    Ok(Duration::ZERO)
 }
 
 /// Mode `invalidation`: once the faults have ended, every node that hears all others serves again, and nothing that is superseded.
@@ -182,6 +214,9 @@ fn judge_leases(cluster: &mut Cluster) -> Result<Duration, Violation> {
 fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     let heal = cluster.plan.heal;
     cluster.run_until(heal)?;
+    if cluster.plan.loads {
+        return judge_loads(cluster);
+    }
     if cluster.plan.mode == ModeKind::Invalidation {
         return judge_leases(cluster);
     }

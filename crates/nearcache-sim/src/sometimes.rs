@@ -102,6 +102,20 @@ places! {
     Flushed,
     /// A loaded value was kept (mode `invalidation`).
     Filled,
+    /// A caller waited for a load of somebody else on its node.
+    FlightShared,
+    /// A node got what another had loaded.
+    LoadedElsewhere,
+    /// A load was refused for want of a place.
+    LoaderOverloaded,
+    /// A loaded value was kept.
+    LoadKept,
+    /// A loaded value was returned and not kept.
+    LoadNotKept,
+    /// A loader failed, panicked or never returned.
+    LoadFailed,
+    /// An expired copy was served instead of an error.
+    StaleServed,
     /// A read of a joining node asked a peer.
     FoundWhileJoining,
     /// A clock was pushed ahead as far as it may be.

@@ -8,13 +8,10 @@ const SEEDS: u64 = 1_000;
 #[test]
 fn every_planted_bug_is_found_by_a_seed_that_is_clean_without_it() {
     for (name, bug) in Bug::ALL {
+        let options = Options::hunting(*bug);
         let clean = Options {
-            invalidation: bug.is_of_invalidation(),
-            ..Options::default()
-        };
-        let options = Options {
-            bug: Some(*bug),
-            ..clean
+            bug: None,
+            ..options
         };
         let found = (0..SEEDS).find(|seed| run(*seed, options).failure.is_some());
         let seed = found.unwrap_or_else(|| panic!("{name} was not found in {SEEDS} seeds"));

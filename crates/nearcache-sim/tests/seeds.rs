@@ -24,7 +24,17 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         succeeded += report.succeeded;
         operations += report.operations;
     }
-    let elsewhere = [Place::Flushed, Place::Filled];
+    let elsewhere = [
+        Place::Flushed,
+        Place::Filled,
+        Place::FlightShared,
+        Place::LoadedElsewhere,
+        Place::LoaderOverloaded,
+        Place::LoadKept,
+        Place::LoadNotKept,
+        Place::LoadFailed,
+        Place::StaleServed,
+    ];
     let missing: Vec<Place> = sometimes
         .missing()
         .filter(|place| !elsewhere.contains(place))
@@ -77,6 +87,34 @@ fn i1_i5_i8_c2_c11_hold_over_a_thousand_seeds_of_mode_invalidation() {
         Place::Replay,
         Place::AckedByAll,
         Place::AckTimeout,
+        Place::Pause,
+        Place::Restart,
+    ] {
+        assert!(sometimes.count(place) > 0, "{place:?} was never reached");
+    }
+}
+
+#[test]
+fn c1_c4_c8_i7_hold_on_loads_over_a_thousand_seeds() {
+    let options = Options {
+        loads: true,
+        ..Options::default()
+    };
+    let mut sometimes = Sometimes::default();
+    for seed in 0..SEEDS {
+        let report = run(seed, options);
+        if let Some(failure) = &report.failure {
+            panic!("{failure}");
+        }
+        sometimes.add(&report.sometimes);
+    }
+    for place in [
+        Place::FlightShared,
+        Place::LoadedElsewhere,
+        Place::LoadKept,
+        Place::LoadNotKept,
+        Place::LoadFailed,
+        Place::StaleServed,
         Place::Pause,
         Place::Restart,
     ] {

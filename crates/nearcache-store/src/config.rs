@@ -19,6 +19,10 @@ pub struct StoreConfig {
     pub shards: Option<NonZeroUsize>,
     /// Drops entries that were not read for so long, on this node. Default: `None`.
     pub time_to_idle: Option<Duration>,
+    /// How long an entry stays in memory after its expiry, for [`Store::peek_stale`](crate::Store::peek_stale) alone; to
+    /// everybody else it is expired all the same. Room permitting, and no longer than a removal of its version is
+    /// remembered (`tombstone_ttl`). Default: zero.
+    pub stale_for: Duration,
     /// How long removals and group invalidations are kept, counted from their versions. Longer than the longest netsplit to be
     /// survived without a full transfer. Default: 24 h.
     pub tombstone_ttl: Duration,
@@ -87,6 +91,7 @@ impl StoreConfig {
             max_entry_bytes: ((1 << 20) + (8 << 10)).min(max_bytes / 4),
             shards: None,
             time_to_idle: None,
+            stale_for: Duration::ZERO,
             tombstone_ttl: Duration::from_secs(24 * 60 * 60),
             tombstone_percent: 10,
             key_floor_percent: 3,

@@ -5,12 +5,19 @@
 //! beginning, with the higher of their versions. That covers more than was asked for (copies are dropped that need not
 //! be), never less, and no invalidation is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use crate::{Scope, Tags, Version};
 
+/// Invalidations remembered one by one, for who asks what came since (guess: a load of a second, 250 invalidations a second).
+const RECENT_MAX: usize = 256;
+
 pub(crate) struct GroupFloors {
+    /// What was raised last, the newest at the end.
+    recent: VecDeque<Scope>,
+    /// The highest that a floor of tags was ever raised to.
+    highest_tag: Version,
     all: Version,
     prefixes: Floors,
     tags: Floors,
@@ -23,6 +30,8 @@ type Floors = BTreeMap<Box<[u8]>, Version>;
 impl GroupFloors {
     pub(crate) fn new(len_max: usize) -> Self {
         Self {
+            recent: VecDeque::new(),
+            highest_tag: Version::ZERO,
             all: Version::ZERO,
             prefixes: Floors::new(),
             tags: Floors::new(),
@@ -53,6 +62,38 @@ impl GroupFloors {
 
     /// Raises the floor of `scope`; false if it was covered as high before.
     pub(crate) fn raise(&mut self, scope: Scope, version: Version) -> bool {
+        let changed = self.raise_floor(scope.clone(), version);
+        if changed {
+            if let Scope::Tag(_) | Scope::TagPrefix(_) = &scope {
+                self.highest_tag = self.highest_tag.max(version);
+            }
+            if self.recent.len() >= RECENT_MAX {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(scope);
+        }
+        changed
+    }
+
+    /// The version of the newest invalidation by tag.
+    pub(crate) const fn highest_tag(&self) -> Version {
+        self.highest_tag
+    }
+
+    /// Did one of the last `count` invalidations cover an entry of `key` with `tags`? Not knowing the tags, any tag may be
+    /// one of them; and what is no longer remembered may have covered anything.
+    pub(crate) fn covered_by_last(&self, count: u32, key: &[u8], tags: Option<&Tags>) -> bool {
+        let Some(first) = self.recent.len().checked_sub(count as usize) else {
+            return true;
+        };
+        self.recent.range(first..).any(|scope| match (tags, scope) {
+            (None, Scope::Tag(_) | Scope::TagPrefix(_)) => true,
+            (None, Scope::All | Scope::Prefix(_)) => scope.covers(key, &Tags::NONE),
+            (Some(tags), _) => scope.covers(key, tags),
+        })
+    }
+
+    fn raise_floor(&mut self, scope: Scope, version: Version) -> bool {
         let changed = match scope {
             Scope::All => {
                 let changed = version > self.all;
@@ -140,7 +181,7 @@ impl GroupFloors {
             (Some(pair), other) if other.as_ref().is_none_or(|o| o.0.len() <= pair.0.len()) => {
                 let (common, floor) = pair;
                 if common.is_empty() {
-                    self.raise(Scope::All, floor);
+                    self.raise_floor(Scope::All, floor);
                 } else {
                     raise_prefix(&mut self.prefixes, common, floor);
                 }

@@ -43,6 +43,7 @@ mod policy;
 mod reads;
 mod scope;
 mod shard;
+mod stale;
 mod stats;
 mod store;
 mod sync;

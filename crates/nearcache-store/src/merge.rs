@@ -105,6 +105,38 @@ impl<V: Weigh> Store<V> {
         })
     }
 
+    /// An entry for [`merge_entry_if`](Self::merge_entry_if), in no store yet.
+    pub fn entry(
+        &self,
+        key: &[u8],
+        version: Version,
+        value: V,
+        expiry: Expiry,
+        tags: Tags,
+    ) -> Handle<V> {
+        new_entry(key, self.hasher.hash(key), version, expiry, tags, value)
+    }
+
+    /// Merges an entry that this store [made](Self::entry) if `decide` agrees, in the same atomic step. Whatever comes of it,
+    /// the caller still has the entry, with its value.
+    ///
+    /// `decide` runs under the shard's lock, as that of [`merge_if`](Self::merge_if).
+    ///
+    /// # Errors
+    /// As [`Store::merge`].
+    pub fn merge_entry_if(
+        &self,
+        entry: &Handle<V>,
+        decide: impl FnOnce(&Known<V>) -> bool,
+    ) -> Result<Merged<V>, MergeError> {
+        let (key, version) = (entry.key(), entry.version());
+        let hash = self.hash_of(key)?;
+        debug_assert_eq!(hash, entry.record().hash, "an entry of this store");
+        self.merge_prepared(key, hash, version, |known| {
+            decide(known).then(|| Prepared::Put(entry.clone()))
+        })
+    }
+
     /// The hash of a key that is not too long.
     #[inline]
     fn hash_of(&self, key: &[u8]) -> Result<u64, MergeError> {
@@ -320,7 +352,7 @@ impl<V: Weigh> Store<V> {
             let last = entry.record().last_access.load(Ordering::Relaxed);
             idle.deadline_ms(last, self.clock.now_ms())
         });
-        entry.expiry().as_millis().min(idle)
+        self.collected_ms(entry).min(idle)
     }
 
     /// Tells the listener, after all locks are released.

@@ -15,8 +15,8 @@ use crate::shard::Shard;
 use crate::sync::{AtomicU32, Ordering, RwLock};
 use crate::told_floors::ToldFloors;
 use crate::{
-    CoarseClock, ConfigError, Event, Handle, Listener, Scope, StoreConfig, StoreStats, Version,
-    Weigh,
+    CoarseClock, ConfigError, Event, Handle, Listener, Scope, StoreConfig, StoreStats, Tags,
+    Version, Weigh,
 };
 
 /// A bounded, concurrent map of versioned entries. Share it as `Arc<Store<V>>`.
@@ -146,7 +146,7 @@ impl<V: Weigh> Store<V> {
 
     /// Holds an entry against the group invalidations and remembers if it survives those up to `generation`.
     #[cold]
-    fn survives_groups(&self, entry: &Handle<V>, generation: u32) -> bool {
+    pub(crate) fn survives_groups(&self, entry: &Handle<V>, generation: u32) -> bool {
         let groups = self.groups.read();
         let survives = entry.version() > groups.of_key(entry.key())
             && entry.version() > groups.of_tags(entry.tags());
@@ -172,6 +172,31 @@ impl<V: Weigh> Store<V> {
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation.load(Ordering::Acquire)
+    }
+
+    /// Was anything that covers `key` invalidated by group since there were `generation` invalidations? `tags` are those of
+    /// the entry in question; while they are not known yet (`None`), every tag counts. Says yes where it no longer knows:
+    /// 256 invalidations are remembered one by one. Cost: a shared lock if there was any, and a look at each of those since.
+    #[must_use]
+    pub fn invalidated_since(&self, generation: u32, key: &[u8], tags: Option<&Tags>) -> bool {
+        if self.generation.load(Ordering::Acquire) == generation {
+            return false;
+        }
+        let groups = self.groups.read();
+        let count = self
+            .generation
+            .load(Ordering::Acquire)
+            .wrapping_sub(generation);
+        groups.covered_by_last(count, key, tags)
+    }
+
+    /// The version of the newest invalidation by tag that this store has heard of.
+    #[must_use]
+    pub fn highest_tag_floor(&self) -> Version {
+        if self.generation.load(Ordering::Acquire) == 0 {
+            return Version::ZERO;
+        }
+        self.groups.read().highest_tag()
     }
 
     /// The floors of group invalidations in force, in a fixed order: a joining node needs them as much as the entries.

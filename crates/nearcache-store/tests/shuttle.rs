@@ -203,3 +203,33 @@ fn c9_evictions_of_two_writers_keep_count() {
         assert_eq!(store.len() as u64, stats.entries);
     });
 }
+
+#[test]
+fn c1_c4_a_load_in_whose_middle_an_invalidation_came_is_not_kept() {
+    use shuttle::sync::atomic::{AtomicBool, Ordering};
+
+    // By a clock that is ahead of the load's stamp, and by one that is so far behind that only the order of arrival tells.
+    for invalidated_at in [9, 3] {
+        check(move || {
+            let (store, arrived) = (store(), Arc::new(AtomicBool::new(false)));
+            let (generation, known) = (store.generation(), store.known(b"k").version());
+            let (there, arrives) = (Arc::clone(&store), Arc::clone(&arrived));
+            let invalidates = thread::spawn(move || {
+                let scope = Scope::Tag((*b"t").into());
+                assert!(there.invalidate(scope, version(invalidated_at)));
+                arrives.store(true, Ordering::SeqCst);
+            });
+            let tags = Tags::new(["t"]).unwrap();
+            let entry = store.entry(b"k", version(5), 5, Expiry::NEVER, tags);
+            let before = arrived.load(Ordering::SeqCst);
+            let merged = store.merge_entry_if(&entry, |held| {
+                held.version() == known
+                    && !store.invalidated_since(generation, b"k", Some(entry.tags()))
+            });
+            let kept = merged.unwrap().is_applied();
+            assert!(!(before && kept), "it had arrived");
+            invalidates.join().unwrap();
+            assert!(invalidated_at == 3 || store.get(b"k").is_none());
+        });
+    }
+}

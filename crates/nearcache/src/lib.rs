@@ -80,8 +80,9 @@ use simulated::quick_clock;
 
 pub use cache::{
     About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, FillToken, Inspection,
-    Lookup, Modified, Modify, ModifyError, OpenError, PutOptions, ReadError, ScanCursor, ScanPage,
-    Watch, WriteError,
+    LoadError, LoadPolicy, LoadStats, Loaded, Loader, Loading, Lookup, Modified, Modify,
+    ModifyError, OpenError, Previous, PutOptions, ReadError, ScanCursor, ScanPage, Watch,
+    WriteError,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
 #[cfg(feature = "dns")]

@@ -73,6 +73,25 @@ pub const CACHE_BYTES_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Most entries a scan looks at in one call.
 pub const SCAN_COUNT_MAX: usize = 10_000;
 
+/// Loads that run at once, of one cache on one node, unless its [`LoadPolicy`](crate::LoadPolicy) says otherwise. More wait.
+pub const LOADS_DEFAULT: usize = 64;
+
+/// Loads that wait for a place, unless the policy says otherwise. More are refused with
+/// [`LoadError::Overloaded`](crate::LoadError::Overloaded).
+pub const LOADS_QUEUED_DEFAULT: usize = 1024;
+
+/// How long a load waits for a place unless the policy says otherwise; then it is refused in the same way.
+pub const LOAD_QUEUE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
+
+/// How long a loader may take unless the policy says otherwise; then it is dropped.
+pub const LOAD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Keys that one call of [`Loader::load_many`](crate::Loader::load_many) is asked for (a guess). More are asked for in further calls.
+pub const LOAD_MANY_MAX: usize = 1_000;
+
+/// The longest time for which an expired copy may be served.
+pub const STALE_FOR_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// Whether `name` can name a node, a cluster or a cache.
 pub(crate) fn is_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);

@@ -23,6 +23,13 @@ pub(crate) struct ForReason {
     reason: &'static str,
 }
 
+/// Names a cache and what became of a load of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfLoad {
+    cache: String,
+    outcome: &'static str,
+}
+
 /// The registry and what the library itself counts in it.
 #[derive(Debug)]
 pub(crate) struct NodeMetrics {
@@ -32,6 +39,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) writes_refused_by_clock: Counter,
     bypassed: Family<OfCache, Counter>,
     refused_by_split: Family<OfCache, Counter>,
+    loads: Family<OfLoad, Counter>,
     pub(crate) frames_skipped: Counter,
     frames_refused: Family<ForReason, Counter>,
     handshakes_refused: Family<ForReason, Counter>,
@@ -49,6 +57,7 @@ impl NodeMetrics {
             writes_refused_by_clock: Counter::default(),
             bypassed: Family::default(),
             refused_by_split: Family::default(),
+            loads: Family::default(),
             frames_skipped: Counter::default(),
             frames_refused: Family::default(),
             handshakes_refused: Family::default(),
@@ -97,6 +106,11 @@ impl NodeMetrics {
             .clone()
     }
 
+    pub(crate) fn loads(&self, cache: &str, outcome: &'static str) -> Counter {
+        let cache = cache.to_owned();
+        self.loads.get_or_create(&OfLoad { cache, outcome }).clone()
+    }
+
     /// Counts a frame that closed its connection.
     pub(crate) fn frame_refused(&self, reason: &'static str) {
         self.frames_refused
@@ -132,6 +146,11 @@ impl NodeMetrics {
             "cache_writes_refused_by_split",
             "Writes refused because this node is apart from most of its cluster",
             self.refused_by_split.clone(),
+        );
+        registry.register(
+            "cache_loads",
+            "What became of reads that had to load, by outcome",
+            self.loads.clone(),
         );
         registry.register(
             "peer_frames_refused",

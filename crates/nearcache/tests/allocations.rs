@@ -52,6 +52,10 @@ async fn hits_of_typed_and_raw_caches_allocate_nothing() -> Result<(), Box<dyn s
                     at_once(typed.get(&number)).unwrap().map(|value| value.1),
                     Some(1)
                 );
+                // perf-C6: a loader that is not needed costs nothing.
+                let loaded =
+                    typed.get_or_load(&number, async |_| Err::<(String, u32), _>("unused"));
+                assert_eq!(at_once(loaded).unwrap().map(|value| value.1), Some(1));
                 assert_eq!(texts.peek(key).map(|value| value.len()), Some(key.len()));
                 assert!(at_once(texts.get(key)).unwrap().is_some());
                 let value = raw.peek(key.as_bytes());

@@ -23,6 +23,7 @@ use nearcache_store::{Handle, NodeId, Scope, Version};
 use crate::announce::Disagreement;
 use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
+use crate::load::lease::{Lease, Turn};
 use crate::message::CacheMessage;
 use crate::modify::{Modified, ModifyError, ModifyOp};
 use crate::payload::Payload;
@@ -119,6 +120,8 @@ pub enum Outcome<V> {
     Fresh(bool),
     /// An inspection has ended: how the key stands on every member.
     Inspected(Inspected),
+    /// Whether the caller is to load a key, or somebody else has.
+    Turn(Turn),
 }
 
 /// A write is applied here, but not known to be applied by all it waited for. It is still on its way to them.
@@ -483,6 +486,22 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     }
     /// Asks peers for a key that is missing here.
     fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>);
+    /// A key is about to be loaded: who else does so? Told as [`Outcome::Turn`].
+    fn begin_load(
+        &mut self,
+        _: Time,
+        _: Bytes,
+        _: Duration,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        out.push(Output::Done {
+            waiter: waiter.id,
+            result: Outcome::Turn(Turn::Yours(None)),
+        });
+    }
+    /// A load that had a lease is over.
+    fn end_load(&mut self, _: Time, _: Lease, _: Option<&Handle<V>>, _: &mut Vec<Output<V>>) {}
     /// The caller no longer waits. No result will be told.
     fn forget(&mut self, waiter: WaiterId);
     /// This node is about to leave: from now on it makes sure that its peers have all that it has.

@@ -3,6 +3,7 @@
 use crate::anti_entropy::AntiEntropy;
 use crate::fetching::Fetching;
 use crate::frame::Kind;
+use crate::load::lease::LoadMessage;
 use crate::message::CacheMessage;
 use crate::probe::Probe;
 
@@ -23,6 +24,9 @@ pub(super) const TRANSFER_START: Kind = Kind(0x4d);
 pub(super) const TRANSFER_CHUNK: Kind = Kind(0x4e);
 pub(super) const TRANSFER_CREDIT: Kind = Kind(0x4f);
 pub(super) const TRANSFER_REFUSED: Kind = Kind(0x50);
+pub(super) const LOAD_ASK: Kind = Kind(0x51);
+pub(super) const LOAD_ANSWER: Kind = Kind(0x52);
+pub(super) const LOAD_END: Kind = Kind(0x53);
 pub(super) const COMPARE: Kind = Kind(0x60);
 pub(super) const DIFFERS: Kind = Kind(0x61);
 pub(super) const LIST: Kind = Kind(0x62);
@@ -62,6 +66,14 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
             let kind = match message {
                 Probe::Ask { .. } => PROBE_ASK,
                 Probe::Held(_) => PROBE_HELD,
+            };
+            (kind, request.0)
+        }
+        CacheMessage::Load { request, message } => {
+            let kind = match message {
+                LoadMessage::Ask { .. } => LOAD_ASK,
+                LoadMessage::Answer(_) => LOAD_ANSWER,
+                LoadMessage::End { .. } => LOAD_END,
             };
             (kind, request.0)
         }

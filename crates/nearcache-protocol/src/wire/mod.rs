@@ -4,6 +4,7 @@ mod anti_entropy;
 mod entries;
 mod fetching;
 mod kind;
+mod load;
 mod modify;
 mod probe;
 mod reader;
@@ -170,6 +171,7 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         }
         CacheMessage::TransferCredit { bytes, .. } => out.put_u32(*bytes),
         CacheMessage::TransferRefused { .. } => {}
+        CacheMessage::Load { message, .. } => load::put(message, out),
         CacheMessage::AntiEntropy { message, .. } => anti_entropy::put(message, out),
         CacheMessage::Fetching { message, .. } => fetching::put(message, out),
         CacheMessage::Probe { message, .. } => probe::put(message, out),
@@ -298,9 +300,12 @@ fn message<V: Payload>(
             request,
             message: probe::read(kind, reader)?,
         },
-        other => CacheMessage::AntiEntropy {
-            request,
-            message: anti_entropy::read(other, reader)?,
+        other => match load::read(other, reader)? {
+            Some(message) => CacheMessage::Load { request, message },
+            None => CacheMessage::AntiEntropy {
+                request,
+                message: anti_entropy::read(other, reader)?,
+            },
         },
     })
 }

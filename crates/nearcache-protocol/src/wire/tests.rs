@@ -10,6 +10,7 @@ use crate::anti_entropy::AntiEntropy;
 use crate::fetching::{Fetching, Piece};
 use crate::frame::{Frame, FrameLimit, Kind};
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
+use crate::load::lease::{Answer, LoadMessage};
 use crate::message::{Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, TransferCursor};
 use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
 use crate::parts::Parts;
@@ -286,6 +287,49 @@ fn golden_piece_of_a_list_and_what_is_wanted_of_it() {
     assert_eq!(bytes_of(&want), expected);
 }
 
+fn load(message: LoadMessage<Text>) -> Message {
+    let request = RequestId(2);
+    Message::Load { request, message }
+}
+
+#[test]
+fn golden_load_through_the_home_node() {
+    let key = Bytes::from_static(b"k");
+    let ask = load(LoadMessage::Ask {
+        wait_ms: 5_000,
+        lease_ms: 10_000,
+        known: version(),
+        tags: Version::ZERO,
+        key: key.clone(),
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 61, 1, 0x51, 0, 0, 0, 0, 0, 0, 0, 2,                 // frame header: length, version, kind, request
+        1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
+        0, 0, 0x13, 0x88, 0, 0, 0x27, 0x10,                           // wait_ms, lease_ms
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // known
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,               // newest invalidation by tag
+        0, 1, b'k',
+    ];
+    assert_eq!(bytes_of(&ask), expected);
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 22, 1, 0x52, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0, 0, 1, b'k',                                                // yours, key
+    ];
+    let yours = Answer::Yours { key: key.clone() };
+    assert_eq!(bytes_of(&load(LoadMessage::Answer(yours))), expected);
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 22, 1, 0x53, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0, 1, b'k', 0,                                                // key, nothing stored
+    ];
+    let end = LoadMessage::End { key, update: None };
+    assert_eq!(bytes_of(&load(end)), expected);
+}
+
 /// One message of every kind and shape.
 fn fetching(message: Fetching<Text>) -> Message {
     let request = RequestId(2);
@@ -535,6 +579,28 @@ fn messages() -> Vec<Message> {
             part: 1,
             done: false,
             updates: updates(),
+        }),
+        load(LoadMessage::Ask {
+            wait_ms: 1,
+            lease_ms: 2,
+            known: version(),
+            tags: Version::ZERO,
+            key: key.clone(),
+        }),
+        load(LoadMessage::Answer(Answer::Yours { key: key.clone() })),
+        load(LoadMessage::Answer(Answer::Wait)),
+        load(LoadMessage::Answer(Answer::Loaded(
+            updates().swap_remove(0),
+        ))),
+        load(LoadMessage::Answer(Answer::NotHome)),
+        load(LoadMessage::Answer(Answer::Overloaded)),
+        load(LoadMessage::End {
+            key: key.clone(),
+            update: None,
+        }),
+        load(LoadMessage::End {
+            key: key.clone(),
+            update: put(),
         }),
         Message::Modified {
             request,

@@ -11,6 +11,7 @@ pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
 pub(crate) mod leaving;
+pub(crate) mod loads;
 pub(crate) mod members;
 pub(crate) mod monotone;
 pub(crate) mod removals;
@@ -35,6 +36,7 @@ pub(crate) struct Checkers {
     whole: whole::Whole,
     pub(crate) algebra: algebra::Log,
     pub(crate) coherence: coherence::Coherence,
+    pub(crate) loads: loads::Loads,
     pub(crate) freshness: freshness::Freshness,
     pub(crate) apart: apart::Apart,
     pub(crate) lives: leaving::Lives,
@@ -52,6 +54,7 @@ impl Checkers {
             whole: whole::Whole::default(),
             algebra: algebra::Log::default(),
             coherence: coherence::Coherence::default(),
+            loads: loads::Loads::default(),
             freshness: freshness::Freshness::default(),
             apart: apart::Apart::new(hosts),
             lives: leaving::Lives::default(),
@@ -64,6 +67,7 @@ impl Checkers {
     /// The host's node is gone, and with it what only it knew.
     pub(crate) fn forget(&mut self, host: usize) {
         self.coherence.forget(host);
+        self.loads.forget(host);
         self.freshness.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }

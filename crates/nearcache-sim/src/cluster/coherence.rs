@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::mode::{Ack, Published};
 use nearcache_protocol::time::Time;
-use nearcache_store::{Change, Expiry, Merged, NodeId, Tags, Timestamp, Version};
+use nearcache_store::{Expiry, NodeId, Tags};
 use rand::RngExt as _;
 
 use super::{Cluster, Event};
@@ -26,9 +27,7 @@ pub(crate) struct Load {
     pub(crate) host: usize,
     pub(crate) life: u32,
     key: usize,
-    version: Version,
-    known: Version,
-    generation: u32,
+    fence: Fence,
     /// What the system of record held when it was read.
     read: u64,
 }
@@ -72,7 +71,14 @@ impl Cluster {
         let Some(node) = self.hosts[host].node.as_ref() else {
             return Ok(());
         };
-        let broken = read(&self.plan, &mut self.checkers, now, host, node);
+        let broken = if self.plan.loads {
+            let loads = &self.checkers.loads;
+            let rested = self.hosts[host].paused_until;
+            let overdue = || loads.overdue(now, host, rested);
+            loads.check(host, node).and_then(|()| overdue())
+        } else {
+            read(&self.plan, &mut self.checkers, now, host, node)
+        };
         broken.map_err(|(rule, what)| self.violation(rule, what))
     }
 
@@ -86,16 +92,12 @@ impl Cluster {
             return;
         };
         let own = node.time(now);
-        let bound_ms = u64::try_from(node.core.clock_bound().as_millis()).unwrap_or(u64::MAX);
-        let ms = node.clock.physical_ms(own).saturating_sub(bound_ms);
-        let time = Timestamp::from_u64(Timestamp::from_parts(ms, 0).as_u64().saturating_sub(1));
+        let bound = node.core.clock_bound();
         let load = Load {
             host,
             life,
             key: number,
-            version: Version::new(time, node.id),
-            known: node.store.known(&key(number)).version(),
-            generation: node.store.generation(),
+            fence: Fence::begin(&node.store, &node.clock, own, bound, &key(number)),
             read,
         };
         self.queue.schedule(now + takes, Event::Loaded(load));
@@ -109,21 +111,13 @@ impl Cluster {
             return Ok(());
         };
         let (own, mut out) = (node.time(now), Vec::new());
-        let change = Change::Put {
-            value: Value::new(load.read.to_string().as_bytes()),
-            expiry: Expiry::NEVER,
-            tags: Tags::NONE,
-        };
-        let generation = node.store.generation();
-        self.checkers.freshness.untold(load.version);
-        let merged = node.store.merge_if(&key(load.key), load.version, |known| {
-            let untouched = known.version() == load.known && generation == load.generation;
-            untouched.then_some(change)
-        });
-        if let Ok(Merged::Applied {
-            entry: Some(entry), ..
-        }) = merged
-        {
+        let value = Value::new(load.read.to_string().as_bytes());
+        let content = (value, Expiry::NEVER, Tags::NONE);
+        let entry = load
+            .fence
+            .entry(&node.store, &key(load.key), content, &node.clock, own);
+        self.checkers.freshness.untold(entry.version());
+        if load.fence.keep(&node.store, &entry) == Ok(true) {
             self.sometimes.reach(crate::sometimes::Place::Filled);
             let Some(node) = self.alive(load.host, load.life) else {
                 return Ok(());

@@ -13,7 +13,7 @@ use nearcache_protocol::modify::{Condition, ModifyOp, NewExpiry};
 use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Expiry, Merged, NodeId, Scope, Tags, Version};
 
-use super::Cluster;
+use super::{Cluster, load};
 use crate::long::lengthen;
 use crate::node::{Awaited, Node};
 use crate::plan::{KEYS, Operation, Shape, key};
@@ -48,6 +48,15 @@ impl Cluster {
             format!("n{host} is asked to {operation:?}")
         });
         let now = self.now;
+        if self.plan.loads {
+            return match load::as_invalidation(operation, n) {
+                Ok((invalidation, keys)) => self.write_source(host, n, invalidation, &keys),
+                Err(number) => {
+                    self.succeeded += 1;
+                    self.get_or_load(host, number)
+                }
+            };
+        }
         let operation = if self.plan.mode == ModeKind::Invalidation {
             match as_write(operation, n) {
                 Ok(write) => write,
@@ -93,6 +102,34 @@ impl Cluster {
         self.succeeded += usize::from(took_effect);
         if invalidation && took_effect {
             self.note_write(host, stamps, written);
+        }
+        self.check_stamps(host)?;
+        self.note_floors(host);
+        self.carry_cache(host, out)?;
+        self.settle(host)
+    }
+
+    /// The system of record is written under these keys, and the cache is told.
+    fn write_source(
+        &mut self,
+        host: usize,
+        n: usize,
+        invalidation: Operation,
+        keys: &[usize],
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let (own, mut out) = (node.time(now), Vec::new());
+        let stamps = node.stamped.len();
+        self.succeeded += usize::from(perform(node, own, n, invalidation, &mut out));
+        // Nothing was written if the cache could not be told.
+        if let Some(version) = node.stamped.get(stamps).copied() {
+            let by = node.id;
+            for number in keys {
+                self.checkers.loads.write(*number, by, version);
+            }
         }
         self.check_stamps(host)?;
         self.note_floors(host);
@@ -190,6 +227,7 @@ impl Cluster {
             Outcome::Found(_) => ("found or not", Place::FoundWhileJoining),
             Outcome::Fresh(_) => ("fresh or not", Place::Modified),
             Outcome::Inspected(_) => ("inspected", Place::Modified),
+            Outcome::Turn(_) => ("a turn", Place::Modified),
         };
         let by_all = matches!(
             awaited,
@@ -206,6 +244,7 @@ impl Cluster {
                 format!("n{host} tells a caller: {words}")
             });
         match (result, awaited) {
+            (Outcome::Turn(turn), Awaited::Turn { place }) => self.turn(host, place, turn),
             (
                 Outcome::Acked(Ok(())),
                 Awaited::Ack {

@@ -87,6 +87,8 @@ pub(crate) struct Plan {
     pub(crate) mode: ModeKind,
     /// What a node does that is not with most of its cluster.
     pub(crate) split: SplitPolicy,
+    /// Whether callers read through the cache, and a system of record is behind it.
+    pub(crate) loads: bool,
     pub(crate) nodes: usize,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
@@ -127,6 +129,18 @@ impl Plan {
     /// How many kinds of faults are in force at once, at the worst moment.
     pub(crate) fn kinds_at_once(&self) -> usize {
         kinds_at_once(&self.faults, self.weather.chaos.is_some())
+    }
+
+    /// Callers read through the cache in this run. What may be written and read is not the matter then, and values say which load
+    /// brought them.
+    pub(crate) fn read_through(&mut self) {
+        self.loads = true;
+        self.split = SplitPolicy::Serve;
+        self.store_bytes = 1 << 20;
+        self.value_bytes = 0;
+        self.after = After::Whole;
+        self.faults
+            .retain(|(_, fault)| !matches!(fault, Fault::Diverge { .. }));
     }
 
     /// Draws the plan of a seed.
@@ -197,6 +211,7 @@ impl Plan {
             seed,
             mode,
             split,
+            loads: false,
             nodes,
             checks,
             clock_offset_ms,

@@ -66,6 +66,7 @@ impl fmt::Display for Plan {
             self.mode.word()
         )?;
         writeln!(f, "split {}\nnodes {}", self.split.word(), self.nodes)?;
+        writeln!(f, "loads {}", self.loads)?;
         writeln!(f, "clock_offset_ms {}", list(&self.clock_offset_ms))?;
         writeln!(f, "clock_ppm {}", list(&self.clock_ppm))?;
         writeln!(f, "replay_updates_max {}", self.replay_updates_max)?;
@@ -493,6 +494,7 @@ impl FromStr for Plan {
                         room_bytes: line.value()?,
                     });
                 }
+                "loads" => plan.loads = line.value()?,
                 "rolling_from" => plan.rolling_from = Some(line.time()?),
                 "heal" => plan.heal = line.time()?,
                 "after" => plan.after = line.after()?,

@@ -11,6 +11,7 @@ use nearcache_store::StoreConfig;
 
 use super::Cache;
 use super::errors::OpenError;
+use super::load::LoadPolicy;
 use super::shell::{Settings, Shell};
 use crate::codec::{Codec, MessagePack};
 use crate::limits::{
@@ -55,6 +56,7 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     link_timeout: Duration,
     dead_counts_for: Duration,
     transfer_bytes_per_second: u64,
+    load_policy: LoadPolicy,
     types: Types<K, V, C>,
 }
 
@@ -88,6 +90,7 @@ impl<K: ?Sized, V> CacheBuilder<K, V> {
             link_timeout: LINK_TIMEOUT_DEFAULT,
             dead_counts_for: DEAD_COUNTS_FOR_DEFAULT,
             transfer_bytes_per_second: TRANSFER_BYTES_PER_SECOND_DEFAULT,
+            load_policy: LoadPolicy::new(),
             types: PhantomData,
         }
     }
@@ -201,6 +204,13 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         self
     }
 
+    /// How misses are loaded by [`Cache::get_or_load`] and [`Loading`](crate::Loading), and what protects the system of record.
+    /// Each node's own affair. Default: [`LoadPolicy::new`].
+    pub const fn load_policy(mut self, policy: LoadPolicy) -> Self {
+        self.load_policy = policy;
+        self
+    }
+
     /// Encodes values with `D` instead, for example [`Raw`](crate::Raw).
     pub fn codec<D>(self) -> CacheBuilder<K, V, D> {
         CacheBuilder {
@@ -221,6 +231,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             link_timeout: self.link_timeout,
             dead_counts_for: self.dead_counts_for,
             transfer_bytes_per_second: self.transfer_bytes_per_second,
+            load_policy: self.load_policy,
             types: PhantomData,
         }
     }
@@ -263,7 +274,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         store.time_to_idle = self.time_to_idle;
         store.tombstone_ttl = self.tombstone_ttl;
         let shell = self.node.shared().open_cache(&self.name, |shared, id| {
-            Shell::<C::Cell>::new(shared, &self.name, id, settings, store)
+            Shell::<C::Cell>::new(shared, &self.name, id, settings, store, self.load_policy)
         })?;
         if self.mode != ModeKind::Local {
             self.node.shared().may_write().await;
@@ -318,6 +329,9 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         if self.split != SplitPolicy::Serve && self.mode != ModeKind::Replicated {
             let value = format!("{:?}", self.split);
             return out_of_range("split", value, "Serve, except in mode replicated");
+        }
+        if let Some((setting, value, allowed)) = self.load_policy.invalid() {
+            return out_of_range(setting, value, allowed);
         }
         for (setting, ttl) in [
             ("time_to_live", self.time_to_live),

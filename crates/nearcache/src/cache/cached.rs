@@ -18,12 +18,19 @@ pub struct Cached<V, C: Codec<V> = MessagePack> {
 }
 
 impl<V, C: Codec<V>> Cached<V, C> {
-    /// Takes a handle whose cell can be viewed; `None` if it cannot, or if the value is not here.
+    /// Takes a handle whose cell can be viewed; `None` if it cannot, or says that there is no value, or if the value is not here.
+    #[inline]
     pub(crate) fn of(handle: Handle<C::Cell>) -> Option<Self> {
         if handle.is_stub() {
             return None;
         }
-        C::view(handle.value()).is_some().then_some(Self { handle })
+        let cell = handle.value();
+        (C::view(cell).is_some() && !cell.is_absent()).then_some(Self { handle })
+    }
+
+    /// The handle that it was made of.
+    pub(crate) fn into_handle(self) -> Handle<C::Cell> {
+        self.handle
     }
 
     /// The canonical bytes of the entry's key.

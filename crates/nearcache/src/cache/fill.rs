@@ -4,11 +4,11 @@ use std::fmt;
 
 use bytes::Bytes;
 use nearcache_protocol::ids::Epoch;
+use nearcache_protocol::load::fence::Fence;
 
 use super::Cache;
 use super::errors::{ReadError, WriteError};
 use super::options::PutOptions;
-use super::shell::FillTicket;
 use crate::codec::Codec;
 use crate::codec::key::KeyFor;
 
@@ -19,7 +19,7 @@ use crate::codec::key::KeyFor;
 pub struct Fill<K: ?Sized, V, C: Codec<V>> {
     cache: Cache<K, V, C>,
     key: Bytes,
-    ticket: FillTicket,
+    fence: Fence,
 }
 
 impl<K: ?Sized, V, C: Codec<V>> fmt::Debug for Fill<K, V, C> {
@@ -34,25 +34,25 @@ impl<K: ?Sized, V, C: Codec<V>> fmt::Debug for Fill<K, V, C> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FillToken {
     epoch: Epoch,
-    ticket: FillTicket,
+    fence: Fence,
 }
 
 impl FillToken {
     /// Reads what `Display` wrote; `None` if it is not that.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        if text.len() != 2 * (8 + FillTicket::BYTES) {
+        if text.len() != 2 * (8 + Fence::BYTES) {
             return None;
         }
         let digit = |byte: u8| char::from(byte).to_digit(16);
-        let mut bytes = [0; 8 + FillTicket::BYTES];
+        let mut bytes = [0; 8 + Fence::BYTES];
         for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
             let [high, low] = digits else { return None };
             *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
         }
         Some(Self {
             epoch: Epoch::from_u64(u64::from_be_bytes(*bytes.first_chunk()?)),
-            ticket: FillTicket::from_bytes(bytes.last_chunk()?),
+            fence: Fence::from_bytes(bytes.last_chunk()?),
         })
     }
 }
@@ -60,7 +60,7 @@ impl FillToken {
 impl fmt::Display for FillToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.epoch.as_u64())?;
-        let mut bytes = self.ticket.to_bytes().into_iter();
+        let mut bytes = self.fence.to_bytes().into_iter();
         bytes.try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
@@ -84,12 +84,12 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         token: FillToken,
     ) -> Result<Option<Fill<K, V, C>>, ReadError> {
         let key = self.owned_key(key)?;
-        let FillToken { epoch, ticket } = token;
-        let is_ours = epoch == self.shell.node().epoch() && self.shell.takes(ticket);
+        let FillToken { epoch, fence } = token;
+        let is_ours = epoch == self.shell.node().epoch() && self.shell.takes(&fence);
         Ok(is_ours.then(|| Fill {
             cache: self.clone(),
             key,
-            ticket,
+            fence,
         }))
     }
 
@@ -121,11 +121,11 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     /// [`ReadError::Key`] when the key cannot be one.
     pub fn begin_fill<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<Fill<K, V, C>, ReadError> {
         let key = self.owned_key(key)?;
-        let ticket = self.shell.begin_fill(&key);
+        let fence = self.shell.begin_fill(&key);
         Ok(Fill {
             cache: self.clone(),
             key,
-            ticket,
+            fence,
         })
     }
 }
@@ -136,21 +136,22 @@ impl<K: ?Sized, V, C: Codec<V>> Fill<K, V, C> {
     pub fn token(&self) -> FillToken {
         FillToken {
             epoch: self.cache.shell.node().epoch(),
-            ticket: self.ticket,
+            fence: self.fence,
         }
     }
 
     /// Keeps the value that was read, with the time to live and tags of `options`; says whether it is kept. It is not if the key was
-    /// written, removed or invalidated since the fill began, if anything was invalidated by tag or prefix since then, or if the key
-    /// was within the last clock bound (a millisecond or so on a LAN): in doubt a copy is dropped. Never waits; an acknowledgement
+    /// written, removed or invalidated since the fill began, by itself, by prefix, by clearing or by one of its tags, or within the
+    /// last clock bound before it (a millisecond or so on a LAN): in doubt a copy is dropped. Never waits; an acknowledgement
     /// asked for in `options` is left out.
     ///
     /// # Errors
     ///
     /// [`WriteError`]; nothing is kept then.
     pub fn put(self, value: V, options: &PutOptions) -> Result<bool, WriteError> {
-        let change = self.cache.put_change(value, options)?;
-        self.cache.shell.fill(&self.key, self.ticket, change)
+        let content = self.cache.content(value, options)?;
+        let entry = self.cache.shell.filled(&self.key, &self.fence, content);
+        self.cache.shell.fill(&self.fence, &entry)
     }
 }
 
@@ -160,12 +161,12 @@ mod tests {
 
     #[test]
     fn a_token_is_read_back_and_nothing_else_is_one() {
-        let bytes: [u8; FillTicket::BYTES] = std::array::from_fn(|at| u8::try_from(at).unwrap());
+        let bytes: [u8; Fence::BYTES] = std::array::from_fn(|at| u8::try_from(at).unwrap());
         let token = FillToken {
             epoch: Epoch::from_u64(7),
-            ticket: FillTicket::from_bytes(&bytes),
+            fence: Fence::from_bytes(&bytes),
         };
-        assert_eq!(token.ticket.to_bytes(), bytes);
+        assert_eq!(token.fence.to_bytes(), bytes);
         let text = token.to_string();
         assert_eq!(text.len(), 88);
         assert_eq!(FillToken::parse(text.as_bytes()), Some(token));

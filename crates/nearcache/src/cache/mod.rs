@@ -5,6 +5,7 @@
 //! get that misses while joining, or whose long value is elsewhere ──▶ machine: find ──▶ peers
 //! put, remove, … ──▶ stamp, merge into store ──▶ machine: publish ──▶ peers   (one short lock)
 //! modify ──▶ machine ──▶ the key's home node
+//! get_or_load that misses ──▶ flight ──▶ loader ──▶ fence ──▶ store
 //! ```
 //!
 //! [`Cache`] is the typed face: it encodes keys and values and checks limits. The `shell` below
@@ -16,6 +17,7 @@ mod builder;
 mod cached;
 mod errors;
 mod fill;
+mod load;
 mod modify;
 mod options;
 mod read;
@@ -38,11 +40,12 @@ pub use builder::CacheBuilder;
 pub use cached::Cached;
 pub use errors::{ModifyError, OpenError, ReadError, WriteError};
 pub use fill::{Fill, FillToken};
+pub use load::{LoadError, LoadPolicy, Loaded, Loader, Loading, Previous};
 pub use modify::{Modified, Modify};
 pub use options::{Ack, PutOptions};
 pub use read::Lookup;
 pub use scan::{ScanCursor, ScanPage};
-pub use stats::CacheStats;
+pub use stats::{CacheStats, LoadStats};
 pub use watch::{Change, Watch};
 
 pub(crate) use shell::{CachePort, Shell};

@@ -14,9 +14,10 @@ use crate::codec::key::{KeyBuffer, KeyFor};
 use crate::limits::{SCAN_COUNT_MAX, WATCH_CAPACITY_DEFAULT};
 use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::mode::{Freshness, Status};
+use nearcache_protocol::payload::Payload as _;
 use nearcache_protocol::probe::is_reserved;
 use nearcache_protocol::time::Time;
-use nearcache_store::Item;
+use nearcache_store::{Handle, Item};
 
 /// What [`Cache::try_get`] found without waiting, or [`Cache::lookup_fresh`] in the end.
 #[derive(Debug, Clone)]
@@ -341,9 +342,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     }
 
     /// A handle as a value; one that cannot be decoded is counted and left out.
-    fn view(&self, handle: nearcache_store::Handle<C::Cell>) -> Option<Cached<V, C>> {
+    pub(super) fn view(&self, handle: Handle<C::Cell>) -> Option<Cached<V, C>> {
+        let is_absent = handle.value().is_absent();
         let cached = Cached::of(handle);
-        if cached.is_none() {
+        if cached.is_none() && !is_absent {
             self.shell.counters().undecodable.inc();
         }
         cached

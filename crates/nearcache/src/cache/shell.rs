@@ -17,6 +17,8 @@ mod audit;
 mod carry;
 mod fill;
 mod gate;
+mod leases;
+mod loads;
 mod port;
 mod waiters;
 mod watchers;
@@ -40,6 +42,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::errors::{ModifyError, OpenError, WriteError};
+use super::load::LoadPolicy;
 use super::options::Ack;
 use super::stats::{CacheCounters, CacheStats};
 use crate::codec::key::{KeyError, check_len};
@@ -50,8 +53,9 @@ use crate::subscription::Hub;
 use gate::Gate;
 use waiters::Waiters;
 
-pub(crate) use fill::FillTicket;
 pub(crate) use gate::{is_fresh, is_leased};
+pub(crate) use leases::{Load, LoadLease};
+pub(crate) use loads::{FlightGuard, Loads, Part, Slot};
 pub(crate) use port::CachePort;
 pub(crate) use watchers::CellChange;
 
@@ -112,6 +116,7 @@ pub(crate) struct Shell<V: Payload> {
     store: Arc<Store<V>>,
     machine: Mutex<Machine<V>>,
     waiters: Waiters<V>,
+    loads: Loads<V>,
     gate: Gate,
     /// Whether a miss is worth asking peers about while this node is being filled.
     finds: bool,
@@ -145,8 +150,10 @@ impl<V: Payload> Shell<V> {
         id: CacheId,
         settings: Settings,
         mut store: StoreConfig,
+        load_policy: LoadPolicy,
     ) -> Result<Self, OpenError> {
         store.hash_seed = random();
+        store.stale_for = load_policy.stale_for();
         // A cache that no other node has is compared with nobody.
         store.digest_key =
             (settings.mode == ModeKind::Replicated).then(|| node.placement().bytes());
@@ -204,6 +211,7 @@ impl<V: Payload> Shell<V> {
                 out: Vec::new(),
             }),
             waiters: Waiters::default(),
+            loads: Loads::new(load_policy, node.metrics(), name),
             gate,
             finds,
             is_ready: AtomicBool::new(is_ready),
@@ -233,6 +241,11 @@ impl<V: Payload> Shell<V> {
 
     pub(crate) fn counters(&self) -> &CacheCounters {
         &self.counters
+    }
+
+    #[inline]
+    pub(crate) const fn loads(&self) -> &Loads<V> {
+        &self.loads
     }
 
     pub(crate) fn changes(&self) -> &Arc<Hub<CellChange<V>>> {
@@ -296,7 +309,13 @@ impl<V: Payload> Shell<V> {
         let mode = machine.core.stats();
         let freshness = machine.core.freshness(self.node.now());
         drop(machine);
-        CacheStats::new(self.store.stats(), mode, freshness, &self.counters)
+        CacheStats::new(
+            self.store.stats(),
+            mode,
+            freshness,
+            &self.counters,
+            self.loads.stats(),
+        )
     }
 
     /// A new version for a write of this node.

@@ -25,6 +25,33 @@ pub struct CacheStats {
     pub refused_by_split: u64,
     /// How old this node's knowledge of each peer is, and of the worst of them.
     pub freshness: Freshness,
+    /// What became of loads.
+    pub loads: LoadStats,
+}
+
+/// What became of the loads of one cache on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LoadStats {
+    /// Loads whose loader answered in time.
+    pub succeeded: u64,
+    /// Of these, the ones that were not kept, because the key was written or invalidated meanwhile, or the loader reported an
+    /// older version than had been seen.
+    pub not_kept: u64,
+    /// Loads whose loader failed or panicked.
+    pub failed: u64,
+    /// Loads that took too long.
+    pub timed_out: u64,
+    /// Callers who waited for a load of somebody else instead of making their own.
+    pub shared: u64,
+    /// Misses that were refused for want of a place.
+    pub overloaded: u64,
+    /// Misses that were refused because the circuit was open.
+    pub circuit_open: u64,
+    /// Expired copies that were served.
+    pub stale_served: u64,
+    /// Loads begun before the entry had expired, or while its expired copy was served.
+    pub refreshed: u64,
 }
 
 impl CacheStats {
@@ -33,6 +60,7 @@ impl CacheStats {
         mode: ModeStats,
         freshness: Freshness,
         counters: &CacheCounters,
+        loads: LoadStats,
     ) -> Self {
         Self {
             store,
@@ -42,6 +70,7 @@ impl CacheStats {
             bypassed: counters.bypassed.get(),
             refused_by_split: counters.refused_by_split.get(),
             freshness,
+            loads,
         }
     }
 }

@@ -357,13 +357,23 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         value: V,
         options: &PutOptions,
     ) -> Result<Change<C::Cell>, WriteError> {
-        let expiry = self.expiry(options.lifetime)?;
-        let tags = tags_of(&options.tags)?;
+        let (value, expiry, tags) = self.content(value, options)?;
         Ok(Change::Put {
-            value: self.cell(value)?,
+            value,
             expiry,
             tags,
         })
+    }
+
+    /// What an entry is made of besides its key.
+    pub(super) fn content(
+        &self,
+        value: V,
+        options: &PutOptions,
+    ) -> Result<(C::Cell, Expiry, Tags), WriteError> {
+        let expiry = self.expiry(options.lifetime)?;
+        let tags = tags_of(&options.tags)?;
+        Ok((self.cell(value)?, expiry, tags))
     }
 
     fn cell(&self, value: V) -> Result<C::Cell, WriteError> {
@@ -378,7 +388,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         Ok(cell)
     }
 
-    fn expiry(&self, lifetime: Lifetime) -> Result<Expiry, WriteError> {
+    pub(super) fn expiry(&self, lifetime: Lifetime) -> Result<Expiry, WriteError> {
         let now_ms = self.shell.node().now_ms();
         let ttl = match lifetime {
             Lifetime::OfCache => match self.shell.settings().time_to_live {
@@ -446,7 +456,7 @@ fn typed<V, C: Codec<V>>(modified: CoreModified<C::Cell>) -> Modified<V, C> {
     }
 }
 
-fn tags_of(tags: &[Box<[u8]>]) -> Result<Tags, WriteError> {
+pub(super) fn tags_of(tags: &[Box<[u8]>]) -> Result<Tags, WriteError> {
     if tags.is_empty() {
         return Ok(Tags::NONE);
     }

@@ -232,6 +232,8 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
             }
             CacheMessage::Found { .. }
             | CacheMessage::Modified { .. }
+            // Loads are each node's own: nobody asks, and nobody is answered.
+            | CacheMessage::Load { .. }
             | CacheMessage::TransferStart { .. }
             | CacheMessage::TransferChunk { .. }
             | CacheMessage::TransferCredit { .. }

@@ -162,13 +162,21 @@ impl<V: Payload> Replicated<V> {
 
     pub(super) fn clock_bound_now(&self) -> Duration {
         let max_drift = self.clock.max_drift();
-        let connected = self.peers.values().filter(|peer| peer.agrees());
-        let connected = connected.map(|peer| peer.echoes.clock_bound(max_drift));
-        let lost = self.lost.values().filter(|lost| !lost.dead);
-        connected
-            .chain(lost.map(|_| max_drift))
-            .max()
-            .unwrap_or_default()
+        // Whoever may write what this node does not hear of yet: those it is about to meet, and those beyond a netsplit, whether they are
+        // taken for dead or not.
+        if !self.join.is_ready() || !self.lost.is_empty() {
+            return max_drift;
+        }
+        let may_write = self.peers.values();
+        let may_write = may_write.filter(|peer| peer.counts_for_freshness());
+        let bounds = may_write.map(|peer| {
+            if peer.agrees() {
+                peer.echoes.clock_bound(max_drift)
+            } else {
+                max_drift
+            }
+        });
+        bounds.max().unwrap_or_default()
     }
 
     /// Marks the peers that have had the time to say that they run the cache: until then they count, whatever they will say.

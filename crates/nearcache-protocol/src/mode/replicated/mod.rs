@@ -14,6 +14,7 @@
 //! | `find` | asking peers for one key |
 //! | `large`, `pieces` | long values: fetching them, and sending them to those who do |
 //! | `modify`, `home` | read-modify-write: the asker's side and the home node's |
+//! | `lease` | who loads a key that is missing everywhere |
 //! | `peer` | what is kept about each peer |
 //!
 //! The log of the own stream ([`Log`]) and the progress in those of others ([`Progress`]) are independent of all this.
@@ -26,6 +27,7 @@ mod heartbeat;
 pub(in crate::mode) mod home;
 mod join;
 mod large;
+mod lease;
 mod leave;
 mod lists;
 mod modify;
@@ -47,7 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_store::{NodeId, Store};
+use nearcache_store::{Handle, NodeId, Store};
 
 use self::compare::{Compare, Differs};
 use self::filling::Filling;
@@ -55,6 +57,7 @@ use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
 use self::large::Large;
+use self::lease::Leases;
 use self::leave::Leave;
 use self::lists::Listing;
 use self::modify::Asked;
@@ -77,6 +80,7 @@ use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, RequestId, StreamId, WaiterId};
 use crate::lane::Lane;
+use crate::load::lease::Lease;
 use crate::log::Log;
 use crate::message::CacheMessage;
 use crate::modify::ModifyOp;
@@ -122,6 +126,7 @@ pub struct Replicated<V: Payload> {
     refreshes: Refreshes,
     asked: Asked<V>,
     home: Home<V>,
+    leases: Leases,
     last_request: u64,
     next_heartbeat: Time,
     /// Some peer has pulled all it could and must be woken by the next update.
@@ -179,6 +184,7 @@ impl<V: Payload> Replicated<V> {
             refreshes: Refreshes::default(),
             asked: Asked::new(),
             home: Home::new(config.modify_replies_max),
+            leases: Leases::default(),
             last_request: 0,
             next_heartbeat: now,
             any_asleep: false,
@@ -215,6 +221,7 @@ impl<V: Payload> Replicated<V> {
         self.find_peer_down(now, peer, out);
         self.fetches_peer_down(now, peer, out);
         self.modify_peer_down(now, peer);
+        self.load_peer_down(now, peer, out);
         Some(dropped)
     }
 }
@@ -370,6 +377,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             CacheMessage::Modified { request, result } => {
                 self.on_modified(now, from, request, result, out)
             }
+            CacheMessage::Load { request, message } => {
+                self.on_load(now, from, request, message, out);
+            }
             CacheMessage::TransferRequest {
                 request,
                 cursor,
@@ -422,6 +432,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_wanted(now, out);
         self.tick_pieces(now, out);
         self.tick_modifies(now, out);
+        self.tick_loads(now, out);
         self.tick_streams(now, out);
         self.tick_fetches(now, out);
         self.tick_compare(now, out);
@@ -447,6 +458,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.pieces.next_tick(),
             self.refreshes.next_deadline(),
             self.asked.next_deadline(),
+            self.leases.next_deadline(),
             self.next_ask(),
             self.fetch_deadline(),
             self.gather_ends(),
@@ -517,6 +529,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             && !self.refreshes.forget(waiter)
         {
             self.asked.forget(waiter);
+            self.leases.forget(waiter);
         }
     }
 
@@ -526,6 +539,27 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn handed_over(&self) -> HandedOver {
         self.handed_over_now()
+    }
+
+    fn begin_load(
+        &mut self,
+        now: Time,
+        key: Bytes,
+        lease_for: Duration,
+        waiter: Waiter,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.start_load(now, key, lease_for, waiter, out);
+    }
+
+    fn end_load(
+        &mut self,
+        now: Time,
+        lease: Lease,
+        stored: Option<&Handle<V>>,
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.finish_load(now, lease, stored, out);
     }
 
     fn leave(&mut self, _: Time, out: &mut Vec<Output<V>>) {

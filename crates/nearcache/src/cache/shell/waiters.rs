@@ -53,7 +53,7 @@ impl<V: Payload> Waiters<V> {
 }
 
 /// A caller's place in the list.
-pub(super) struct Waiting<V: Payload> {
+pub(crate) struct Waiting<V: Payload> {
     id: WaiterId,
     outcome: oneshot::Receiver<Outcome<V>>,
 }

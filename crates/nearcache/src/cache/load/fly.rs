@@ -1,0 +1,244 @@
+//! The task that makes a load.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nearcache_protocol::load::fence::Fence;
+use nearcache_protocol::payload::Payload as _;
+use nearcache_store::{Handle, Version};
+
+use super::call::{Answer, call};
+use super::error::{BoxError, LoadError};
+use super::{Loaded, OnceLoader, Previous};
+use crate::cache::Cache;
+use crate::cache::cached::Cached;
+use crate::cache::shell::{FlightGuard, Load, LoadLease};
+use crate::codec::Codec;
+
+/// A key whose flight a task leads.
+pub(super) struct Seat<V: nearcache_protocol::payload::Payload> {
+    pub(super) key: Bytes,
+    /// Only something newer than this saves the load.
+    pub(super) seen: Version,
+    pub(super) flight: FlightGuard<V>,
+}
+
+/// A seat whose turn it is.
+type Leased<V> = (Seat<V>, LoadLease<V>);
+
+/// A seat whose load has begun.
+struct Departed<V: nearcache_protocol::payload::Payload> {
+    seat: Seat<V>,
+    fence: Fence,
+    previous: Option<Handle<V>>,
+    lease: LoadLease<V>,
+}
+
+/// Makes the load of one key.
+pub(super) async fn fly<K, V, C>(
+    cache: Cache<K, V, C>,
+    seat: Seat<C::Cell>,
+    queues: bool,
+    loader: OnceLoader<V, C>,
+) where
+    K: ?Sized + 'static,
+    V: Send + 'static,
+    C: Codec<V>,
+{
+    let (shell, loads) = (&cache.shell, cache.shell.loads());
+    if queues {
+        let wait = loads.policy().queue_wait;
+        if tokio::time::timeout(wait, seat.flight.slot.started())
+            .await
+            .is_err()
+        {
+            loads.counters().overloaded.inc();
+            let (running, queued) = shell.flights();
+            return seat
+                .flight
+                .land(Err(LoadError::Overloaded { running, queued }));
+        }
+    }
+    let Some(seat) = cache.still_missing(seat) else {
+        return;
+    };
+    let turn = shell.turn(shell.ask_lease(&seat.key)).await;
+    let Some((seat, lease)) = cache.after_turn(seat, turn).await else {
+        return;
+    };
+    if !loads.admits(shell.node().now()) {
+        loads.counters().circuit_open.inc();
+        return seat.flight.land(Err(LoadError::CircuitOpen));
+    }
+    let departed = cache.depart(seat, lease);
+    let previous = departed.previous.clone();
+    let answer =
+        Box::pin(async move { loader(Previous::new(previous.and_then(Cached::of))).await });
+    let loaded = cache.ask(answer).await;
+    cache.arrive_at(departed, loaded);
+}
+
+/// Makes the loads of several keys with one call.
+pub(super) async fn fly_many<K, V, C>(
+    cache: Cache<K, V, C>,
+    seats: Vec<(Seat<C::Cell>, K)>,
+    load_many: impl FnOnce(Vec<K>) -> Answer<Vec<Loaded<V>>>,
+) where
+    K: 'static,
+    V: Send + 'static,
+    C: Codec<V>,
+{
+    let loads = cache.shell.loads();
+    let missing = seats
+        .into_iter()
+        .filter_map(|(seat, key)| Some((cache.still_missing(seat)?, key)));
+    let missing: Vec<_> = missing.collect();
+    let (mut seats, mut keys) = (Vec::new(), Vec::new());
+    // All are asked for at once; what others load is waited for.
+    let asked = missing
+        .iter()
+        .map(|(seat, _)| cache.shell.ask_lease(&seat.key));
+    let asked: Vec<_> = asked.collect();
+    for (asked, (seat, key)) in asked.into_iter().zip(missing) {
+        let turn = cache.shell.turn(asked).await;
+        if let Some(seat) = cache.after_turn(seat, turn).await {
+            seats.push(seat);
+            keys.push(key);
+        }
+    }
+    if seats.is_empty() {
+        return;
+    }
+    if !loads.admits(cache.shell.node().now()) {
+        for (seat, _) in seats {
+            loads.counters().circuit_open.inc();
+            seat.flight.land(Err(LoadError::CircuitOpen));
+        }
+        return;
+    }
+    let departed: Vec<_> = seats
+        .into_iter()
+        .map(|(seat, lease)| cache.depart(seat, lease))
+        .collect();
+    let answered = cache.ask(load_many(keys)).await;
+    let answered = answered.and_then(|answers| {
+        let (wanted, got) = (departed.len(), answers.len());
+        if wanted == got {
+            return Ok(answers);
+        }
+        let what = format!("load_many was asked for {wanted} keys and answered with {got} values");
+        Err(LoadError::Failed(Arc::from(BoxError::from(what))))
+    });
+    match answered {
+        Ok(answers) => {
+            for (departed, loaded) in departed.into_iter().zip(answers) {
+                cache.arrive_at(departed, Ok(loaded));
+            }
+        }
+        Err(error) => {
+            for departed in departed {
+                cache.arrive_at(departed, Err(error.clone()));
+            }
+        }
+    }
+}
+
+impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
+    /// Lands a flight for whose key something has come meanwhile: between the miss and the flight somebody else's load may have
+    /// ended.
+    fn still_missing(&self, seat: Seat<C::Cell>) -> Option<Seat<C::Cell>> {
+        let Some(found) = self.here(&seat.key, seat.seen) else {
+            return Some(seat);
+        };
+        seat.flight.land(Ok(found.map(Cached::into_handle)));
+        None
+    }
+
+    /// Our turn, or another node has loaded the key and the flight lands. If that is gone already, because it was invalidated at
+    /// once, it is our turn all the same. A long value is still to be fetched.
+    async fn after_turn(
+        &self,
+        seat: Seat<C::Cell>,
+        turn: Load<C::Cell>,
+    ) -> Option<Leased<C::Cell>> {
+        match turn {
+            Load::Ours(lease) => Some((seat, lease)),
+            Load::Done => {
+                let seat = self.still_missing(seat)?;
+                // Puts it into the store.
+                self.shell.find(&seat.key).await;
+                Some((self.still_missing(seat)?, self.shell.without_lease()))
+            }
+        }
+    }
+
+    /// The load begins: from now on whatever is invalidated wins.
+    fn depart(&self, seat: Seat<C::Cell>, lease: LoadLease<C::Cell>) -> Departed<C::Cell> {
+        let (shell, loads) = (&self.shell, self.shell.loads());
+        let previous = shell.stale_copy(&seat.key, loads.policy().stale_for());
+        let fence = shell.begin_fill(&seat.key);
+        loads.began(seat.flight.id, fence);
+        Departed {
+            seat,
+            fence,
+            previous,
+            lease,
+        }
+    }
+
+    /// Calls the loader, and tells what watches over the system of record how it went.
+    async fn ask<T>(&self, answer: Answer<T>) -> Result<T, LoadError> {
+        let (node, loads) = (self.shell.node(), self.shell.loads());
+        let asked = Asked(self, node.now());
+        let answered = call(answer, loads.policy().load_timeout).await;
+        asked.answered(&answered);
+        answered
+    }
+
+    fn arrive_at(&self, departed: Departed<C::Cell>, loaded: Result<Loaded<V>, LoadError>) {
+        let Departed {
+            seat,
+            fence,
+            previous,
+            lease,
+        } = departed;
+        let arrived = loaded.and_then(|loaded| self.arrive(&seat.key, &fence, previous, loaded));
+        let kept = arrived.as_ref().ok().filter(|arrived| arrived.kept);
+        lease.end(kept.map(|arrived| &arrived.entry));
+        let landed = arrived.map(|arrived| {
+            let entry = arrived.entry;
+            (!entry.value().is_absent()).then_some(entry)
+        });
+        seat.flight.land(landed);
+    }
+}
+
+/// A call of the loader under way. Dropped without an answer, it does not count.
+struct Asked<'a, K: ?Sized, V, C: Codec<V>>(&'a Cache<K, V, C>, nearcache_protocol::time::Time);
+
+impl<K: ?Sized, V, C: Codec<V>> Asked<'_, K, V, C> {
+    fn answered<T>(self, answered: &Result<T, LoadError>) {
+        let (now, loads) = (self.0.shell.node().now(), self.0.shell.loads());
+        let counters = loads.counters();
+        loads.ended(now, answered.is_ok());
+        match answered {
+            Ok(_) => {
+                counters.succeeded.inc();
+                loads.took(now - self.1);
+            }
+            Err(LoadError::TimedOut { .. }) => {
+                counters.timed_out.inc();
+            }
+            Err(_) => {
+                counters.failed.inc();
+            }
+        }
+        std::mem::forget(self);
+    }
+}
+
+impl<K: ?Sized, V, C: Codec<V>> Drop for Asked<'_, K, V, C> {
+    fn drop(&mut self) {
+        self.0.shell.loads().unasked();
+    }
+}
