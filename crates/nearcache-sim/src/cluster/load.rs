@@ -325,6 +325,8 @@ impl Cluster {
                     Place::LoadNotKept
                 });
                 self.checkers.freshness.untold(entry.version());
+                // What has expired before it arrives is a removal.
+                self.checkers.removals.stamped(entry.version());
                 loaded = Some(entry);
             }
             Answer::Error | Answer::Panic | Answer::Never => {

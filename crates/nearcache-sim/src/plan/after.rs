@@ -52,7 +52,7 @@ impl Rest {
 impl After {
     /// Whether what lasts can leave behind what no progress claims, so that only comparing finds it: somebody is heard by some, or
     /// now and then. Who is simply gone must be made up for without.
-    pub(super) fn strands(&self) -> bool {
+    pub(crate) fn strands(&self) -> bool {
         let half_gone =
             |how: &Rest| matches!(how, Rest::Mute | Rest::Deaf | Rest::Bridged | Rest::Dozing);
         match self {

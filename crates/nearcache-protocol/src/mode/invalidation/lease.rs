@@ -105,7 +105,15 @@ impl<V: Payload> Invalidation<V> {
             member.standing != Standing::GivenUp && !matches!(member.agreement, Agreed::No(_))
         });
         may_write
-            .map(|member| member.echoes.clock_bound(max_drift))
+            .map(|member| {
+                // What was measured over a connection that is gone is no bound: the node may have been started again since, with another
+                // clock.
+                if member.is_met() {
+                    member.echoes.clock_bound(max_drift)
+                } else {
+                    max_drift
+                }
+            })
             .max()
             .unwrap_or_default()
     }
