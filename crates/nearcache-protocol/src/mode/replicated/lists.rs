@@ -239,7 +239,7 @@ impl<V: Payload> Replicated<V> {
         let reader = self.peers.get(&to)?.reader(&self.config);
         let listing = self.lists.get_mut(&(to, own))?;
         let keys = listing.wanted.front_mut()?;
-        let (mut updates, mut bytes) = (Vec::new(), 0);
+        let (mut updates, mut bytes, mut invalidated) = (Vec::new(), 0, false);
         while bytes < budget_bytes
             && let Some(key) = keys.pop_front()
         {
@@ -248,7 +248,11 @@ impl<V: Payload> Replicated<V> {
                 Known::Removed(version) => Update::Remove { key, version },
                 Known::Absent { .. } => match self.store.evicted(&key) {
                     Some(version) => withheld(key, version),
-                    None => continue,
+                    // Gone since the list was sent: the peer must know why, or it keeps what it has and takes itself for complete.
+                    None => {
+                        invalidated = true;
+                        continue;
+                    }
                 },
             };
             bytes += update.wire_bytes();
@@ -261,6 +265,9 @@ impl<V: Payload> Replicated<V> {
         let part = listing.parts_sent;
         listing.parts_sent += 1;
         let (request, count) = (listing.request, updates.len() as u64);
+        if invalidated {
+            updates.extend(self.floors_to_tell());
+        }
         self.stats.reconciled_sent += count;
         if let Some(comparison) = self.exchanging(to, request).filter(|_| own) {
             comparison.sent += count;
@@ -357,7 +364,7 @@ impl<V: Payload> Replicated<V> {
         from: NodeId,
         request: RequestId,
         (theirs, part, done): (bool, u32, bool),
-        updates: Vec<Update<V>>,
+        mut updates: Vec<Update<V>>,
         out: &mut Vec<Output<V>>,
     ) {
         let Some(listing) = self.listing(from, request, !theirs) else {
@@ -369,7 +376,10 @@ impl<V: Payload> Replicated<V> {
             listing.parts_expected = part.saturating_add(1);
             listing.awaited = listing.awaited.saturating_sub(u32::from(done));
         }
-        let count = updates.len() as u64;
+        let is_floor = |update: &Update<V>| matches!(update, Update::Floor { .. });
+        // Group invalidations that are about to be forgotten would be dug up again.
+        updates.retain(|update| !is_floor(update) || self.store.is_remembered(update.version()));
+        let count = updates.iter().filter(|update| !is_floor(update)).count() as u64;
         self.stats.reconciled += count;
         let refused = !self.apply_all(now, from, updates, out);
         if let Some(comparison) = self.exchanging(from, request).filter(|_| !theirs) {
