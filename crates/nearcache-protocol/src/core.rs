@@ -239,8 +239,8 @@ impl<V: Payload> CacheCore<V> {
     /// The largest possible distance between this node's clock and that of any other, as measured by echoes; the drift bound
     /// where it is not known (design §6.2). Cost: O(peers).
     #[must_use]
-    pub fn clock_bound(&self) -> Duration {
-        self.mode.clock_bound()
+    pub fn clock_bound(&self, now: Time) -> Duration {
+        self.mode.clock_bound(now)
     }
 
     /// Whether peers may hold what is missing here, so that [`find`](Self::find) is worth calling.

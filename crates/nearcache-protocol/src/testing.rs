@@ -446,7 +446,7 @@ impl Cluster {
         self.act(id, |node, now, out| {
             let (store, clock) = (node.core.store().clone(), node.core.clock().clone());
             let entry = text.map(|text| {
-                let bound = node.core.clock_bound();
+                let bound = node.core.clock_bound(now);
                 let fence = Fence::begin(&store, &clock, now, bound, key.as_bytes());
                 let content = (Text::new(text), Expiry::NEVER, Tags::NONE);
                 let entry = fence.entry(&store, key.as_bytes(), content, &clock, now);

@@ -106,7 +106,7 @@ impl<V: Payload> Mode<V> for Local<V> {
         ReadBound::ALONE
     }
 
-    fn clock_bound(&self) -> Duration {
+    fn clock_bound(&self, _: Time) -> Duration {
         Duration::ZERO
     }
 

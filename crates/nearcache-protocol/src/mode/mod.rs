@@ -479,7 +479,7 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
         Time::MAX
     }
     /// The largest possible distance between this node's clock and that of any other.
-    fn clock_bound(&self) -> Duration;
+    fn clock_bound(&self, now: Time) -> Duration;
     /// Whether peers may hold what is missing here, so that they are worth asking.
     fn finds(&self) -> bool {
         true

@@ -92,7 +92,7 @@ impl Cluster {
             return;
         };
         let own = node.time(now);
-        let bound = node.core.clock_bound();
+        let bound = node.core.clock_bound(own);
         let load = Load {
             host,
             life,

@@ -236,7 +236,7 @@ impl Cluster {
             return;
         };
         let (id, number) = (flying.id, flying.key);
-        let bound = node.core.clock_bound();
+        let bound = node.core.clock_bound(own);
         let planted = self.bug.map_or(Default::default(), Bug::of_protocol);
         let fence = Fence::begin(&node.store, &node.clock, own, bound, &key(number));
         let fence = fence.planted(planted, &node.clock, own);

@@ -98,22 +98,14 @@ impl<V: Payload> Invalidation<V> {
         out.push(Output::Event(Event::Flushed { cause, version }));
     }
 
-    pub(super) fn clock_bound_now(&self) -> Duration {
+    pub(super) fn clock_bound_now(&self, now: Time) -> Duration {
         let max_drift = self.clock.max_drift();
         // Also those that have not said yet that they run the cache: they may say so and write while the load runs.
         let may_write = self.members.values().filter(|member| {
             member.standing != Standing::GivenUp && !matches!(member.agreement, Agreed::No(_))
         });
         may_write
-            .map(|member| {
-                // What was measured over a connection that is gone is no bound: the node may have been started again since, with another
-                // clock.
-                if member.is_met() {
-                    member.echoes.clock_bound(max_drift)
-                } else {
-                    max_drift
-                }
-            })
+            .map(|member| member.echoes.clock_bound(now, max_drift))
             .max()
             .unwrap_or_default()
     }

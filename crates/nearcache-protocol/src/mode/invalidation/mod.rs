@@ -322,8 +322,8 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
         self.bound
     }
 
-    fn clock_bound(&self) -> Duration {
-        self.clock_bound_now()
+    fn clock_bound(&self, now: Time) -> Duration {
+        self.clock_bound_now(now)
     }
 
     fn finds(&self) -> bool {

@@ -28,7 +28,7 @@ impl Cluster {
             tags: Tags::NONE,
         };
         self.act(id, |node, now, out| {
-            let bound = node.core.clock_bound();
+            let bound = node.core.clock_bound(now);
             let ms = node.core.clock().physical_ms(now);
             let ms = ms - u64::try_from(bound.as_millis()).unwrap();
             let time = nearcache_store::Timestamp::from_parts(ms, 0);

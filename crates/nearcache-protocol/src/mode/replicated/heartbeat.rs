@@ -160,7 +160,7 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    pub(super) fn clock_bound_now(&self) -> Duration {
+    pub(super) fn clock_bound_now(&self, now: Time) -> Duration {
         let max_drift = self.clock.max_drift();
         // Whoever may write what this node does not hear of yet: those it is about to meet, and those beyond a netsplit, whether they are
         // taken for dead or not.
@@ -171,7 +171,7 @@ impl<V: Payload> Replicated<V> {
         let may_write = may_write.filter(|peer| peer.counts_for_freshness());
         let bounds = may_write.map(|peer| {
             if peer.agrees() {
-                peer.echoes.clock_bound(max_drift)
+                peer.echoes.clock_bound(now, max_drift)
             } else {
                 max_drift
             }

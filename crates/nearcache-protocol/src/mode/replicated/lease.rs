@@ -373,7 +373,7 @@ impl<V: Payload> Replicated<V> {
         let given = Given {
             holder: ask.by,
             until: now + ask.lease_for,
-            since: just_before(&self.clock, now, self.clock_bound_now()),
+            since: just_before(&self.clock, now, self.clock_bound_now(now)),
             waiting,
         };
         self.leases.given.insert(key.clone(), given);

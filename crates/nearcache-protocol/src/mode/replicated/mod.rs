@@ -514,8 +514,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.write_until_now()
     }
 
-    fn clock_bound(&self) -> Duration {
-        self.clock_bound_now()
+    fn clock_bound(&self, now: Time) -> Duration {
+        self.clock_bound_now(now)
     }
 
     fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {

@@ -77,6 +77,8 @@ pub(in crate::mode) struct Echoes {
     pub(in crate::mode) fresh_at: Option<Time>,
     pub(in crate::mode) round_trip: Option<Duration>,
     pub(in crate::mode) clock_offset_ms: Option<i64>,
+    /// When we asked for what gave these two.
+    measured_at: Option<Time>,
 }
 
 impl Agreed {
@@ -201,6 +203,7 @@ impl Echoes {
     ) {
         let round_trip = now - asked;
         self.round_trip = Some(round_trip);
+        self.measured_at = self.measured_at.max(Some(asked));
         // The peer read its clock somewhere between our asking and now; the middle is the best guess.
         let ours = clock.physical_ms(asked + round_trip / 2);
         let distance = i64::try_from(physical_ms.abs_diff(ours)).unwrap_or(i64::MAX);
@@ -211,10 +214,13 @@ impl Echoes {
         });
     }
 
-    /// The largest possible distance between the peer's clock and ours; `unknown` if it was never measured.
-    pub(in crate::mode) fn clock_bound(&self, unknown: Duration) -> Duration {
-        let (Some(offset_ms), Some(round_trip)) = (self.clock_offset_ms, self.round_trip) else {
-            return unknown;
+    /// The largest possible distance between the peer's clock and ours; `max_drift` if it was not measured within that time. Later than
+    /// that the peer may have been started again with another clock, and write: it waits as long before it does (R6).
+    pub(in crate::mode) fn clock_bound(&self, now: Time, max_drift: Duration) -> Duration {
+        let recent = self.measured_at.filter(|at| now - *at < max_drift);
+        let measured = recent.and(self.clock_offset_ms.zip(self.round_trip));
+        let Some((offset_ms, round_trip)) = measured else {
+            return max_drift;
         };
         Duration::from_millis(offset_ms.unsigned_abs()) + round_trip / 2 + CLOCK_RESOLUTION
     }
