@@ -37,6 +37,9 @@ pub(crate) fn missing_packages() -> Vec<&'static str> {
     if !has_clock_library() {
         packages.push("libfaketime");
     }
+    if !has_postgresql() {
+        packages.push("postgresql");
+    }
     packages.dedup();
     packages
 }
@@ -49,6 +52,14 @@ fn has_clock_library() -> bool {
         .flatten();
     let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
     libraries.any(|path| path.is_file())
+}
+
+/// Whether there is a PostgreSQL server: where Debian puts it, by version, or on the search path.
+pub(crate) fn has_postgresql() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql");
+    let mut versions = versions.into_iter().flatten().flatten();
+    versions.any(|version| version.path().join("bin/initdb").is_file())
+        || find_on_path("initdb").is_some()
 }
 
 /// Debian splits what `python3 -m venv` needs into a package of its own.
@@ -74,9 +85,11 @@ pub(crate) fn install(workspace: &Workspace, packages: &[&str]) -> anyhow::Resul
     apt_get(workspace, "apt-update", &["update"])?;
     let words = [&["install", "--yes", "--no-install-recommends"], packages].concat();
     apt_get(workspace, "apt-install", &words)?;
-    if packages.contains(&"redis-server") && Path::new("/run/systemd/system").is_dir() {
-        // The tests start servers of their own; this one would take the usual port after a reboot.
-        job::output_of(Command::new("systemctl").args(["disable", "redis-server"]));
+    for service in ["redis-server", "postgresql"] {
+        if packages.contains(&service) && Path::new("/run/systemd/system").is_dir() {
+            // The tests start servers of their own; this one would take the usual port after a reboot.
+            job::output_of(Command::new("systemctl").args(["disable", service]));
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Sets up what the tests and measurements need, and tells what it installs.
 //!
-//! Four things: components of the Rust toolchain, Debian packages with real Redis and HTTP clients and
-//! with what makes faults (nftables, libfaketime), a Python environment with the Python Redis client, and
+//! Four things: components of the Rust toolchain, Debian packages with real Redis and HTTP clients,
+//! with PostgreSQL and with what makes faults (nftables, libfaketime), a Python environment with the Python Redis client, and
 //! cargo-deny. What is there already is left alone. What cannot be had (no root, no Debian, no network) is
 //! not an error here: the steps that need it are skipped and say why.
 
@@ -43,7 +43,7 @@ impl Tools {
         let programs = apt::PROGRAMS
             .iter()
             .all(|(program, _)| find_on_path(program).is_some());
-        programs && self.python.is_some()
+        programs && apt::has_postgresql() && self.python.is_some()
     }
 }
 
@@ -116,7 +116,7 @@ fn debian_packages(workspace: &Workspace, missing: &mut Vec<String>) {
     let packages = apt::missing_packages();
     if packages.is_empty() {
         println!("      present: redis-server, redis-cli, redis-benchmark, curl, python3");
-        println!("      present: ip, tc, nft, libfaketime");
+        println!("      present: PostgreSQL, ip, tc, nft, libfaketime");
         return;
     }
     let names = packages.join(" ");

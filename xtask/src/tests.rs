@@ -135,7 +135,13 @@ pub(crate) fn run_examples(workspace: &Workspace) -> anyhow::Result<Outcome> {
         let mut command = Command::new(workspace.target().join("debug/examples").join(&name));
         let finished = job::run(&workspace.logs(), &format!("example-{name}"), &mut command)?;
         ensure!(finished.success, "example {name}:\n{}", finished.tail());
-        outcome.counts += Counts::ONE_PASSED;
+        match finished.lines.iter().find(|line| is_skip(line)) {
+            Some(reason) => {
+                outcome.counts += Counts::ONE_SKIPPED;
+                outcome.notes.push(reason.clone());
+            }
+            None => outcome.counts += Counts::ONE_PASSED,
+        }
     }
     Ok(outcome)
 }
