@@ -76,15 +76,24 @@ pub const SCAN_COUNT_MAX: usize = 10_000;
 /// Loads that run at once, of one cache on one node, unless its [`LoadPolicy`](crate::LoadPolicy) says otherwise. More wait.
 pub const LOADS_DEFAULT: usize = 64;
 
+/// The most that [`LoadPolicy::loads_max`](crate::LoadPolicy::loads_max) may be (reliability specification, 3.1).
+pub const LOADS_MAX: usize = 4_096;
+
 /// Loads that wait for a place, unless the policy says otherwise. More are refused with
 /// [`LoadError::Overloaded`](crate::LoadError::Overloaded).
 pub const LOADS_QUEUED_DEFAULT: usize = 1024;
+
+/// The most that [`LoadPolicy::queued_max`](crate::LoadPolicy::queued_max) may be (a guess: each is a task that waits).
+pub const LOADS_QUEUED_MAX: usize = 65_536;
 
 /// How long a load waits for a place unless the policy says otherwise; then it is refused in the same way.
 pub const LOAD_QUEUE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// How long a loader may take unless the policy says otherwise; then it is dropped.
 pub const LOAD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How long after an outage until all loads are made at once again, unless the policy says otherwise (O11).
+pub const LOAD_RAMP_DEFAULT: Duration = Duration::from_secs(5);
 
 /// Keys that one call of [`Loader::load_many`](crate::Loader::load_many) is asked for (a guess). More are asked for in further calls.
 pub const LOAD_MANY_MAX: usize = 1_000;

@@ -350,6 +350,48 @@ async fn i7_an_older_version_of_the_source_is_returned_and_not_kept() -> TestRes
     Ok(())
 }
 
+#[tokio::test]
+async fn i7_what_another_node_has_read_is_a_floor_here_also_when_its_entry_is_gone() -> TestResult {
+    bounded(async {
+        let (_one, _two, here, there) = pair().await;
+        let load = |cache: &Texts, version: u64| {
+            let cache = cache.clone();
+            async move {
+                let load = async move |_| {
+                    Ok::<_, String>(Loaded::value(version.to_string()).source_version(version))
+                };
+                cache.get_or_load("key", load).await
+            }
+        };
+        load(&here, 7).await?;
+        eventually(|| there.peek("key").is_some()).await;
+        let told = here.invalidate("key", Ack::All, Duration::from_secs(2));
+        told.await?;
+        tokio::time::sleep(SETTLED).await;
+        let loaded = load(&there, 6).await?;
+        assert_eq!(
+            loaded.as_deref(),
+            Some(&"6".to_owned()),
+            "its caller has it"
+        );
+        assert!(there.peek("key").is_none(), "and nobody else");
+        eventually_kept(|| load(&there, 7), &there).await
+    })
+    .await
+}
+
+/// Loads until it is kept: for one clock bound after an invalidation nothing is.
+async fn eventually_kept<Fut>(load: impl Fn() -> Fut, cache: &Texts) -> TestResult
+where
+    Fut: Future<Output = Result<Option<nearcache::Cached<String>>, LoadError>>,
+{
+    while cache.peek("key").is_none() {
+        load().await?;
+        tokio::time::sleep(SETTLED).await;
+    }
+    Ok(())
+}
+
 struct Squares {
     calls: AtomicUsize,
 }
@@ -405,6 +447,8 @@ async fn a_policy_that_cannot_be_is_refused() -> TestResult {
     let node = Node::builder("test").start().await?;
     for policy in [
         LoadPolicy::new().loads_max(0),
+        LoadPolicy::new().loads_max(4_097),
+        LoadPolicy::new().queued_max(65_537),
         LoadPolicy::new().ttl_jitter(1.0),
         LoadPolicy::new().refresh_beta(f64::NAN),
         LoadPolicy::new().load_timeout(Duration::ZERO),

@@ -28,7 +28,7 @@ pub struct BreakerConfig {
     pub open_for: Duration,
     /// How long at most, after relapses. Default 30 s.
     pub open_for_max: Duration,
-    /// How long it takes from the first load that succeeds to all loads. Default 10 s.
+    /// How long it takes from the first load that succeeds to all loads. Default 5 s (reliability specification, O11).
     pub ramp: Duration,
     /// Loads that run at once when it is closed: where the ramp ends.
     pub running_max: usize,
@@ -42,7 +42,7 @@ impl Default for BreakerConfig {
             window: Duration::from_secs(10),
             open_for: Duration::from_secs(1),
             open_for_max: Duration::from_secs(30),
-            ramp: Duration::from_secs(10),
+            ramp: Duration::from_secs(5),
             running_max: 64,
         }
     }
@@ -266,9 +266,9 @@ mod tests {
         assert!(!breaker.admit(at(1_021), 0), "and no second");
         breaker.ended(at(1_030), true);
         assert!(breaker.admit(at(1_030), 0) && !breaker.admit(at(1_030), 1));
-        assert!(breaker.admit(at(6_030), 31) && !breaker.admit(at(6_030), 32));
-        assert!(breaker.admit(at(11_030), 1_000), "the ramp is over");
-        assert_eq!(breaker.state(at(11_030)), BreakerState::Closed);
+        assert!(breaker.admit(at(3_530), 31) && !breaker.admit(at(3_530), 32));
+        assert!(breaker.admit(at(6_030), 1_000), "the ramp is over");
+        assert_eq!(breaker.state(at(6_030)), BreakerState::Closed);
     }
 
     #[test]

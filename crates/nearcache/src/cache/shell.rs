@@ -20,6 +20,7 @@ mod gate;
 mod leases;
 mod loads;
 mod port;
+mod sources;
 mod waiters;
 mod watchers;
 
@@ -198,7 +199,9 @@ impl<V: Payload> Shell<V> {
         let gate = Gate::new(core.read_bound(), core.write_until());
         let finds = core.finds();
         let changes = Arc::new(Hub::default());
-        store.set_listener(Arc::new(watchers::StoreWatcher::new(Arc::clone(&changes))));
+        let loads = Loads::new(load_policy, node.metrics(), name);
+        let watcher = watchers::StoreWatcher::new(Arc::clone(&changes), loads.sources());
+        store.set_listener(Arc::new(watcher));
         Ok(Self {
             name: name.to_owned(),
             id,
@@ -211,7 +214,7 @@ impl<V: Payload> Shell<V> {
                 out: Vec::new(),
             }),
             waiters: Waiters::default(),
-            loads: Loads::new(load_policy, node.metrics(), name),
+            loads,
             gate,
             finds,
             is_ready: AtomicBool::new(is_ready),

@@ -1,6 +1,5 @@
 //! What becomes of a loader's answer.
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
 use nearcache_protocol::load::fence::Fence;
@@ -57,13 +56,10 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         let Some(read) = source_version(entry.tags()) else {
             return true;
         };
-        let mut hasher = DefaultHasher::new();
-        hasher.write(key);
-        let hash = hasher.finish();
         if let Some(held) = previous.and_then(|previous| source_version(previous.tags())) {
-            self.shell.loads().is_newest(hash, held);
+            self.shell.loads().is_newest(key, held);
         }
-        self.shell.loads().is_newest(hash, read)
+        self.shell.loads().is_newest(key, read)
     }
 
     fn loaded_content(

@@ -98,8 +98,8 @@ impl<V> Loaded<V> {
     }
 
     /// The version of what was read, in the system of record's own counting (a row's counter, a log position): if a higher one was
-    /// seen of the key, on this node or in the entry at hand, the value is returned to its callers and not kept (I7). For
-    /// loaders that read from replicas.
+    /// seen of the key, by a load on this node or in an entry that it had, whoever loaded that, the value is returned to its callers and
+    /// not kept (I7). For loaders that read from replicas. Travels with the entry, as one of its tags.
     pub const fn source_version(mut self, version: u64) -> Self {
         self.source_version = Some(version);
         self
@@ -178,7 +178,7 @@ impl<V, C: Codec<V>> fmt::Debug for Previous<V, C> {
 }
 
 /// The version of the system of record among an entry's tags.
-pub(super) fn source_version(tags: &Tags) -> Option<u64> {
+pub(in crate::cache) fn source_version(tags: &Tags) -> Option<u64> {
     let bytes = mark(tags, SOURCE)?;
     Some(u64::from_be_bytes(bytes.try_into().ok()?))
 }

@@ -34,6 +34,7 @@ use crate::codec::key::KeyFor;
 pub(super) use call::Answer;
 use error::BoxError;
 use fly::Seat;
+pub(super) use loaded::source_version;
 
 pub use error::LoadError;
 pub use loaded::{Loaded, Previous};

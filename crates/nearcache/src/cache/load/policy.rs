@@ -6,8 +6,8 @@ use nearcache_protocol::load::breaker::BreakerConfig;
 use nearcache_protocol::load::flights::FlightConfig;
 
 use crate::limits::{
-    LOAD_QUEUE_WAIT_DEFAULT, LOAD_TIMEOUT_DEFAULT, LOADS_DEFAULT, LOADS_QUEUED_DEFAULT,
-    STALE_FOR_MAX, TTL_MAX,
+    LOAD_QUEUE_WAIT_DEFAULT, LOAD_RAMP_DEFAULT, LOAD_TIMEOUT_DEFAULT, LOADS_DEFAULT, LOADS_MAX,
+    LOADS_QUEUED_DEFAULT, LOADS_QUEUED_MAX, STALE_FOR_MAX, TTL_MAX,
 };
 
 /// How misses are loaded. `new()` is safe as it stands: everything is bounded, and nothing expired is served.
@@ -64,7 +64,7 @@ impl LoadPolicy {
             queued_max: LOADS_QUEUED_DEFAULT,
             queue_wait: LOAD_QUEUE_WAIT_DEFAULT,
             circuit_breaker: true,
-            ramp: Duration::from_secs(10),
+            ramp: LOAD_RAMP_DEFAULT,
             cluster_flights: true,
         }
     }
@@ -126,14 +126,14 @@ impl LoadPolicy {
         self
     }
 
-    /// Calls of the loader at once, of this cache on this node. Default 64; at least 1. Set it to this node's share of what the
+    /// Calls of the loader at once, of this cache on this node. Default 64; 1 to 4,096. Set it to this node's share of what the
     /// system of record takes: its connections divided by the nodes.
     pub const fn loads_max(mut self, loads: usize) -> Self {
         self.loads_max = loads;
         self
     }
 
-    /// Loads that wait for a place beyond [`loads_max`](Self::loads_max). Default 1,024; more are refused with
+    /// Loads that wait for a place beyond [`loads_max`](Self::loads_max). Default 1,024; at most 65,536. More are refused with
     /// [`LoadError::Overloaded`](crate::LoadError::Overloaded). Callers of one key wait as one.
     pub const fn queued_max(mut self, loads: usize) -> Self {
         self.queued_max = loads;
@@ -155,7 +155,7 @@ impl LoadPolicy {
     }
 
     /// How long it takes after an outage until all [`loads_max`](Self::loads_max) loads are made at once again, from one, in proportion.
-    /// Default 10 s. Longer for a system of record that has to warm up its own caches.
+    /// Default 5 s. Longer for a system of record that has to warm up its own caches.
     pub const fn ramp(mut self, ramp: Duration) -> Self {
         self.ramp = ramp;
         self
@@ -214,6 +214,10 @@ impl LoadPolicy {
             let value = format!("{:?}", self.absent_ttl);
             return Some(("absent_ttl", value, "at most 10 years"));
         }
-        (self.loads_max == 0).then(|| ("loads_max", "0".to_owned(), "at least 1"))
+        if !(1..=LOADS_MAX).contains(&self.loads_max) {
+            return Some(("loads_max", self.loads_max.to_string(), "1 to 4,096"));
+        }
+        (self.queued_max > LOADS_QUEUED_MAX)
+            .then(|| ("queued_max", self.queued_max.to_string(), "at most 65,536"))
     }
 }

@@ -12,7 +12,6 @@ use nearcache_protocol::load::breaker::{Breaker, BreakerState};
 use nearcache_protocol::load::early;
 use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::load::flights::{FlightId, Flights, Role};
-use nearcache_protocol::load::source::SourceFloors;
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::time::Time;
 use nearcache_store::{Expiry, Handle, Version};
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{Notify, watch};
 
+use super::sources::Sources;
 use super::{Shell, is_leased};
 use crate::cache::load::{LoadError, LoadPolicy};
 use crate::cache::stats::LoadStats;
@@ -67,7 +67,7 @@ pub(crate) struct Loads<V: Payload> {
     policy: LoadPolicy,
     flights: Mutex<Flights<Arc<Slot<V>>>>,
     breaker: Mutex<Breaker>,
-    sources: Mutex<SourceFloors>,
+    sources: Arc<Sources>,
     /// How long a load takes, in microseconds: a moving average.
     takes_us: AtomicU64,
     /// How long before its expiry a reader may have to load an entry anew, in milliseconds: what every hit compares.
@@ -81,7 +81,7 @@ impl<V: Payload> Loads<V> {
             flights: Mutex::new(Flights::new(policy.flights())),
             breaker: Mutex::new(Breaker::new(policy.breaker())),
             policy,
-            sources: Mutex::default(),
+            sources: Arc::default(),
             takes_us: AtomicU64::new(0),
             early_ms: AtomicU64::new(0),
             counters: LoadCounters::new(metrics, cache),
@@ -156,9 +156,14 @@ impl<V: Payload> Loads<V> {
         self.breaker.lock().unasked();
     }
 
+    /// The versions of the system of record that were seen (I7).
+    pub(crate) fn sources(&self) -> Arc<Sources> {
+        Arc::clone(&self.sources)
+    }
+
     /// Whether what was read in this version of the system of record is as new as all that was seen of the key (I7).
-    pub(crate) fn is_newest(&self, key_hash: u64, source_version: u64) -> bool {
-        self.sources.lock().raise(key_hash, source_version)
+    pub(crate) fn is_newest(&self, key: &[u8], source_version: u64) -> bool {
+        self.sources.raise(key, source_version)
     }
 
     pub(crate) fn began(&self, flight: FlightId, fence: Fence) {

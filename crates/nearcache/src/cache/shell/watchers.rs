@@ -5,6 +5,7 @@ use std::sync::Arc;
 use nearcache_protocol::probe::is_reserved;
 use nearcache_store::{Event, Handle, Listener, Scope};
 
+use super::sources::Sources;
 use crate::subscription::Hub;
 
 /// A change before it has a type.
@@ -29,19 +30,24 @@ impl<V> Clone for CellChange<V> {
     }
 }
 
-/// Listens to the store for the watchers. Without a watcher, a change costs one load.
+/// Listens to the store for the watchers, and for versions of the system of record. Without a watcher, a change costs one load and a
+/// look at the entry's tags.
 pub(super) struct StoreWatcher<V> {
     changes: Arc<Hub<CellChange<V>>>,
+    sources: Arc<Sources>,
 }
 
 impl<V> StoreWatcher<V> {
-    pub(super) fn new(changes: Arc<Hub<CellChange<V>>>) -> Self {
-        Self { changes }
+    pub(super) const fn new(changes: Arc<Hub<CellChange<V>>>, sources: Arc<Sources>) -> Self {
+        Self { changes, sources }
     }
 }
 
 impl<V: Send + Sync> Listener<V> for StoreWatcher<V> {
     fn on_event(&self, event: Event<'_, V>) {
+        if let Event::Updated { entry, .. } = &event {
+            self.sources.saw(entry);
+        }
         if !self.changes.is_watched() {
             return;
         }
