@@ -54,8 +54,18 @@ pub struct ReplicationConfig {
     pub waiters_max: usize,
     /// Answers to modifies kept so that a repeated request is not applied twice. Default 1,024.
     pub modify_replies_max: usize,
-    /// Streams followed. Default 1,024: 4 epochs of 256 members. Beyond it the oldest of the dead are forgotten.
+    /// Streams followed. Default 4,096: 4 epochs of 1,024 members. Beyond it the oldest of the dead are forgotten.
     pub streams_max: usize,
+    /// Up to so many members, this node included, updates go from each to each; above, along a broadcast tree. Default 64; the same on
+    /// all nodes.
+    pub mesh_max: usize,
+    /// Pieces of streams, of all origins, that are kept to be passed on and to be asked for again beyond the mesh. Default 16,384.
+    pub relay_updates_max: usize,
+    /// The same in bytes of keys and values. Default 8 MiB. What neither has any more is found by comparing digests.
+    pub relay_bytes_max: usize,
+    /// How long a neighbour in the tree may be ahead of this node before it is asked for what is missing. Default 200 ms: longer than a
+    /// broadcast takes, so that little is sent twice.
+    pub relay_patience: Duration,
     /// The longest value this node takes from peers, in bytes. Each node's own affair: of a longer one the peer sends key
     /// and version only, this node drops its older copy, and the key is a miss here. Default 1 MiB.
     pub value_bytes_max: u32,
@@ -148,7 +158,11 @@ impl Default for ReplicationConfig {
             modify_redrive_after: Duration::from_millis(50),
             waiters_max: 65_536,
             modify_replies_max: 1_024,
-            streams_max: 1_024,
+            streams_max: 4_096,
+            mesh_max: 64,
+            relay_updates_max: 16_384,
+            relay_bytes_max: 8 << 20,
+            relay_patience: Duration::from_millis(200),
             value_bytes_max: 1 << 20,
             split_keeps: Duration::from_secs(5),
             inline_limit: 64 << 10,

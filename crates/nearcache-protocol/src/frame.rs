@@ -50,6 +50,8 @@ impl Kind {
     pub const MEMBER_LIST: Self = Self(0x11);
     /// The sender leaves the cluster on purpose.
     pub const LEAVE: Self = Self(0x12);
+    /// The sender ends the session and lives on; see [`crate::membership`].
+    pub const PART: Self = Self(0x13);
     /// The first kind that belongs to the caches; all from here on are theirs.
     pub const FIRST_OF_CACHE: Self = Self(0x40);
 }

@@ -32,6 +32,7 @@ pub mod membership;
 pub mod message;
 pub mod mode;
 pub mod modify;
+pub mod overlay;
 pub mod parts;
 pub mod payload;
 pub mod planted;

@@ -2,16 +2,17 @@
 //!
 //! | lane | messages |
 //! |---|---|
-//! | control | [`Announce`](CacheMessage::Announce), [`Heartbeat`](CacheMessage::Heartbeat), [`Echo`](CacheMessage::Echo), [`Leave`](CacheMessage::Leave) |
-//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), find, modify, load and probe |
+//! | control | [`Announce`](CacheMessage::Announce), [`Heartbeat`](CacheMessage::Heartbeat), [`Echo`](CacheMessage::Echo), [`Ask`](CacheMessage::Ask), [`State`](CacheMessage::State), [`Leave`](CacheMessage::Leave) |
+//! | data | [`Subscribe`](CacheMessage::Subscribe), [`Subscribed`](CacheMessage::Subscribed), [`Updates`](CacheMessage::Updates), [`Ack`](CacheMessage::Ack), [`Relayed`](CacheMessage::Relayed), [`Want`](CacheMessage::Want), find, modify, load and probe |
 //! | bulk | transfers, comparisons, long values |
 //!
 //! Sending shares the store's values; nothing is copied before [`wire`](crate::wire) writes it into a buffer.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_store::Version;
+use nearcache_store::{NodeId, Version};
 
 use crate::announce::Announcement;
 use crate::anti_entropy::AntiEntropy;
@@ -20,6 +21,7 @@ use crate::ids::{Epoch, RequestId, StreamId};
 use crate::lane::Lane;
 use crate::load::lease::LoadMessage;
 use crate::modify::{ModifyError, ModifyOp};
+use crate::overlay::Place;
 use crate::parts::Parts;
 use crate::payload::Payload;
 use crate::probe::Probe;
@@ -207,6 +209,14 @@ pub enum CacheMessage<V> {
         /// Question or answer.
         message: Probe,
     },
+    /// Beyond the mesh: pieces of streams, each to be passed on.
+    Relayed(Vec<Relayed<V>>),
+    /// Beyond the mesh: send me these pieces of streams, `(after, through]` each.
+    Want(Vec<(StreamId, u64, u64)>),
+    /// Beyond the mesh, in place of a heartbeat: what have you got since you last told me?
+    Ask(Ask),
+    /// The answer to it.
+    State(State),
     /// The sender cannot serve this transfer; ask somebody else.
     TransferRefused {
         /// The transfer.
@@ -235,6 +245,60 @@ impl<V: Payload> Chunk<V> {
         let updates = self.updates.iter().map(Update::wire_bytes);
         updates.sum::<usize>() + self.evicted.len() * FLOOR
     }
+}
+
+/// A piece of a stream on its way through the tree.
+pub struct Relayed<V> {
+    /// Whose stream.
+    pub origin: NodeId,
+    /// The receiver is to pass it on to all members that stand between it and this place on the ring.
+    pub until: Place,
+    /// The piece.
+    pub batch: Batch<V>,
+}
+
+/// What a neighbour in the tree asks at every heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// The sender's clock, to be sent back.
+    pub asked: Time,
+    /// The sender's epoch.
+    pub epoch: Epoch,
+    /// Whether the sender is ready, so that others may fill themselves from it.
+    pub ready: bool,
+    /// Whether the sender wants updates by the tree, and not the answerer's own stream only.
+    pub by_tree: bool,
+    /// The ages of the origins from the answerer up to this place on the ring are wanted.
+    pub until: Place,
+    /// Up to which change of its progress and of its members the answerer has told the sender.
+    pub told: (u64, u64),
+}
+
+/// The answer: what has changed since, and how old the answerer's knowledge is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct State {
+    /// The asker's clock when it asked.
+    pub asked: Time,
+    /// As it was asked.
+    pub until: Place,
+    /// The answering node's epoch.
+    pub epoch: Epoch,
+    /// The latest number of its own stream.
+    pub latest: u64,
+    /// Its physical clock, in milliseconds since the Unix epoch.
+    pub physical_ms: u64,
+    /// Whether it is ready.
+    pub ready: bool,
+    /// Up to which change of its progress and of its members it has told by this.
+    pub told: (u64, u64),
+    /// Of the origins that were asked about, no knowledge is older than this, but for the exceptions. Nothing: it is not known.
+    pub oldest: Option<Duration>,
+    /// The exceptions, and how old the knowledge of them is; nothing if there is none.
+    pub except: Vec<(NodeId, Option<Duration>)>,
+    /// How far it is in the streams that were advanced.
+    pub streams: Vec<(StreamId, u64)>,
+    /// Members that came, and that are gone.
+    pub members: Vec<(NodeId, bool)>,
 }
 
 /// The effect of a modify at the key's home node.
@@ -319,13 +383,18 @@ impl<V: Payload> CacheMessage<V> {
                 result: Ok(modified),
                 ..
             } if modified.value_bytes() > DATA_VALUE_BYTES_MAX => Lane::Bulk,
-            Self::Announce(_) | Self::Heartbeat { .. } | Self::Echo { .. } | Self::Leave { .. } => {
-                Lane::Control
-            }
+            Self::Announce(_)
+            | Self::Heartbeat { .. }
+            | Self::Echo { .. }
+            | Self::Ask(_)
+            | Self::State(_)
+            | Self::Leave { .. } => Lane::Control,
             Self::Subscribe { .. }
             | Self::Subscribed { .. }
             | Self::Updates(_)
             | Self::Ack { .. }
+            | Self::Relayed(_)
+            | Self::Want(_)
             | Self::Find { .. }
             | Self::Found { .. }
             | Self::Modify { .. }
@@ -356,6 +425,10 @@ impl<V> CacheMessage<V> {
             Self::Subscribed { .. } => "subscribed",
             Self::Updates(_) => "updates",
             Self::Ack { .. } => "ack",
+            Self::Relayed(_) => "relayed",
+            Self::Want(_) => "want-pieces",
+            Self::Ask(_) => "ask",
+            Self::State(_) => "state",
             Self::Find { .. } => "find",
             Self::Found { .. } => "found",
             Self::Modify { .. } => "modify",
@@ -403,6 +476,12 @@ impl<V> fmt::Debug for Chunk<V> {
             self.evicted.len(),
             self.next
         )
+    }
+}
+
+impl<V> fmt::Debug for Relayed<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.origin, self.batch)
     }
 }
 

@@ -52,6 +52,8 @@ pub enum PlantedBug {
     LoadIgnoresClockBound,
     /// Who misses joins a load that began before an invalidation (breaks C1).
     JoinsOldFlights,
+    /// What comes by the tree behind a gap counts as if nothing were missing (breaks I2, R1).
+    TreeClaimsPastAGap,
 }
 
 impl PlantedBug {
@@ -114,6 +116,10 @@ impl PlantedBug {
 
     pub(crate) const fn takes_pieces_in_any_order(self) -> bool {
         self.is(Self::PiecesInAnyOrder)
+    }
+
+    pub(crate) const fn claims_past_a_gap(self) -> bool {
+        self.is(Self::TreeClaimsPastAGap)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -26,12 +26,16 @@ const EPOCHS_PER_ORIGIN_MAX: usize = 4;
 pub struct Progress {
     streams: BTreeMap<StreamId, Stream>,
     streams_max: usize,
+    /// Which stream changed when, by a count of the changes; of each stream the last.
+    changes: BTreeMap<u64, StreamId>,
+    changed: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Stream {
     applied: u64,
     live: Option<Segment>,
+    changed_at: u64,
 }
 
 /// Numbers `(after, through]`, applied beyond a hole.
@@ -79,6 +83,49 @@ impl Progress {
         Self {
             streams: BTreeMap::new(),
             streams_max,
+            changes: BTreeMap::new(),
+            changed: 0,
+        }
+    }
+
+    /// The streams that were advanced after the change counted `since`, at most so many, in the order of their last change, and the
+    /// count of the last one told. If that is less than [`changes`](Self::changes), there are more.
+    #[must_use]
+    pub fn changed_since(&self, since: u64, max: usize) -> (Vec<(StreamId, u64)>, u64) {
+        let changes = self.changes.range(since.saturating_add(1)..);
+        let mut told = self.changed.max(since);
+        let mut streams = Vec::new();
+        for (at, stream) in changes {
+            if streams.len() == max {
+                break;
+            }
+            told = *at;
+            streams.push((*stream, self.applied(*stream)));
+        }
+        (streams, told)
+    }
+
+    /// How many changes there were.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changed
+    }
+
+    /// What is missing before the live segment: `(after, through]`. Nothing if there is no hole.
+    #[must_use]
+    pub fn hole(&self, stream: StreamId) -> Option<(u64, u64)> {
+        let state = self.streams.get(&stream)?;
+        let live = state.live?;
+        Some((state.applied, live.after))
+    }
+
+    /// The stream was advanced: counts it as changed.
+    fn touch(&mut self, stream: StreamId) {
+        if let Some(state) = self.streams.get_mut(&stream) {
+            self.changed += 1;
+            self.changes.remove(&state.changed_at);
+            state.changed_at = self.changed;
+            self.changes.insert(self.changed, stream);
         }
     }
 
@@ -147,6 +194,7 @@ impl Progress {
         let Some(state) = self.entry(stream) else {
             return;
         };
+        let before = state.applied;
         if after <= state.applied {
             state.applied = state.applied.max(through);
         } else if let Some(live) = &mut state.live
@@ -156,6 +204,9 @@ impl Progress {
             live.through = live.through.max(through);
         }
         state.settle();
+        if state.applied > before {
+            self.touch(stream);
+        }
     }
 
     /// The origin says that the stream goes on after `after`. Returns whether that leaves a hole.
@@ -174,8 +225,13 @@ impl Progress {
                 });
             }
         }
+        let before = state.applied;
         state.settle();
-        state.live.is_some()
+        let (advanced, hole) = (state.applied > before, state.live.is_some());
+        if advanced {
+            self.touch(stream);
+        }
+        hole
     }
 
     /// A transfer has brought all that these numbers claim.
@@ -185,8 +241,12 @@ impl Progress {
                 continue;
             }
             if let Some(state) = self.entry(stream) {
+                let before = state.applied;
                 state.applied = state.applied.max(number);
                 state.settle();
+                if state.applied > before {
+                    self.touch(stream);
+                }
             }
         }
     }
@@ -219,7 +279,7 @@ impl Progress {
 
     /// Only the newest epochs of an origin count: the rule is the same on every node, so that two of them never pass the
     /// same forgotten stream back and forth.
-    fn counts(&self, stream: StreamId) -> bool {
+    pub(crate) fn counts(&self, stream: StreamId) -> bool {
         let after = StreamId {
             origin: stream.origin,
             epoch: Epoch::from_u64(u64::MAX),
@@ -267,7 +327,9 @@ impl Progress {
             );
         }
         for stream in known {
-            self.streams.remove(&stream);
+            if let Some(state) = self.streams.remove(&stream) {
+                self.changes.remove(&state.changed_at);
+            }
         }
     }
 }

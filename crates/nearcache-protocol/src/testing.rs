@@ -241,6 +241,38 @@ impl Cluster {
         }
     }
 
+    /// `n` nodes, ready; each is connected to its links in the tree only, and knows of all others.
+    pub(crate) fn tree(n: u64, config: ReplicationConfig) -> Self {
+        let mut cluster = Self::new(config);
+        for id in 1..=n {
+            cluster.start(id);
+        }
+        cluster.link_tree();
+        cluster.run(Duration::from_secs(10));
+        assert!(cluster.nodes.values().all(|node| node.core.is_ready()));
+        cluster
+    }
+
+    /// Connects whom the tree wants connected, and tells everybody of everybody.
+    pub(crate) fn link_tree(&mut self) {
+        let ids: Vec<u64> = self.nodes.keys().copied().collect();
+        let members = || ids.iter().map(|id| NodeId::from_u64(*id));
+        for id in &ids {
+            for other in members().filter(|other| other.as_u64() != *id) {
+                self.act(*id, |node, now, _| node.core.member_up(now, other));
+            }
+        }
+        for id in &ids {
+            for link in crate::overlay::links(NodeId::from_u64(*id), members()) {
+                self.connect(*id, link.as_u64());
+            }
+        }
+    }
+
+    pub(crate) fn is_connected(&self, a: u64, b: u64) -> bool {
+        self.links.contains(&(a, b))
+    }
+
     pub(crate) fn cut(&mut self, a: u64, b: u64) {
         self.queue.retain(
             |(from, to, _)| !matches!((*from, *to), pair if pair == (a, b) || pair == (b, a)),

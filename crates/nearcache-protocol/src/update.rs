@@ -152,6 +152,59 @@ impl<V: Payload> Update<V> {
         }
     }
 
+    /// The same once more. Shares an entry that is on its way out; copies the value of one that has arrived.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        match self {
+            Self::Entry(entry) => Self::Entry(entry.clone()),
+            Self::Put {
+                key,
+                version,
+                value,
+                expiry,
+                tags,
+            } => Self::Put {
+                key: key.clone(),
+                version: *version,
+                value: V::from_wire(value.codec(), value.bytes()),
+                expiry: *expiry,
+                tags: tags.clone(),
+            },
+            Self::Stub {
+                key,
+                version,
+                codec,
+                value_bytes,
+                expiry,
+                tags,
+            } => Self::Stub {
+                key: key.clone(),
+                version: *version,
+                codec: *codec,
+                value_bytes: *value_bytes,
+                expiry: *expiry,
+                tags: tags.clone(),
+            },
+            Self::Remove { key, version } => Self::Remove {
+                key: key.clone(),
+                version: *version,
+            },
+            Self::Withheld {
+                key,
+                version,
+                value_bytes,
+            } => Self::Withheld {
+                key: key.clone(),
+                version: *version,
+                value_bytes: *value_bytes,
+            },
+            Self::Floor { scope, version } => Self::Floor {
+                scope: scope.clone(),
+                version: *version,
+            },
+        }
+    }
+
     /// The length of the entry's value, in bytes, whether it is here or not; 0 without one.
     #[must_use]
     pub fn value_len(&self) -> usize {

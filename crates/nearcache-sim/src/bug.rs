@@ -71,6 +71,8 @@ bugs! {
     ResumesPastAMissingPart = "resumes-past-a-missing-part",
     /// A node that leaves does not wait until others have what only it has.
     LeavesWithoutHandOver = "leaves-without-hand-over",
+    /// Beyond the mesh: what comes behind a gap counts as if nothing were missing.
+    TreeClaimsPastAGap = "tree-claims-past-a-gap",
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
     LeaseOnEcho = "lease-on-echo",
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
@@ -133,6 +135,12 @@ impl Bug {
         )
     }
 
+    /// Whether it is one of the tree, which it is looked for in.
+    #[must_use]
+    pub const fn is_of_tree(self) -> bool {
+        matches!(self, Self::TreeClaimsPastAGap)
+    }
+
     /// Plants it if it is one of a store.
     pub(crate) fn plant(self, store: &Store<Value>) {
         let bug = match self {
@@ -164,6 +172,7 @@ impl Bug {
             Self::StubKeepsTheOld => ProtocolBug::StubKeepsTheOld,
             Self::LateValueTakenForNewer => ProtocolBug::LateValueTakenForNewer,
             Self::PiecesInAnyOrder => ProtocolBug::PiecesInAnyOrder,
+            Self::TreeClaimsPastAGap => ProtocolBug::TreeClaimsPastAGap,
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,

@@ -17,6 +17,7 @@ mod leave;
 pub(crate) mod load;
 mod observe;
 mod operate;
+mod reach;
 mod strike;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ use rand::rngs::StdRng;
 pub(crate) use self::leave::Leaving;
 use crate::bug::Bug;
 use crate::check::Checkers;
+use crate::meter::Meter;
 use crate::node::Node;
 use crate::plan::Plan;
 use crate::queue::Queue;
@@ -40,6 +42,9 @@ use crate::session::Session;
 use crate::sometimes::Sometimes;
 use crate::trace::Trace;
 use crate::violation::Violation;
+
+/// More nodes than this start quickly one after another.
+const STAGGERED_MAX: usize = 20;
 
 /// Something that happens at an instant.
 pub(crate) enum Event {
@@ -74,6 +79,8 @@ pub(crate) enum Event {
         bytes: Bytes,
         fate: Fate,
     },
+    /// A message arrives over a short-lived connection.
+    Reached(reach::Reached),
     /// The other side's reset arrives at an end of a session.
     Reset { session: usize, end: usize },
     /// A session's ends look whether the other is still heard.
@@ -130,6 +137,7 @@ pub(crate) struct Cluster {
     pub(crate) trace: Trace,
     pub(crate) succeeded: usize,
     pub(crate) rolling: leave::Rolling,
+    pub(crate) meter: Meter,
 }
 
 impl Cluster {
@@ -138,7 +146,11 @@ impl Cluster {
         let mut queue = Queue::new();
         let nodes = plan.nodes;
         for host in 0..nodes {
-            queue.schedule(Time::from_millis(host as u64 * 20), Event::Start { host });
+            let step_ms = if nodes > STAGGERED_MAX { 4 } else { 20 };
+            queue.schedule(
+                Time::from_millis(host as u64 * step_ms),
+                Event::Start { host },
+            );
         }
         for (n, (at, ..)) in plan.operations.iter().enumerate() {
             queue.schedule(*at, Event::Operate(n));
@@ -146,7 +158,9 @@ impl Cluster {
         for (n, (at, _)) in plan.faults.iter().enumerate() {
             queue.schedule(*at, Event::Strike(n));
         }
-        queue.schedule(plan.heal, Event::Heal);
+        if plan.heal < Time::MAX {
+            queue.schedule(plan.heal, Event::Heal);
+        }
         for host in 0..nodes {
             queue.schedule(Time::from_millis(500), Event::Read { host });
         }
@@ -178,6 +192,7 @@ impl Cluster {
             trace: Trace::new(told),
             succeeded: 0,
             rolling: leave::Rolling::default(),
+            meter: Meter::default(),
         }
     }
 
@@ -208,6 +223,7 @@ impl Cluster {
             Event::Wake { host, .. } | Event::Seek { host, .. } | Event::Read { host } => *host,
             Event::Loaded(load) => load.host,
             Event::Landing { host, .. } => *host,
+            Event::Reached(reached) => reached.to,
             Event::Operate(n) => self.operator(*n)?,
             Event::Arrive { session, end, .. } | Event::Reset { session, end } => {
                 self.sessions[*session].ends[*end].host
@@ -250,8 +266,10 @@ impl Cluster {
             } => {
                 self.arrive(session, end, lane, bytes, fate)?;
             }
+            Event::Reached(reached) => self.reached(reached)?,
             Event::Reset { session, end } => self.reset(session, end)?,
             Event::Watch { session } => self.watch(session)?,
+            Event::Read { .. } if self.meter.alone => {}
             Event::Read { host } => self.read(host)?,
             Event::Loaded(load) => self.loaded(load)?,
             Event::Roll => self.roll()?,
@@ -263,6 +281,7 @@ impl Cluster {
     fn start(&mut self, host: usize) {
         let again = self.hosts[host].life > 0;
         self.hosts[host].life += 1;
+        self.meter.starts(host);
         self.hosts[host].paused_until = Time::ZERO;
         self.hosts[host].node = {
             let offset_ms = self.hosts[host].clock_offset_ms;

@@ -18,15 +18,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nearcache_sim::{Bug, Failure, Options, Place, Report, Sometimes, run, run_text};
+use nearcache_sim::{
+    Bug, Failure, Options, Place, Report, Row, Scale, Sometimes, measure, run, run_text,
+};
 
 const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
-                     [--verbose] [--mode replicated|invalidation | --loads] [--bug NAME | --mutants] [--keep FOLDER]";
+                     [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--bug NAME | --mutants] [--keep FOLDER]\n\
+                     or: nearcache-sim scale [SIZE | mesh:SIZE]...";
 
 /// How often progress is told.
 const PROGRESS_SEEDS: u64 = 500;
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("scale") {
+        return scale(std::env::args().skip(2));
+    }
     let (seeds, options) = match parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(why) => {
@@ -108,6 +114,39 @@ fn keep_plan(folder: Option<&Path>, seed: u64, failure: &Failure) {
         Ok(()) => println!("kept as {}", file.display()),
         Err(why) => println!("cannot write {}: {why}", file.display()),
     }
+}
+
+/// Prints what many nodes cost: `scale [SIZE | mesh:SIZE]...`.
+fn scale(sizes: impl Iterator<Item = String>) -> ExitCode {
+    let mut sizes: Vec<String> = sizes.collect();
+    if sizes.is_empty() {
+        let shown = ["10", "60", "200", "1000", "mesh:200"];
+        sizes = shown.map(str::to_owned).to_vec();
+    }
+    println!("{}", Row::HEAD);
+    for size in sizes {
+        let (mesh, size) = size
+            .strip_prefix("mesh:")
+            .map_or((false, size.as_str()), |size| (true, size));
+        let Ok(nodes) = size.parse() else {
+            println!("{size:?} is no number of nodes");
+            return ExitCode::from(2);
+        };
+        let scale = Scale {
+            nodes,
+            updates_per_second: 200,
+            seconds: 5,
+            mesh,
+        };
+        match measure(scale) {
+            Ok(row) => println!("{row}"),
+            Err(why) => {
+                println!("{nodes} nodes: {why}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// Looks for every planted bug, and prints what found it.
@@ -220,6 +259,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
                 other => return Err(format!("no mode {other:?}")),
             },
             "--loads" => options.options.loads = true,
+            "--tree" => options.options.tree = true,
             "--verbose" => options.options.verbose = true,
             "--plan" => options.plan = Some(value()?.into()),
             "--keep" => options.keep = Some(value()?.into()),

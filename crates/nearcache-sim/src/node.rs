@@ -12,7 +12,7 @@ use nearcache_protocol::handshake::Local;
 use nearcache_protocol::identity::{Identity, Zone};
 use nearcache_protocol::ids::{CacheId, Epoch, WaiterId};
 use nearcache_protocol::machine::Machine as _;
-use nearcache_protocol::membership::{Membership, MembershipConfig};
+use nearcache_protocol::membership::{MEMBER_LIMIT_MAX, Membership, MembershipConfig};
 use nearcache_protocol::mode::Waiter;
 use nearcache_protocol::rendezvous::PlacementKey;
 use nearcache_protocol::time::Time;
@@ -58,6 +58,7 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
         compare_every: Duration::from_millis(if plan.checks { 500 } else { 0 }),
         compare_confirm_after: Duration::from_millis(100),
         replay_updates_max: plan.replay_updates_max,
+        mesh_max: plan.mesh_max,
         transfer_chunk_bytes: plan.transfer_chunk_bytes,
         ..ReplicationConfig::default()
     };
@@ -85,12 +86,30 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
 /// The id of the node on a host.
 pub(crate) fn node_id(host: usize) -> NodeId {
     // Spread, so that the order of ids is not that of the hosts.
-    NodeId::from_u64(((host as u64) * 7 + 3) % 11 + 1)
+    let host = host as u64;
+    NodeId::from_u64(if host < 11 {
+        (host * 7 + 3) % 11 + 1
+    } else {
+        host + 1
+    })
 }
 
 /// Where the node on a host listens.
 pub(crate) fn address(host: usize) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, u8::try_from(host + 1).unwrap_or(u8::MAX)], 7000))
+    let byte = |number: usize| u8::try_from(number % 250).unwrap_or(0);
+    SocketAddr::from((
+        [10, byte(host / 62_500), byte(host / 250), byte(host) + 1],
+        7000,
+    ))
+}
+
+/// The host that listens there.
+pub(crate) fn host_at(address: SocketAddr) -> Option<usize> {
+    let std::net::IpAddr::V4(ip) = address.ip() else {
+        return None;
+    };
+    let [_, a, b, c] = ip.octets().map(usize::from);
+    Some(a * 62_500 + b * 250 + c.checked_sub(1)?)
 }
 
 /// The cache that every run is about.
@@ -183,6 +202,8 @@ pub(crate) struct Node {
     pub(crate) dialling: BTreeMap<usize, usize>,
     /// Sessions that others are opening, by host.
     pub(crate) accepting: BTreeMap<usize, usize>,
+    /// Short-lived connections to others, by host, and when each was last used.
+    pub(crate) pool: BTreeMap<usize, Time>,
     /// Versions made for writes since the last look.
     pub(crate) stamped: Vec<Version>,
     /// A version that was not newer than what its maker knew.
@@ -260,8 +281,12 @@ impl Node {
         }));
         let identity = Identity::new(id, epoch, address(host), Zone::default());
         let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
-        let membership =
-            Membership::new(MembershipConfig::default(), identity, seed, Time::ZERO).ok()?;
+        let membership_config = MembershipConfig {
+            mesh_max: plan.mesh_max,
+            member_limit: MEMBER_LIMIT_MAX,
+            ..MembershipConfig::default()
+        };
+        let membership = Membership::new(membership_config, identity, seed, Time::ZERO).ok()?;
         let config = replication(plan, bug);
         let core = CacheCore::new(
             Time::ZERO,
@@ -286,6 +311,7 @@ impl Node {
             sessions: BTreeMap::new(),
             dialling: BTreeMap::new(),
             accepting: BTreeMap::new(),
+            pool: BTreeMap::new(),
             stamped: Vec::new(),
             overtaken: None,
             numbers: false,

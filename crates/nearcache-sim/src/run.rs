@@ -39,6 +39,8 @@ pub struct Options {
     pub invalidation: bool,
     /// Whether callers read through the cache: every other seed in mode `invalidation`, whatever is said above.
     pub loads: bool,
+    /// Whether there are more nodes than may be connected each to each, so that updates travel along the tree.
+    pub tree: bool,
 }
 
 impl Options {
@@ -49,6 +51,7 @@ impl Options {
             bug: Some(bug),
             invalidation: bug.is_of_invalidation(),
             loads: bug.is_of_loads(),
+            tree: bug.is_of_tree(),
             ..Self::default()
         }
     }
@@ -92,8 +95,7 @@ pub struct Failure {
     pub violation: Violation,
     seed: u64,
     bug: Option<Bug>,
-    invalidation: bool,
-    loads: bool,
+    options: Options,
     plan: String,
 }
 
@@ -111,11 +113,12 @@ impl fmt::Display for Failure {
         writeln!(f, "{}", self.violation)?;
         write!(
             f,
-            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}",
+            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}{}",
             self.seed,
-            if self.loads {
+            if self.options.tree { " --tree" } else { "" },
+            if self.options.loads {
                 " --loads"
-            } else if self.invalidation {
+            } else if self.options.invalidation {
                 " --mode invalidation"
             } else {
                 ""
@@ -139,7 +142,11 @@ pub fn run(seed: u64, options: Options) -> Report {
     } else {
         ModeKind::Replicated
     };
-    let mut plan = Plan::draw(seed, mode);
+    let mut plan = if options.tree {
+        Plan::draw_tree(seed, mode)
+    } else {
+        Plan::draw(seed, mode)
+    };
     if options.loads {
         plan.read_through();
     }
@@ -156,7 +163,7 @@ pub fn run_text(text: &str, options: Options) -> Result<Report, String> {
 }
 
 fn run_plan(plan: Plan, options: Options) -> Report {
-    let (seed, loads) = (plan.seed, plan.loads);
+    let seed = plan.seed;
     let (operations, shown) = (plan.operations.len(), plan.to_string());
     let kinds_at_once = plan.kinds_at_once();
     let mut cluster = Cluster::new(plan, options.bug, options.verbose);
@@ -170,8 +177,7 @@ fn run_plan(plan: Plan, options: Options) -> Report {
         violation,
         seed,
         bug: options.bug,
-        invalidation: options.invalidation,
-        loads,
+        options,
         plan: shown,
     });
     Report {
@@ -283,7 +289,7 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
 /// Has everybody read what it does not hold, and says what could not be had although somebody holds it.
 fn unfetched(cluster: &mut Cluster) -> Result<Option<String>, Violation> {
     // A long value is fetched from who holds it: without a link to any such node a read misses. See docs/consistency.md.
-    let unlinked = cluster.plan.after.strands();
+    let unlinked = cluster.plan.after.strands() || cluster.plan.is_beyond_mesh();
     if cluster.plan.long.is_none() || cluster.plan.is_small() || unlinked {
         return Ok(None);
     }

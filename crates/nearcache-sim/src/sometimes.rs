@@ -146,6 +146,14 @@ places! {
     LongFetchMoved,
     /// A long value that no live node held was read.
     LongUnheld,
+    /// An update was passed on by a node that had not made it.
+    Relayed,
+    /// A neighbour was asked for what the tree had not brought.
+    NeighbourAsked,
+    /// A member without a session was reached over a short-lived connection.
+    ReachedFar,
+    /// A session was ended because the tree did not want it.
+    Parted,
 }
 
 /// How often each [`Place`] was reached.

@@ -9,6 +9,7 @@ use nearcache_protocol::time::Time;
 pub(crate) struct Trace {
     hasher: Fnv,
     told: bool,
+    stopped: bool,
 }
 
 /// FNV-1a over words: stable across versions and machines, and fast enough for every event.
@@ -33,7 +34,13 @@ impl Trace {
         Self {
             hasher: Fnv(0xcbf2_9ce4_8422_2325),
             told,
+            stopped: false,
         }
+    }
+
+    /// Takes nothing down any more: in runs about cost.
+    pub(crate) const fn stop(&mut self) {
+        self.stopped = true;
     }
 
     /// Takes down one step: numbers for the hash, words for people.
@@ -42,6 +49,9 @@ impl Trace {
         reason = "the story is what a verbose run is for"
     )]
     pub(crate) fn step(&mut self, now: Time, numbers: &[u64], words: impl FnOnce() -> String) {
+        if self.stopped {
+            return;
+        }
         self.hasher.write_u64(now.as_nanos());
         for number in numbers {
             self.hasher.write_u64(*number);
@@ -53,7 +63,9 @@ impl Trace {
 
     /// Takes down bytes that were sent.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.hasher.write(bytes);
+        if !self.stopped {
+            self.hasher.write(bytes);
+        }
     }
 
     /// The hash of all so far.

@@ -38,6 +38,10 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         Place::LoadNotKept,
         Place::LoadFailed,
         Place::StaleServed,
+        Place::Relayed,
+        Place::NeighbourAsked,
+        Place::ReachedFar,
+        Place::Parted,
     ];
     let missing: Vec<Place> = sometimes
         .missing()
@@ -125,6 +129,42 @@ fn c1_c4_c8_i7_hold_on_loads_over_a_thousand_seeds() {
         Place::StaleServed,
         Place::Pause,
         Place::Restart,
+    ] {
+        assert!(sometimes.count(place) > 0, "{place:?} was never reached");
+    }
+}
+
+/// The same of seeds with more nodes than a mesh may have.
+const OPEN_TREE: &[u64] = &[];
+
+#[test]
+fn r1_r2_r3_c2_hold_over_seeds_of_more_nodes_than_a_mesh_may_have() {
+    /// Fewer than elsewhere: they take longer.
+    const SEEDS: u64 = 150;
+    let options = Options {
+        tree: true,
+        ..Options::default()
+    };
+    let mut sometimes = Sometimes::default();
+    for seed in 0..SEEDS {
+        let report = run(seed, options);
+        if let Some(failure) = (report.failure.as_ref()).filter(|_| !OPEN_TREE.contains(&seed)) {
+            panic!("{failure}");
+        }
+        sometimes.add(&report.sometimes);
+    }
+    for place in [
+        Place::Relayed,
+        Place::NeighbourAsked,
+        Place::ReachedFar,
+        Place::Parted,
+        Place::Gap,
+        Place::Loss,
+        Place::Reconciled,
+        Place::SymmetricPartition,
+        Place::SilentCrash,
+        Place::Restart,
+        Place::Pause,
     ] {
         assert!(sometimes.count(place) > 0, "{place:?} was never reached");
     }

@@ -3,8 +3,8 @@
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-/// The most members a cluster may be configured for while every node is connected to every other.
-pub const MEMBER_LIMIT_MAX: usize = 256;
+/// The most members a cluster may be configured for.
+pub const MEMBER_LIMIT_MAX: usize = 1_024;
 
 /// The largest SWIM packet, in bytes: room for the updates of a whole mass restart in one packet.
 pub(super) const PACKET_BYTES_MAX: usize = 8 << 10;
@@ -40,6 +40,9 @@ pub struct MembershipConfig {
     /// The most members, this node included. Default 64, at most [`MEMBER_LIMIT_MAX`]. At the limit a
     /// join is refused.
     pub member_limit: usize,
+    /// Up to so many members, this node included, every node is connected to every other. Above, each to about 2 log2 of their number
+    /// (see [`overlay`](crate::overlay)). Default 64; the same on all nodes.
+    pub mesh_max: usize,
 }
 
 impl Default for MembershipConfig {
@@ -55,6 +58,7 @@ impl Default for MembershipConfig {
             redial_max: Duration::from_secs(2),
             forget_after: Duration::from_secs(24 * 60 * 60),
             member_limit: 64,
+            mesh_max: 64,
         }
     }
 }
@@ -173,11 +177,11 @@ mod tests {
         let expected = MembershipConfigError::ProbeTimeout { timeout, period };
         assert_eq!(config.validate(), Err(expected));
         let config = MembershipConfig {
-            member_limit: 257,
+            member_limit: MEMBER_LIMIT_MAX + 1,
             ..MembershipConfig::default()
         };
         let expected = MembershipConfigError::MemberLimit {
-            limit: 257,
+            limit: MEMBER_LIMIT_MAX + 1,
             max: MEMBER_LIMIT_MAX,
         };
         assert_eq!(config.validate(), Err(expected));

@@ -24,6 +24,12 @@ pub(super) struct Contact {
     pub(super) down_since: Option<Time>,
     /// Whether it left on purpose, in this epoch.
     pub(super) left: bool,
+    /// Whether this node wants a session with it.
+    pub(super) wanted: bool,
+    /// Since when there is a session, or none.
+    pub(super) since: Time,
+    /// One of the two has said that it ends the session, and both live on.
+    pub(super) parting: bool,
     redial_at: Time,
     redial_wait: Duration,
 }
@@ -63,6 +69,13 @@ impl Contacts {
         self.get(node).is_some_and(|contact| contact.connected)
     }
 
+    /// Members alive, in the order of their ids.
+    pub(super) fn alive_nodes(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
+        let alive = self.table.values();
+        let alive = alive.filter(|contact| contact.down_since.is_none());
+        alive.map(|contact| contact.identity.node)
+    }
+
     /// Members alive, this node not counted.
     pub(super) fn alive(&self) -> usize {
         self.iter()
@@ -91,6 +104,9 @@ impl Contacts {
             connected: false,
             down_since: None,
             left: false,
+            wanted: true,
+            since: now,
+            parting: false,
             redial_at: now + head_start,
             redial_wait: wait_min,
         });
@@ -106,6 +122,8 @@ impl Contacts {
         let wait_min = self.wait_min;
         if let Some(contact) = self.table.get_mut(&node) {
             contact.connected = connected;
+            contact.parting = false;
+            contact.since = now;
             contact.redial_wait = wait_min;
             contact.redial_at = now;
         }
@@ -114,6 +132,18 @@ impl Contacts {
     /// Forgets a dead node.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.table.remove(&node);
+    }
+
+    /// Sets with whom this node wants sessions. Whom it did not want before is dialled at once.
+    pub(super) fn want(&mut self, now: Time, wants: impl Fn(NodeId) -> bool) {
+        for (node, contact) in &mut self.table {
+            let wanted = wants(*node);
+            if wanted && !std::mem::replace(&mut contact.wanted, wanted) {
+                contact.redial_at = now;
+                contact.redial_wait = self.wait_min;
+            }
+            contact.wanted = wanted;
+        }
     }
 
     /// When the next attempt to connect is due.
@@ -144,6 +174,6 @@ impl Contacts {
 
 impl Contact {
     const fn wants_dialling(&self) -> bool {
-        !self.connected && !self.left
+        !self.connected && !self.left && self.wanted
     }
 }

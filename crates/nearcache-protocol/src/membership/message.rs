@@ -14,6 +14,8 @@ pub enum MembershipMessage {
     List(MemberList),
     /// The sender leaves on purpose.
     Leave(Leave),
+    /// The sender ends this session, which the tree no longer wants, and lives on.
+    Part,
 }
 
 impl MembershipMessage {
@@ -24,6 +26,7 @@ impl MembershipMessage {
             Self::Swim(_) => Kind::SWIM,
             Self::List(_) => Kind::MEMBER_LIST,
             Self::Leave(_) => Kind::LEAVE,
+            Self::Part => Kind::PART,
         }
     }
 
@@ -34,6 +37,7 @@ impl MembershipMessage {
             Self::Swim(packet) => packet.clone(),
             Self::List(list) => control::encode(list),
             Self::Leave(leave) => control::encode(leave),
+            Self::Part => Bytes::new(),
         }
     }
 
@@ -47,6 +51,7 @@ impl MembershipMessage {
             Kind::SWIM => Some(Self::Swim(body.clone())),
             Kind::MEMBER_LIST => Some(Self::List(control::decode(body)?)),
             Kind::LEAVE => Some(Self::Leave(control::decode(body)?)),
+            Kind::PART => Some(Self::Part),
             _ => None,
         })
     }

@@ -26,6 +26,7 @@ mod codec;
 mod config;
 mod contacts;
 mod hearsay;
+mod links;
 mod message;
 mod timers;
 
@@ -60,6 +61,16 @@ pub enum MembershipOutput {
         /// What.
         message: MembershipMessage,
     },
+    /// Beyond the mesh: send this to a member without a session, over a short-lived connection of the control lane. If none can be
+    /// had it is lost, which is harmless.
+    Reach {
+        /// To whom.
+        to: Identity,
+        /// What.
+        message: MembershipMessage,
+    },
+    /// Beyond the mesh: end the session with this peer, once what was sent is out; the tree does not want it.
+    Part(NodeId),
     /// Make one attempt to open a session with this member. When to try again is decided here.
     Dial(Identity),
     /// This node is now a live member.
@@ -137,6 +148,8 @@ pub struct Membership {
     /// How many doubted obituaries their subjects may still be told of.
     tells_left: usize,
     left: bool,
+    /// Members have come or gone since links were chosen.
+    links_are_stale: bool,
 }
 
 impl std::fmt::Debug for Membership {
@@ -170,6 +183,7 @@ impl Membership {
         let swim = Foca::new(identity, config.swim(), swim_rng, SwimCodec::default());
         let mut timers = Timers::default();
         timers.set(now + config.list_exchange_period, Timer::ListExchange);
+        timers.set(now + links::PRUNE_PERIOD, Timer::Prune);
         Ok(Self {
             config,
             swim,
@@ -179,6 +193,7 @@ impl Membership {
             timers_put_off: false,
             tells_left: DOUBTS_TOLD_MAX,
             left: false,
+            links_are_stale: false,
         })
     }
 
@@ -220,7 +235,11 @@ impl Membership {
     /// The member is suspect from now on and declared dead if it neither refutes through others nor is
     /// connected again within [`MembershipConfig::suspicion_after_loss`].
     pub fn peer_lost(&mut self, now: Time, node: NodeId, out: &mut Vec<MembershipOutput>) {
+        let parting = self.contacts.get(node).is_some_and(|known| known.parting);
         self.contacts.set_connected(now, node, false);
+        if parting {
+            return;
+        }
         let active = self
             .swim
             .iter_members()
@@ -263,6 +282,12 @@ impl Membership {
             MembershipMessage::Swim(packet) => self.handle_packet(now, from, packet, out),
             MembershipMessage::List(list) => self.handle_list(now, from, list, out),
             MembershipMessage::Leave(leave) => self.handle_leave(now, from, leave, out),
+            MembershipMessage::Part => {
+                if let Some(contact) = self.contacts.get_mut(from) {
+                    contact.parting = true;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -280,6 +305,7 @@ impl Membership {
         while let Some(timer) = self.timers.take_due(now) {
             self.fire(now, timer, out);
         }
+        self.choose_links(now);
         for identity in self.contacts.due(now, &mut self.rng) {
             out.push(MembershipOutput::Dial(identity));
         }
@@ -332,9 +358,13 @@ impl Membership {
             } => {
                 self.lost_to_down(now, identity, incarnation, out);
             }
+            Timer::Prune => {
+                self.timers.set(now + links::PRUNE_PERIOD, Timer::Prune);
+                self.prune(now, out);
+            }
             Timer::ListExchange => {
                 self.timers
-                    .set(now + self.config.list_exchange_period, Timer::ListExchange);
+                    .set(now + self.list_exchange_period(), Timer::ListExchange);
                 self.tells_left = DOUBTS_TOLD_MAX;
                 self.forget_long_dead(now, out);
                 self.exchange_lists(out);
@@ -548,11 +578,7 @@ impl Membership {
         let mut runtime = AccumulatingRuntime::new();
         let result = step(&mut self.swim, &mut runtime);
         while let Some((to, packet)) = runtime.to_send() {
-            let message = MembershipMessage::Swim(packet);
-            out.push(MembershipOutput::Send {
-                to: to.node,
-                message,
-            });
+            self.send_packet(to, packet, out);
         }
         while let Some((after, timer)) = runtime.to_schedule() {
             self.timers.set(now + after, Timer::Swim(timer));
@@ -578,6 +604,7 @@ impl Membership {
         match notification {
             OwnedNotification::MemberUp(identity) => {
                 self.contacts.up(now, &identity);
+                self.links_are_stale = true;
                 out.push(MembershipOutput::MemberUp(identity));
             }
             OwnedNotification::MemberDown(identity) => self.note_down(now, identity, out),
@@ -593,7 +620,9 @@ impl Membership {
             return;
         }
         contact.down_since = Some(now);
-        let reason = if contact.left {
+        let left = contact.left;
+        self.links_are_stale = true;
+        let reason = if left {
             DownReason::Left
         } else {
             DownReason::Failed

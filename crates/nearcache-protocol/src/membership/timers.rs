@@ -22,6 +22,8 @@ pub(super) enum Timer {
     },
     /// Exchanges the member list with a random peer, forgets who has been dead for long, and comes again.
     ListExchange,
+    /// Ends sessions that the tree does not want, and comes again.
+    Prune,
 }
 
 /// When which timer fires; timers of one instant fire in the order in which they were set.

@@ -36,9 +36,11 @@ pub enum Ack {
     /// Nobody: applied here and on its way.
     #[default]
     Local,
-    /// This many peers have applied it.
+    /// This many peers have applied it. Beyond `mesh_max` members only those count that this node is connected to, about twice
+    /// the logarithm of the number of members.
     Peers(u32),
-    /// Every peer that is alive has applied it.
+    /// Every peer that is alive has applied it. Beyond `mesh_max` members nobody hears from everybody: refused at once there, with
+    /// nobody counted.
     All,
 }
 
@@ -401,6 +403,14 @@ pub struct ModeStats {
     pub splits: u64,
     /// Times that all held here was dropped because an invalidation may have been missed.
     pub flushes: u64,
+    /// Beyond the mesh: updates handed to neighbours in the tree, own and others'.
+    pub relayed: u64,
+    /// The same in bytes, about.
+    pub relayed_bytes: u64,
+    /// Beyond the mesh: pieces of streams that neighbours were asked for, because the tree had not brought them.
+    pub relay_wanted: u64,
+    /// Updates that neighbours were sent because they had asked.
+    pub relay_replayed: u64,
 }
 
 /// How much a machine holds of what has a bound ([`ReplicationConfig`](crate::config::ReplicationConfig)).

@@ -39,6 +39,10 @@ pub(super) const FETCH_REFUSED: Kind = Kind(0x72);
 pub(super) const FETCH_STOP: Kind = Kind(0x73);
 pub(super) const PROBE_ASK: Kind = Kind(0x80);
 pub(super) const PROBE_HELD: Kind = Kind(0x81);
+pub(super) const RELAYED: Kind = Kind(0x90);
+pub(super) const WANT_PIECES: Kind = Kind(0x91);
+pub(super) const ASK: Kind = Kind(0x92);
+pub(super) const STATE: Kind = Kind(0x93);
 
 const _: () = assert!(UPDATES.0 == Kind::FIRST_OF_CACHE.0);
 
@@ -61,6 +65,10 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
         CacheMessage::TransferStart { request, .. } => (TRANSFER_START, request.0),
         CacheMessage::TransferChunk { request, .. } => (TRANSFER_CHUNK, request.0),
         CacheMessage::TransferCredit { request, .. } => (TRANSFER_CREDIT, request.0),
+        CacheMessage::Relayed(_) => (RELAYED, 0),
+        CacheMessage::Want(_) => (WANT_PIECES, 0),
+        CacheMessage::Ask(_) => (ASK, 0),
+        CacheMessage::State(_) => (STATE, 0),
         CacheMessage::TransferRefused { request } => (TRANSFER_REFUSED, request.0),
         CacheMessage::Probe { request, message } => {
             let kind = match message {

@@ -10,6 +10,7 @@ mod probe;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use bytes::{BufMut, BytesMut};
 use nearcache_store::Version;
@@ -118,11 +119,7 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
             put_optional(*after, out);
         }
         CacheMessage::Updates(batch) => {
-            out.put_u64(batch.epoch.as_u64());
-            out.put_u64(batch.after);
-            out.put_u64(batch.through);
-            out.put_u8(u8::from(batch.wants_ack));
-            entries::put_updates(&batch.updates, out);
+            put_batch(batch, out);
         }
         CacheMessage::Find { key, .. } => {
             entries::put_len16(key, out);
@@ -172,6 +169,10 @@ fn put_message<V: Payload>(message: &CacheMessage<V>, out: &mut BytesMut) {
         CacheMessage::TransferCredit { bytes, .. } => out.put_u32(*bytes),
         CacheMessage::TransferRefused { .. } => {}
         CacheMessage::Load { message, .. } => load::put(message, out),
+        CacheMessage::Relayed(relayed) => tree::put_relayed(relayed, out),
+        CacheMessage::Want(wants) => tree::put_wants(wants, out),
+        CacheMessage::Ask(ask) => tree::put_ask(ask, out),
+        CacheMessage::State(state) => tree::put_state(state, out),
         CacheMessage::AntiEntropy { message, .. } => anti_entropy::put(message, out),
         CacheMessage::Fetching { message, .. } => fetching::put(message, out),
         CacheMessage::Probe { message, .. } => probe::put(message, out),
@@ -289,6 +290,10 @@ fn message<V: Payload>(
             request,
             bytes: reader.u32()?,
         },
+        kind::RELAYED => CacheMessage::Relayed(tree::relayed(reader)?),
+        kind::WANT_PIECES => CacheMessage::Want(tree::wants(reader)?),
+        kind::ASK => CacheMessage::Ask(tree::ask(reader)?),
+        kind::STATE => CacheMessage::State(tree::state(reader)?),
         kind::TRANSFER_REFUSED => CacheMessage::TransferRefused { request },
         kind::FETCH | kind::FETCH_PIECE | kind::FETCH_REFUSED | kind::FETCH_STOP => {
             CacheMessage::Fetching {
@@ -308,6 +313,14 @@ fn message<V: Payload>(
             },
         },
     })
+}
+
+fn put_batch<V: Payload>(batch: &Batch<V>, out: &mut BytesMut) {
+    out.put_u64(batch.epoch.as_u64());
+    out.put_u64(batch.after);
+    out.put_u64(batch.through);
+    out.put_u8(u8::from(batch.wants_ack));
+    entries::put_updates(&batch.updates, out);
 }
 
 fn batch<V: Payload>(reader: &mut Reader<'_>) -> Result<Batch<V>, WireError> {

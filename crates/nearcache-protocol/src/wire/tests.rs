@@ -1,5 +1,7 @@
 //! Golden bytes, round trips, and bytes that nobody meant.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use nearcache_store::{Expiry, NodeId, Scope, Tags, Timestamp, Version};
 use proptest::prelude::*;
@@ -11,7 +13,9 @@ use crate::fetching::{Fetching, Piece};
 use crate::frame::{Frame, FrameLimit, Kind};
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
 use crate::load::lease::{Answer, LoadMessage};
-use crate::message::{Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, TransferCursor};
+use crate::message::{
+    Ask, Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, Relayed, State, TransferCursor,
+};
 use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
 use crate::parts::Parts;
 use crate::payload::CodecTag;
@@ -182,6 +186,74 @@ fn golden_heartbeat() {
         1,
         0, 1,
         0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 4,
+    ];
+    assert_eq!(bytes_of(&message), expected);
+}
+
+fn state() -> State {
+    let stream = StreamId {
+        origin: NodeId::from_u64(1),
+        epoch: Epoch::from_u64(2),
+    };
+    State {
+        asked: Time::from_nanos(3),
+        until: 4,
+        epoch: Epoch::from_u64(5),
+        latest: 6,
+        physical_ms: 7,
+        ready: true,
+        told: (8, 9),
+        oldest: Some(Duration::from_nanos(10)),
+        except: vec![(NodeId::from_u64(11), None)],
+        streams: vec![(stream, 12)],
+        members: vec![(NodeId::from_u64(13), true)],
+    }
+}
+
+#[test]
+fn golden_state_of_a_neighbour() {
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 138, 1, 0x93, 0, 0, 0, 0, 0, 0, 0, 0,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0, 0, 0, 0, 0, 0, 0, 3,                                       // asked
+        0, 0, 0, 0, 0, 0, 0, 4,                                       // until
+        0, 0, 0, 0, 0, 0, 0, 5,                                       // epoch
+        0, 0, 0, 0, 0, 0, 0, 6,                                       // latest
+        0, 0, 0, 0, 0, 0, 0, 7,                                       // physical_ms
+        1,                                                            // ready
+        0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 9,               // told
+        0, 0, 0, 0, 0, 0, 0, 10,                                      // oldest
+        0, 1, 0, 0, 0, 0, 0, 0, 0, 11,                                // exceptions: node,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,               // age: unknown
+        0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2,         // streams: origin, epoch,
+        0, 0, 0, 0, 0, 0, 0, 12,                                      // number
+        0, 1, 0, 0, 0, 0, 0, 0, 0, 13, 1,                             // members: node, alive
+    ];
+    assert_eq!(bytes_of(&Message::State(state())), expected);
+}
+
+#[test]
+fn golden_piece_of_a_stream_on_its_way_through_the_tree() {
+    let message = Message::Relayed(vec![Relayed {
+        origin: NodeId::from_u64(3),
+        until: 4,
+        batch: Batch {
+            epoch: Epoch::from_u64(5),
+            after: 6,
+            through: 7,
+            wants_ack: false,
+            updates: Vec::new(),
+        },
+    }]);
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 65, 1, 0x90, 0, 0, 0, 0, 0, 0, 0, 0,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0, 1,                                                         // one piece
+        0, 0, 0, 0, 0, 0, 0, 3,                                       // origin
+        0, 0, 0, 0, 0, 0, 0, 4,                                       // until
+        0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0,
     ];
     assert_eq!(bytes_of(&message), expected);
 }
@@ -474,6 +546,30 @@ fn messages() -> Vec<Message> {
             physical_ms: 3,
         },
         Message::Leave { epoch, latest: 9 },
+        Message::Relayed(vec![Relayed {
+            origin: NodeId::from_u64(3),
+            until: 4,
+            batch: Batch {
+                epoch,
+                after: 7,
+                through: 7 + updates().len() as u64,
+                wants_ack: true,
+                updates: updates(),
+            },
+        }]),
+        Message::Want(vec![(stream, 3, 9)]),
+        Message::Ask(Ask {
+            asked: Time::from_nanos(1),
+            epoch,
+            ready: true,
+            by_tree: true,
+            until: 9,
+            told: (4, 5),
+        }),
+        Message::State(State {
+            oldest: None,
+            ..state()
+        }),
         Message::Subscribe { epoch, after: None },
         Message::Subscribe {
             epoch,

@@ -46,6 +46,8 @@ impl Cluster {
         for output in out {
             match output {
                 MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
+                MembershipOutput::Reach { to, message } => self.reach(host, &to, &message),
+                MembershipOutput::Part(peer) => self.part(host, peer)?,
                 MembershipOutput::Dial(identity) => self.dial_member(host, &identity),
                 MembershipOutput::MemberUp(identity) => {
                     self.meets(host, identity.node, identity.epoch);
@@ -129,7 +131,7 @@ impl Cluster {
     }
 
     /// Carries out what a cache asks for.
-    pub(super) fn carry_cache(
+    pub(crate) fn carry_cache(
         &mut self,
         host: usize,
         out: Vec<Output<Value>>,
@@ -279,7 +281,7 @@ impl Cluster {
     }
 
     /// The session with a peer, and which end of it is the host's.
-    fn session_with(&self, host: usize, peer: NodeId) -> Option<(usize, usize)> {
+    pub(super) fn session_with(&self, host: usize, peer: NodeId) -> Option<(usize, usize)> {
         let session = *self.hosts[host].node.as_ref()?.sessions.get(&peer)?;
         let end = usize::from(self.sessions[session].ends[1].host == host);
         Some((session, end))
@@ -296,6 +298,8 @@ impl Cluster {
     ) {
         let mut at = self.now + self.delay() + self.slowness(session);
         let mut fate = Fate::Delivered;
+        self.meter
+            .sent(bytes.get(5).copied().unwrap_or(0), bytes.len());
         self.trace.bytes(&bytes);
         let chaos = self.plan.weather.chaos.filter(|_| astray && !self.healed);
         let in_order = chaos.is_none_or(|chaos| !self.rng.random_bool(chaos.reorder));
@@ -485,6 +489,9 @@ impl Cluster {
             return Ok(());
         }
         let (host, life) = (side.host, side.life);
+        let sender = self.sessions[session].ends[other(end)].host;
+        self.meter.from = Some(sender);
+        let side = &self.sessions[session].ends[end];
         let Some(from) = side.peer.as_ref().map(|peer| peer.node) else {
             return Ok(());
         };
@@ -554,6 +561,10 @@ fn story(message: &CacheMessage<Value>) -> String {
         } => {
             format!("{name} latest {latest} ready {ready} {progress:?}")
         }
+        CacheMessage::Relayed(relayed) => format!("{name} {relayed:?}"),
+        CacheMessage::Want(wants) => format!("{name} {wants:?}"),
+        CacheMessage::Ask(ask) => format!("{name} {ask:?}"),
+        CacheMessage::State(state) => format!("{name} {state:?}"),
         CacheMessage::Announce(announcement) => format!("{name} {announcement:?}"),
         CacheMessage::TransferStart {
             ready,

@@ -10,10 +10,12 @@ use nearcache_protocol::frame::{Frame, FrameDecoder, Kind};
 use nearcache_protocol::handshake::{self, Handshake, SessionToken};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
+use nearcache_protocol::time::Time;
 use nearcache_store::{NodeId, Timestamp};
+use rand::RngExt as _;
 
 use super::{Cluster, Event};
-use crate::node::{Node, address, node_id};
+use crate::node::{Node, host_at, node_id};
 use crate::session::{End, Session, other};
 use crate::sometimes::Place;
 use crate::violation::Violation;
@@ -28,6 +30,8 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const RETRANSMISSION: Duration = Duration::from_secs(1);
 /// How often a node without sessions asks at the addresses it was configured with.
 const SEEK_PERIOD: Duration = Duration::from_millis(500);
+/// So many addresses at a time.
+const SEEDS_MAX: usize = 12;
 
 impl Cluster {
     /// A node without sessions dials everybody it was configured with.
@@ -36,8 +40,16 @@ impl Cluster {
             return;
         };
         if node.sessions.is_empty() {
-            for to in 0..self.hosts.len() {
-                self.dial(host, to);
+            // In a large cluster discovery names a few, others each time.
+            let count = self.hosts.len();
+            let named = count.min(SEEDS_MAX);
+            let first = if named < count {
+                self.rng.random_range(0..count)
+            } else {
+                0
+            };
+            for step in 0..named {
+                self.dial(host, (first + step * (count / named)) % count);
             }
         }
         self.queue
@@ -46,8 +58,7 @@ impl Cluster {
 
     /// The membership wants a session with this member.
     pub(super) fn dial_member(&mut self, host: usize, identity: &Identity) {
-        let to = (0..self.hosts.len()).find(|to| address(*to) == identity.address);
-        if let Some(to) = to {
+        if let Some(to) = host_at(identity.address).filter(|to| *to < self.hosts.len()) {
             self.dial(host, to);
         }
     }
@@ -286,9 +297,29 @@ impl Cluster {
         end: usize,
         tell: bool,
     ) -> Result<(), Violation> {
+        let told_at = self.now + self.delay();
+        self.close_telling(session, end, tell.then_some(told_at))
+    }
+
+    /// The same; the other end is told when all that was sent has arrived there.
+    pub(super) fn close_at(
+        &mut self,
+        session: usize,
+        end: usize,
+        last: Time,
+    ) -> Result<(), Violation> {
+        let told_at = last.max(self.now + self.delay()) + Duration::from_nanos(1);
+        self.close_telling(session, end, Some(told_at))
+    }
+
+    fn close_telling(
+        &mut self,
+        session: usize,
+        end: usize,
+        told_at: Option<Time>,
+    ) -> Result<(), Violation> {
         let now = self.now;
         let (from, to) = self.hosts_of(session, end);
-        let delay = self.delay();
         let cut = self.is_cut(from, to);
         let side = &mut self.sessions[session].ends[end];
         if !std::mem::replace(&mut side.open, false) {
@@ -299,9 +330,9 @@ impl Cluster {
         side.decoders
             .fill_with(|| FrameDecoder::new(Default::default()));
         let peer = side.peer.as_ref().map(|peer| peer.node);
-        if tell && !cut {
+        if let Some(told_at) = told_at.filter(|_| !cut) {
             self.queue.schedule(
-                now + delay,
+                told_at,
                 Event::Reset {
                     session,
                     end: other(end),
@@ -366,7 +397,7 @@ impl Cluster {
 }
 
 /// The node's clock, for a handshake: nothing is written with it.
-fn stamp(node: &Node, now: nearcache_protocol::time::Time) -> Timestamp {
+fn stamp(node: &Node, now: Time) -> Timestamp {
     let physical = Timestamp::from_parts(node.clock.physical_ms(node.time(now)), 0);
     physical.max(node.clock.last())
 }

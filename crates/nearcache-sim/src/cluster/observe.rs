@@ -18,6 +18,12 @@ impl Cluster {
         };
         let own = node.time(now);
         let heard = node.take_heard();
+        if self.meter.alone {
+            for change in heard {
+                self.meter.holds(now, host, node.started, &change.key);
+            }
+            return Ok(());
+        }
         for change in &heard {
             self.trace.step(
                 now,
@@ -88,6 +94,12 @@ impl Cluster {
             }
             if stats.fetches_unheld > 0 {
                 self.sometimes.reach(Place::LongUnheld);
+            }
+            if stats.relayed > stats.published {
+                self.sometimes.reach(Place::Relayed);
+            }
+            if stats.relay_wanted > 0 {
+                self.sometimes.reach(Place::NeighbourAsked);
             }
             if stats.superseded > 0 {
                 self.sometimes.reach(Place::Superseded);

@@ -226,7 +226,7 @@ impl Cluster {
         }
     }
 
-    fn crash(&mut self, host: usize, silent: bool, restart: Option<Time>) {
+    pub(crate) fn crash(&mut self, host: usize, silent: bool, restart: Option<Time>) {
         // The last node standing stays: a cluster without memory proves nothing.
         if self.hosts[host].node.is_none() || self.running().count() <= 1 {
             return;

@@ -42,6 +42,11 @@ const REMEMBERS_MS: u64 = 24 * 60 * 60 * 1_000;
 /// From when to when a node is isolated in them.
 const ISOLATED_MS: (u64, u64) = (3_200, 10_500);
 
+/// Up to so many members every node is connected to every other, as shipped.
+const MESH_MAX: usize = 64;
+/// The same in runs about the tree.
+const TREE_MESH_MAX: usize = 4;
+
 /// One key, by its number. Those of the last prefix are such as programs trip over.
 pub(crate) fn key(number: usize) -> Vec<u8> {
     let (prefix, n) = (PREFIXES[number / 5 % 4], number % 5);
@@ -90,6 +95,8 @@ pub(crate) struct Plan {
     /// Whether callers read through the cache, and a system of record is behind it.
     pub(crate) loads: bool,
     pub(crate) nodes: usize,
+    /// Up to so many members every node is connected to every other.
+    pub(crate) mesh_max: usize,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
     /// By how much each node's clock runs too fast, in millionths.
@@ -121,6 +128,11 @@ impl Plan {
         self.value_bytes > 0
     }
 
+    /// Whether there are more nodes than may be connected each to each.
+    pub(crate) const fn is_beyond_mesh(&self) -> bool {
+        self.nodes > self.mesh_max
+    }
+
     /// Whether removals are forgotten during the run.
     pub(crate) const fn forgets(&self) -> bool {
         self.tombstone_ttl_ms == FORGETS_MS
@@ -146,8 +158,67 @@ impl Plan {
     /// Draws the plan of a seed.
     pub(crate) fn draw(seed: u64, mode: ModeKind) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let rng = &mut rng;
-        let nodes = *[3, 3, 3, 4, 4, 5, 6, 7].choose(rng).unwrap_or(&3);
+        let nodes = *[3, 3, 3, 4, 4, 5, 6, 7].choose(&mut rng).unwrap_or(&3);
+        Self::of_nodes(seed, mode, (nodes, MESH_MAX), &mut rng)
+    }
+
+    /// The same with more nodes than may be connected each to each.
+    pub(crate) fn draw_tree(seed: u64, mode: ModeKind) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let nodes = *[7, 8, 9, 10, 12].choose(&mut rng).unwrap_or(&8);
+        Self {
+            // Beyond the mesh a node learns over several neighbours that it is apart, and later than the checker of this allows.
+            split: SplitPolicy::Serve,
+            // Who is no neighbour hears of a leave as of a death.
+            rolling_from: None,
+            after: After::Whole,
+            ..Self::of_nodes(seed, mode, (nodes, TREE_MESH_MAX), &mut rng)
+        }
+    }
+
+    /// So many nodes in good weather, that are told what to do while they run.
+    pub(crate) fn of_scale(nodes: usize, mesh: bool) -> Self {
+        let mut rng = StdRng::seed_from_u64(nodes as u64);
+        let mesh_max = if mesh { nodes } else { MESH_MAX };
+        let drawn = Self::of_nodes(
+            nodes as u64,
+            ModeKind::Replicated,
+            (nodes, mesh_max),
+            &mut rng,
+        );
+        Self {
+            split: SplitPolicy::Serve,
+            rolling_from: None,
+            clock_offset_ms: vec![0; nodes],
+            clock_ppm: vec![0; nodes],
+            replay_updates_max: 65_536,
+            transfer_chunk_bytes: 64 << 10,
+            checks: true,
+            tombstone_ttl_ms: REMEMBERS_MS,
+            store_bytes: 16 << 20,
+            value_bytes: 0,
+            long: None,
+            weather: Weather {
+                // One link takes half a millisecond to one and a half, 0.75 in the mean.
+                delay_min: Duration::from_micros(500),
+                delay_max: Duration::from_micros(1_500),
+                chaos: None,
+                window: 8,
+            },
+            operations: Vec::new(),
+            faults: Vec::new(),
+            heal: Time::MAX,
+            after: After::Whole,
+            ..drawn
+        }
+    }
+
+    fn of_nodes(
+        seed: u64,
+        mode: ModeKind,
+        (nodes, mesh_max): (usize, usize),
+        rng: &mut StdRng,
+    ) -> Self {
         let offsets = (0..nodes).map(|_| rng.random_range(-150..=150));
         let clock_offset_ms: Vec<i64> = offsets.collect();
         let clock_ppm = (0..nodes).map(|_| rng.random_range(-300..=300)).collect();
@@ -213,6 +284,7 @@ impl Plan {
             split,
             loads: false,
             nodes,
+            mesh_max,
             checks,
             clock_offset_ms,
             clock_ppm,

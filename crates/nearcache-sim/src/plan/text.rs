@@ -66,7 +66,7 @@ impl fmt::Display for Plan {
             self.mode.word()
         )?;
         writeln!(f, "split {}\nnodes {}", self.split.word(), self.nodes)?;
-        writeln!(f, "loads {}", self.loads)?;
+        writeln!(f, "mesh_max {}\nloads {}", self.mesh_max, self.loads)?;
         writeln!(f, "clock_offset_ms {}", list(&self.clock_offset_ms))?;
         writeln!(f, "clock_ppm {}", list(&self.clock_ppm))?;
         writeln!(f, "replay_updates_max {}", self.replay_updates_max)?;
@@ -451,6 +451,7 @@ impl FromStr for Plan {
                 "mode" => plan.mode = line.word()?,
                 "split" => plan.split = line.word()?,
                 "nodes" => plan.nodes = line.value()?,
+                "mesh_max" => plan.mesh_max = line.value()?,
                 "clock_offset_ms" => plan.clock_offset_ms = line.list()?,
                 "clock_ppm" => plan.clock_ppm = line.list()?,
                 "replay_updates_max" => plan.replay_updates_max = line.value()?,
@@ -516,8 +517,9 @@ mod tests {
     fn every_plan_is_read_as_it_was_written() {
         for mode in [ModeKind::Replicated, ModeKind::Invalidation] {
             for seed in 0..300 {
-                let plan = Plan::draw(seed, mode);
-                assert_eq!(plan.to_string().parse(), Ok(plan), "seed {seed}");
+                for plan in [Plan::draw(seed, mode), Plan::draw_tree(seed, mode)] {
+                    assert_eq!(plan.to_string().parse(), Ok(plan), "seed {seed}");
+                }
             }
         }
     }

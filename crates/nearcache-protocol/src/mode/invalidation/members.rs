@@ -11,6 +11,7 @@ use nearcache_store::NodeId;
 use super::Invalidation;
 use crate::ids::{Epoch, StreamId};
 use crate::mode::stream::link::{ANNOUNCES_WITHIN, Agreed, Echoes, Receiving, Sending};
+use crate::mode::stream::tree::Branch;
 use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -63,6 +64,7 @@ pub(super) struct Link {
     pub(super) met: bool,
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
+    pub(super) branch: Branch,
     /// What it asked for before it announced the cache.
     pub(super) early_subscribe: Option<Option<u64>>,
 }
@@ -151,6 +153,7 @@ impl<V: Payload> Invalidation<V> {
             met: false,
             sending: Sending::default(),
             receiving: Receiving::new(patience),
+            branch: Branch::default(),
             early_subscribe: None,
         });
         if restarted {

@@ -38,6 +38,7 @@ use self::members::Member;
 use super::refresh::Refreshes;
 use super::replicated::home::decide;
 use super::stream::acks::Acks;
+use super::stream::tree::Relay;
 use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
     Ack, Freshness, Held, Mode, ModeStats, Outcome, Output, Published, ReadBound, Status, Waiter,
@@ -64,6 +65,8 @@ pub struct Invalidation<V: Payload> {
     /// Everybody whose invalidations may be missed.
     members: BTreeMap<NodeId, Member>,
     acks: Acks,
+    /// Never on: leases need every member's own word (see `mesh_max`).
+    relay: Relay<V>,
     refreshes: Refreshes,
     next_heartbeat: Time,
     /// When a node that has met nobody takes itself for alone.
@@ -91,6 +94,7 @@ impl<V: Payload> Invalidation<V> {
         config: ReplicationConfig,
     ) -> Self {
         Self {
+            relay: Relay::new(clock.origin(), &config),
             store,
             clock,
             epoch,
@@ -230,7 +234,11 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
                 let message = CacheMessage::TransferRefused { request };
                 out.push(Output::Send { to: from, message });
             }
-            CacheMessage::Found { .. }
+            CacheMessage::Relayed(_)
+            | CacheMessage::Want(_)
+            | CacheMessage::Ask(_)
+            | CacheMessage::State(_)
+            | CacheMessage::Found { .. }
             | CacheMessage::Modified { .. }
             // Loads are each node's own: nobody asks, and nobody is answered.
             | CacheMessage::Load { .. }

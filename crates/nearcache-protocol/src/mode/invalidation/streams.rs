@@ -26,6 +26,7 @@ impl Member {
             sending: &mut link.sending,
             receiving: &mut link.receiving,
             echoes: &mut self.echoes,
+            branch: &mut link.branch,
             early_subscribe: &mut link.early_subscribe,
         })
     }
@@ -92,6 +93,28 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
         let own = self.own();
         self.progress
             .raise(&ProgressVector(vec![(stream, after)]), own);
+    }
+
+    fn each_origin(
+        &self,
+        now: Time,
+        asks: impl Fn(NodeId) -> bool,
+        mut see: impl FnMut(NodeId, Option<Time>),
+    ) {
+        let members = self.members.iter().filter(|(id, _)| asks(**id));
+        for (id, member) in members.filter(|(_, member)| member.counts(now)) {
+            see(*id, member.echoes.fresh_at);
+        }
+    }
+
+    fn says_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn peer_says_ready(&mut self, _: NodeId, _: bool) {}
+
+    fn takes_replays(&self) -> bool {
+        false
     }
 
     fn on_progress(&mut self, _: Time, _: &mut Vec<Output<V>>) {}

@@ -5,11 +5,12 @@ use std::time::Duration;
 use nearcache_store::NodeId;
 
 use super::Replicated;
-use super::peer::{Agreed, Early};
+use super::peer::{Agreed, Early, Peer};
 use crate::announce::Announcement;
 use crate::ids::{Epoch, StreamId};
 use crate::message::ProgressVector;
-use crate::mode::stream::{Beats as _, Receives as _, Sends as _, Verdict};
+use crate::mode::stream::tree::{Mends as _, Talks as _};
+use crate::mode::stream::{Beats as _, Sends as _, Verdict};
 use crate::mode::{Freshness, Output, PeerFreshness, ReadBound, Status};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -58,7 +59,7 @@ impl<V: Payload> Replicated<V> {
             let early = std::mem::take(&mut peer.early);
             // What we said when the session began was lost on a peer that opened the cache later.
             self.announce(now, from, out);
-            self.subscribe(now, from, out);
+            self.begin(now, from, out);
             self.serve_early(from, early, out);
             self.repair(now, out);
         }
@@ -76,18 +77,26 @@ impl<V: Payload> Replicated<V> {
 
     /// Tells every peer how far we are, and asks.
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        let progress = self.progress.vector(self.own(), self.log.latest());
+        self.set_by_tree(now, out);
+        let by_tree = self.relay.is_on();
+        let progress = if by_tree {
+            ProgressVector::default()
+        } else {
+            self.progress.vector(self.own(), self.log.latest())
+        };
         let ready = self.join.is_ready();
         let peers = self.peers.iter();
         let peers: Vec<_> = peers
-            .map(|(id, peer)| (*id, peer.sending.cursor.is_some(), peer.agrees()))
+            .map(|(id, peer)| (*id, peer.gets_updates(), peer.agrees()))
             .collect();
         for (to, has_subscribed, agrees) in peers {
             if !has_subscribed {
                 // Our announcement may be lost.
                 self.announce(now, to, out);
             }
-            if agrees {
+            if agrees && by_tree {
+                self.ask_state(now, to, out);
+            } else if agrees {
                 self.ask(now, to, ready, progress.clone(), out);
             }
         }
@@ -135,7 +144,7 @@ impl<V: Payload> Replicated<V> {
                     .filter(|(_, lost)| !lost.dead)
                     .map(|(id, lost)| PeerFreshness {
                         peer: *id,
-                        age: lost.fresh_at.map(|fresh_at| now - fresh_at),
+                        age: self.fresh_at_of_lost(*id, lost).map(|at| now - at),
                         round_trip: None,
                         clock_offset_ms: None,
                         missing: 0,
@@ -147,13 +156,44 @@ impl<V: Payload> Replicated<V> {
         Freshness { worst, per_peer }
     }
 
+    /// Over how many neighbours freshness comes at most, about.
+    pub(super) fn hops_max(&self) -> u32 {
+        if self.relay.is_on() {
+            self.relay.alive().checked_ilog2().unwrap_or(0) + 1
+        } else {
+            1
+        }
+    }
+
+    /// A peer has answered what we asked: it is here.
+    pub(super) fn note_answer(&mut self, now: Time, from: NodeId, epoch: Epoch, asked: Time) {
+        let agrees = |peer: &Peer| peer.epoch == epoch && peer.agrees();
+        if asked <= now && self.peers.get(&from).is_some_and(agrees) {
+            self.view.heard(now, from, asked);
+        }
+    }
+
+    /// Beyond the mesh most members are heard through others, and later.
+    pub(super) fn note_far(&mut self) {
+        let window = super::split::window(&self.config) * self.hops_max();
+        self.view.set_window(window);
+        if !self.relay.is_on() {
+            return;
+        }
+        for (id, lost) in self.lost.iter().filter(|(_, lost)| !lost.dead) {
+            if let Some(at) = self.relay.fresh_at(*id).max(lost.fresh_at) {
+                self.view.heard_by_others(*id, at);
+            }
+        }
+    }
+
     /// No lease is needed: what is here is as old as the slowest peer's freshness.
     pub(super) fn read_bound_now(&self) -> ReadBound {
         let connected = self.peers.values();
         let connected = connected.filter(|peer| peer.counts_for_freshness());
         let connected = connected.map(|peer| peer.echoes.fresh_at);
-        let lost = self.lost.values().filter(|lost| !lost.dead);
-        let all = connected.chain(lost.map(|lost| lost.fresh_at));
+        let lost = self.lost.iter().filter(|(_, lost)| !lost.dead);
+        let all = connected.chain(lost.map(|(id, lost)| self.fresh_at_of_lost(*id, lost)));
         ReadBound {
             serve_until: Time::MAX,
             fresh_since: all.fold(Time::MAX, |since, at| since.min(at.unwrap_or(Time::ZERO))),
@@ -200,10 +240,10 @@ impl<V: Payload> Replicated<V> {
     }
 
     pub(super) fn status_now(&self, now: Time) -> Status {
-        if !self.peers.values().any(super::peer::Peer::agrees) && !self.lost.is_empty() {
+        if !self.peers.values().any(Peer::agrees) && !self.lost.is_empty() {
             return Status::Isolated;
         }
-        let stale_after = self.config.heartbeat_every * STALE_HEARTBEATS;
+        let stale_after = self.config.heartbeat_every * STALE_HEARTBEATS * self.hops_max();
         let fresh = self
             .freshness_now(now)
             .worst

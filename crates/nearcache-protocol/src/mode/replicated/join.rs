@@ -61,6 +61,11 @@ impl Join {
         }
     }
 
+    /// Whether all that a peer had is here, and streams still have to catch up with it.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.state == State::CatchingUp
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
@@ -198,7 +203,9 @@ impl<V: Payload> Replicated<V> {
             origin,
             epoch: peer.epoch,
         };
-        if self.progress.has_hole(stream) && !self.repair.is_resting(now) {
+        // By the tree neighbours were asked for the piece meanwhile, and nobody replays a stream by itself.
+        let is_stuck = self.progress.has_hole(stream) || self.relay.is_on();
+        if is_stuck && !self.repair.is_resting(now) {
             self.fill(now, origin, out);
         }
     }

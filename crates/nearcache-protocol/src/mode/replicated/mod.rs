@@ -71,6 +71,7 @@ use self::transfer::Fetch;
 use self::view::View;
 use super::refresh::Refreshes;
 use super::stream::acks::Acks;
+use super::stream::tree::{Forwards as _, Mends as _, Relay, Talks as _};
 use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
     Ack, Freshness, HandedOver, Held, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
@@ -104,6 +105,7 @@ pub struct Replicated<V: Payload> {
     /// Live members that are not connected, and dead ones that were.
     lost: BTreeMap<NodeId, Lost>,
     acks: Acks,
+    relay: Relay<V>,
     join: Join,
     view: View,
     split: Split,
@@ -160,6 +162,7 @@ impl<V: Payload> Replicated<V> {
             has_data: !store.is_empty(),
             compare: Compare::default(),
             lists: BTreeMap::new(),
+            relay: Relay::new(clock.origin(), &config),
             store,
             epoch,
             placement,
@@ -213,6 +216,7 @@ impl<V: Payload> Replicated<V> {
     /// Forgets all that concerned the connection to a peer.
     fn drop_peer(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) -> Option<Peer> {
         let dropped = self.peers.remove(&peer)?;
+        self.rebuild_ring();
         self.clock.peer_gone(peer);
         self.pages.remove(&peer);
         self.pace.forget(peer);
@@ -245,6 +249,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.drop_peer(now, peer, out);
         let lost = self.lost.remove(&peer);
         self.view.alive(peer);
+        self.relay.member(peer, true);
         self.acks.joined(peer);
         let mut met = Peer::new(now, epoch, self.config.replay_retry_after);
         // What was here of the same start still is.
@@ -278,6 +283,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.view.alive(peer);
         if peer != self.me() && !self.peers.contains_key(&peer) {
             self.acks.joined(peer);
+            self.relay.member(peer, true);
             let lost = self.lost.entry(peer).or_insert(Lost {
                 epoch: None,
                 fresh_at: None,
@@ -291,6 +297,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.peer_down(now, peer, out);
         self.view.left(peer);
         self.lost.remove(&peer);
+        self.relay.member(peer, false);
         self.acks.gone(peer, out);
     }
 
@@ -300,6 +307,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         if let Some(lost) = self.lost.get_mut(&peer) {
             lost.dead = true;
         }
+        self.relay.member(peer, false);
         self.acks.gone(peer, out);
     }
 
@@ -337,10 +345,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
                 physical_ms,
             } => {
                 self.on_echo(now, from, (asked, epoch, latest), physical_ms);
-                let agrees = |peer: &Peer| peer.epoch == epoch && peer.agrees();
-                if asked <= now && self.peers.get(&from).is_some_and(agrees) {
-                    self.view.heard(now, from, asked);
-                }
+                self.note_answer(now, from, epoch, asked);
             }
             CacheMessage::Leave { epoch, .. } => {
                 if self
@@ -361,6 +366,14 @@ impl<V: Payload> Mode<V> for Replicated<V> {
                 after,
                 applied,
             } => self.on_ack(from, epoch, after, applied, out),
+            CacheMessage::Relayed(relayed) => self.on_relayed(now, from, relayed, out),
+            CacheMessage::Want(wants) => self.on_want_pieces(from, wants, out),
+            CacheMessage::Ask(ask) => self.on_ask(now, from, ask, out),
+            CacheMessage::State(state) => {
+                self.note_answer(now, from, state.epoch, state.asked);
+                self.on_state(now, from, state, out);
+                self.repair(now, out);
+            }
             CacheMessage::Find { request, key } => self.on_find(from, request, key, out),
             CacheMessage::Found { request, update } => {
                 self.on_found(now, from, request, update, out)
@@ -434,6 +447,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_modifies(now, out);
         self.tick_loads(now, out);
         self.tick_streams(now, out);
+        self.tick_tree(now, out);
         self.tick_fetches(now, out);
         self.tick_compare(now, out);
         self.step_lists(now, out);
@@ -441,6 +455,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_leave(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
+            self.note_far();
             self.look_around(now, out);
             self.heartbeat(now, out);
             self.repair(now, out);
@@ -460,6 +475,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.asked.next_deadline(),
             self.leases.next_deadline(),
             self.next_ask(),
+            self.relay.look_at(),
             self.fetch_deadline(),
             self.gather_ends(),
             self.pace.next_deadline(),

@@ -76,14 +76,16 @@ impl<V> Asked<V> {
 }
 
 impl<V: Payload> Replicated<V> {
-    /// The key's home among the members that this node can reach, itself included.
+    /// The key's home among the members that this node can reach, itself included; beyond the mesh among all that live.
     pub(super) fn home_of(&self, key: &[u8]) -> NodeId {
         let peers = self
             .peers
             .iter()
             .filter(|(_, peer)| peer.agrees())
             .map(|(id, _)| *id);
-        let members = peers.chain([self.me()]);
+        let far = self.lost.iter().filter(|(_, lost)| !lost.dead);
+        let far = far.filter(|_| self.relay.is_on()).map(|(id, _)| *id);
+        let members = peers.chain(far).chain([self.me()]);
         rendezvous::home(self.placement, key, members).unwrap_or(self.me())
     }
 
@@ -131,6 +133,16 @@ impl<V: Payload> Replicated<V> {
         };
         let home = self.home_of(&key);
         let Some(peer) = self.peers.get(&home) else {
+            if home != self.me() {
+                // Beyond the mesh, and no neighbour: nobody else may decide.
+                if let Some(asking) = self.asked.by_request.remove(&request) {
+                    out.push(Output::Done {
+                        waiter: asking.waiter.id,
+                        result: Outcome::Modified(Err(ModifyError::HomeUnreachable)),
+                    });
+                }
+                return;
+            }
             if let Some(Asking {
                 key, op, waiter, ..
             }) = self.asked.by_request.remove(&request)

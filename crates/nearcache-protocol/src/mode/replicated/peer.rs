@@ -7,6 +7,7 @@ use crate::config::ReplicationConfig;
 use crate::ids::Epoch;
 use crate::message::ProgressVector;
 pub(super) use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
+use crate::mode::stream::tree::Branch;
 use crate::time::Time;
 use crate::update::Reader;
 
@@ -36,6 +37,7 @@ pub(super) struct Peer {
     pub(super) echoes: Echoes,
     /// How many group invalidations there had been when a comparison of the peer's was told how far we are.
     pub(super) told_generation: u32,
+    pub(super) branch: Branch,
     /// The transfer it gets from us.
     pub(super) serving: Option<Serving>,
     /// What of its stream must be here before this node, joining, is ready.
@@ -67,6 +69,7 @@ impl Peer {
             receiving: Receiving::new(patience),
             echoes: Echoes::default(),
             told_generation: 0,
+            branch: Branch::default(),
             serving: None,
             join_target: 0,
             early: Early::default(),
@@ -95,6 +98,11 @@ impl Peer {
             value_bytes_max: self.value_bytes_max,
             inline_bytes_max: config.inline_limit,
         }
+    }
+
+    /// Whether it has asked for updates, its own way or by the tree.
+    pub(super) fn gets_updates(&self) -> bool {
+        self.sending.cursor.is_some() || self.branch.cursor.is_some()
     }
 
     pub(super) fn agrees(&self) -> bool {

@@ -27,8 +27,8 @@ pub(super) struct Repair {
     not_before: Time,
     /// The same for streams whose origin is alive.
     not_before_alive: Time,
-    /// Since when a stream is known to be ahead elsewhere.
-    stranded: BTreeMap<StreamId, Time>,
+    /// How far a stream is known to be elsewhere, and since when.
+    stranded: BTreeMap<StreamId, (u64, Time)>,
     avoid: Option<(NodeId, Time)>,
 }
 
@@ -78,20 +78,34 @@ impl<V: Payload> Replicated<V> {
 
     /// The peer that can mend most, if any can mend anything.
     fn best_source(&mut self, now: Time) -> Option<NodeId> {
-        let patience = self.config.heartbeat_every * 2;
+        let by_tree = self.relay.is_on();
+        // By the tree all streams come over others: first neighbours are asked for the piece.
+        let patience = if by_tree {
+            self.config.heartbeat_every * 2 + self.config.relay_patience * 4
+        } else {
+            self.config.heartbeat_every * 2
+        };
         let mut seen = BTreeMap::new();
         let mut best: Option<((bool, usize, bool), NodeId)> = None;
         for (id, peer) in self.peers.iter().filter(|(_, peer)| peer.agrees()) {
             let mut mends = 0;
-            for (stream, _) in self.progress.behind(&peer.progress) {
+            let told = peer
+                .branch
+                .ahead()
+                .map(|(stream, number, _)| (stream, number));
+            let told = told.filter(|(stream, number)| *number > self.progress.applied(*stream));
+            for (stream, number) in self.progress.behind(&peer.progress).chain(told) {
                 if stream == self.own() {
                     continue;
                 }
-                if self.progress.has_hole(stream) {
+                if self.progress.has_hole(stream) && !by_tree {
                     mends += 1;
                 } else if !self.flows(stream) && !self.planted.keeps_dead_origins() {
-                    let since = *self.repair.stranded.get(&stream).unwrap_or(&now);
-                    seen.insert(stream, since);
+                    // What has come since only now is not stranded.
+                    let former = self.repair.stranded.get(&stream);
+                    let former = former.filter(|(then, _)| *then > self.progress.applied(stream));
+                    let (number, since) = *former.unwrap_or(&(number, now));
+                    seen.insert(stream, (number, since));
                     let rests = now < self.repair.not_before_alive && self.is_alive(stream.origin);
                     mends += usize::from(now >= since + patience && !rests);
                 }
@@ -107,9 +121,11 @@ impl<V: Payload> Replicated<V> {
 
     /// Whether the stream comes to us from its origin.
     pub(super) fn flows(&self, stream: StreamId) -> bool {
-        self.peers
-            .get(&stream.origin)
-            .is_some_and(|peer| peer.epoch == stream.epoch && peer.agrees())
+        !self.relay.is_on()
+            && self
+                .peers
+                .get(&stream.origin)
+                .is_some_and(|peer| peer.epoch == stream.epoch && peer.agrees())
     }
 
     /// Whether membership takes a node that we are not connected to for alive.

@@ -2,6 +2,7 @@
 
 use nearcache_store::NodeId;
 
+use super::Lost;
 use super::Replicated;
 use super::peer::Peer;
 use crate::ids::{Epoch, StreamId};
@@ -22,6 +23,7 @@ impl Peer {
             sending: &mut self.sending,
             receiving: &mut self.receiving,
             echoes: &mut self.echoes,
+            branch: &mut self.branch,
             early_subscribe: &mut self.early.subscribe,
         }
     }
@@ -81,6 +83,39 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
         self.repair(now, out);
     }
 
+    fn each_origin(
+        &self,
+        _: Time,
+        asks: impl Fn(NodeId) -> bool,
+        mut see: impl FnMut(NodeId, Option<Time>),
+    ) {
+        for (id, peer) in self.peers.iter().filter(|(id, _)| asks(**id)) {
+            if peer.counts_for_freshness() {
+                see(*id, peer.echoes.fresh_at);
+            }
+        }
+        let lost = self.lost.iter().filter(|(id, _)| asks(**id));
+        for (id, lost) in lost.filter(|(_, lost)| !lost.dead) {
+            see(*id, self.fresh_at_of_lost(*id, lost));
+        }
+    }
+
+    fn says_ready(&self) -> bool {
+        self.join.is_ready()
+    }
+
+    fn peer_says_ready(&mut self, peer: NodeId, ready: bool) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.ready = ready;
+            // It tells changes from now on, and no more the whole.
+            peer.progress.0.clear();
+        }
+    }
+
+    fn takes_replays(&self) -> bool {
+        !self.is_filling() && (self.join.is_ready() || self.join.is_catching_up())
+    }
+
     fn on_progress(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         if !self.join.is_ready() {
             self.check_joined(now, out);
@@ -89,6 +124,11 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
 }
 
 impl<V: Payload> Replicated<V> {
+    /// When this node last had all of a member that it is not connected to.
+    pub(super) fn fresh_at_of_lost(&self, id: NodeId, lost: &Lost) -> Option<Time> {
+        lost.fresh_at.max(self.relay.fresh_at(id))
+    }
+
     /// A transfer may have changed progress in every stream. What is missing after a hole that is not closed may still be in
     /// its origin's ring.
     pub(super) fn advanced_everywhere(&mut self, now: Time, out: &mut Vec<Output<V>>) {
@@ -114,6 +154,9 @@ impl<V: Payload> Replicated<V> {
     }
 
     pub(super) fn next_ask(&self) -> Time {
+        if self.relay.is_on() {
+            return Time::MAX;
+        }
         let met = self.peers.values().filter(|peer| peer.agrees());
         let asks = met.filter_map(|peer| peer.receiving.ask_at);
         asks.min().unwrap_or(Time::MAX)

@@ -78,6 +78,24 @@ impl View {
         }
     }
 
+    /// Others have told what it had at `at`, on this node's clock; counts at the next look.
+    pub(super) fn heard_by_others(&mut self, peer: NodeId, at: Time) {
+        let has_room = self.members.len() < MEMBERS_MAX;
+        match self.members.get_mut(&peer) {
+            Some(member) => member.heard = member.heard.max(at),
+            None if has_room => {
+                let (heard, dead_since) = (at, None);
+                self.members.insert(peer, Member { heard, dead_since });
+            }
+            None => {}
+        }
+    }
+
+    /// How long after it asked this node takes itself to be with those that answered.
+    pub(super) const fn set_window(&mut self, window: Duration) {
+        self.window = window;
+    }
+
     /// Membership knows it to be alive.
     pub(super) fn alive(&mut self, peer: NodeId) {
         if let Some(member) = self.members.get_mut(&peer) {

@@ -116,11 +116,7 @@ pub(in crate::mode) trait Beats<V: Payload>: Streaming<V> {
         if epoch != pair.epoch || !pair.met {
             return false;
         }
-        let own_epoch = shared.epoch;
-        let own = StreamId {
-            origin: shared.clock.origin(),
-            epoch: own_epoch,
-        };
+        let (own_epoch, own) = (shared.epoch, shared.own_stream());
         let message = CacheMessage::Echo {
             asked,
             epoch: own_epoch,
@@ -159,13 +155,7 @@ pub(in crate::mode) trait Beats<V: Payload>: Streaming<V> {
         let since = shared.config.planted.fresh_since(asked, now);
         pair.echoes.answered(since, latest, counted);
         pair.echoes.measure(shared.clock, now, asked, physical_ms);
-        if let Some(offset_ms) = pair.echoes.clock_offset_ms {
-            // Both clocks were read in whole milliseconds.
-            let error_ms = u64::try_from(((now - asked) / 2).as_millis()).unwrap_or(u64::MAX);
-            shared
-                .clock
-                .peer_read(from, offset_ms, error_ms.saturating_add(2));
-        }
+        pair.echoes.tell_clock(shared.clock, from, now - asked);
         self.learn_latest(now, from, latest);
     }
 }

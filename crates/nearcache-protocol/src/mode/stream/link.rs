@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use nearcache_store::NodeId;
+
 use crate::announce::Agreement;
 use crate::clock::Hlc;
 use crate::ids::Epoch;
@@ -212,6 +214,15 @@ impl Echoes {
         } else {
             -distance
         });
+    }
+
+    /// Shows the last measurement to the clock, which stops stamping if most peers are far from it.
+    pub(in crate::mode) fn tell_clock(&self, clock: &Hlc, peer: NodeId, round_trip: Duration) {
+        if let Some(offset_ms) = self.clock_offset_ms {
+            // Both clocks were read in whole milliseconds.
+            let error_ms = u64::try_from((round_trip / 2).as_millis()).unwrap_or(u64::MAX);
+            clock.peer_read(peer, offset_ms, error_ms.saturating_add(2));
+        }
     }
 
     /// The largest possible distance between the peer's clock and ours; `max_drift` if it was not measured within that time. Later than

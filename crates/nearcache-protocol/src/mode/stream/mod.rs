@@ -15,15 +15,18 @@
 //! | `heartbeat` | announcements, heartbeats, echoes |
 //! | `link` | what is kept of one pair of nodes for all that |
 //! | `acks` | writes that wait for peers |
+//! | `tree` | the same among more members than a full mesh may have |
 //!
 //! What an update does to the store, what follows from a hole and whom to wait for is the mode's: it implements [`Streaming`], and
-//! gets the methods of [`Sends`], [`Receives`] and [`Beats`].
+//! gets the methods of [`Sends`], [`Receives`], [`Beats`] and those of the tree. What carries a stream to a peer is either its own cursor
+//! in the origin's log (the full mesh) or one in the relay log (the tree); the peer says which.
 
 pub(in crate::mode) mod acks;
 mod heartbeat;
 pub(in crate::mode) mod link;
 mod receiving;
 mod sending;
+pub(in crate::mode) mod tree;
 
 use nearcache_store::NodeId;
 use smallvec::SmallVec;
@@ -34,6 +37,7 @@ pub(in crate::mode) use self::sending::Sends;
 
 use self::acks::Acks;
 use self::link::{Agreed, Echoes, Receiving, Sending};
+use self::tree::{Branch, Relay};
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, StreamId};
@@ -55,9 +59,20 @@ pub(in crate::mode) struct Shared<'a, V: Payload> {
     pub(in crate::mode) log: &'a mut Log<V>,
     pub(in crate::mode) progress: &'a mut Progress,
     pub(in crate::mode) acks: &'a mut Acks,
+    pub(in crate::mode) relay: &'a mut Relay<V>,
     /// Some peer has pulled all it could and must be woken by the next update.
     pub(in crate::mode) any_asleep: &'a mut bool,
     pub(in crate::mode) stats: &'a mut ModeStats,
+}
+
+impl<V: Payload> Shared<'_, V> {
+    /// This node's stream.
+    pub(in crate::mode) fn own_stream(&self) -> StreamId {
+        StreamId {
+            origin: self.clock.origin(),
+            epoch: self.epoch,
+        }
+    }
 }
 
 /// Lends the fields of a mode that are not about one peer, by their names, so that the others stay free.
@@ -70,6 +85,7 @@ macro_rules! shared {
             log: &mut $mode.log,
             progress: &mut $mode.progress,
             acks: &mut $mode.acks,
+            relay: &mut $mode.relay,
             any_asleep: &mut $mode.any_asleep,
             stats: &mut $mode.stats,
         }
@@ -88,6 +104,7 @@ pub(in crate::mode) struct Pair<'a> {
     pub(in crate::mode) sending: &'a mut Sending,
     pub(in crate::mode) receiving: &'a mut Receiving,
     pub(in crate::mode) echoes: &'a mut Echoes,
+    pub(in crate::mode) branch: &'a mut Branch,
     /// What it asked for before it announced the cache.
     pub(in crate::mode) early_subscribe: &'a mut Option<Option<u64>>,
 }
@@ -109,6 +126,19 @@ pub(in crate::mode) trait Streaming<V: Payload>: Sized {
     fn on_applied(&mut self, _now: Time, _out: &mut Vec<Output<V>>) {}
     /// The stream goes on after `after`, and its origin no longer has all that is missing before that.
     fn on_hole(&mut self, now: Time, stream: StreamId, after: u64, out: &mut Vec<Output<V>>);
+    /// Shows every live origin in question that may write, and when this node last had all of it.
+    fn each_origin(
+        &self,
+        now: Time,
+        asks: impl Fn(NodeId) -> bool,
+        see: impl FnMut(NodeId, Option<Time>),
+    );
+    /// Whether this node has what its peers had, so that others may fill themselves from it.
+    fn says_ready(&self) -> bool;
+    /// The same of a peer.
+    fn peer_says_ready(&mut self, peer: NodeId, ready: bool);
+    /// Whether pieces of streams are of use now; a node that is being filled gets them another way.
+    fn takes_replays(&self) -> bool;
     /// Progress in a stream may have changed.
     fn on_progress(&mut self, now: Time, out: &mut Vec<Output<V>>);
 }

@@ -203,6 +203,9 @@ pub(in crate::mode) trait Receives<V: Payload>: Streaming<V> {
 
     /// Asks again where an origin has been silent for too long about what it is known to have.
     fn tick_streams(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.shared().relay.is_on() {
+            return;
+        }
         let mut silent = Vec::new();
         self.each_pair(|peer, pair| {
             if pair.met && pair.receiving.ask_at.is_some_and(|at| at <= now) {

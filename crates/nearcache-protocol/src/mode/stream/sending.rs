@@ -3,11 +3,12 @@
 use nearcache_store::NodeId;
 
 use super::link::Agreed;
+use super::tree::Forwards;
 use super::{Awaited, Streaming};
 use crate::ids::Epoch;
 use crate::lane::Lane;
 use crate::message::CacheMessage;
-use crate::mode::{Ack, Output, Published, Waiter};
+use crate::mode::{Ack, AckTimeout, Outcome, Output, Published, Waiter};
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Reader;
@@ -31,7 +32,14 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
         let shared = self.shared();
         let number = shared.log.append(published);
         shared.stats.published += 1;
-        if let Some(waiter) = waiter {
+        if let Some(waiter) = waiter.filter(|_| ack == Ack::All && shared.relay.is_on()) {
+            // Nobody hears from everybody: the caller learns at once that there will be no answer.
+            let wanted = u32::try_from(awaited.len()).unwrap_or(u32::MAX);
+            out.push(Output::Done {
+                waiter: waiter.id,
+                result: Outcome::Acked(Err(AckTimeout { acked: 0, wanted })),
+            });
+        } else if let Some(waiter) = waiter {
             let (members, waiters_max) = (awaited.into_iter(), shared.config.waiters_max);
             shared
                 .acks
@@ -49,13 +57,16 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
                 }
             });
         }
+        self.relay_own(number, out);
         number
     }
 
     /// What `to` gets next of our stream.
     fn poll_data(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let (shared, pair) = self.pair(to)?;
-        pair.sending.cursor?;
+        if pair.sending.cursor.is_none() {
+            return self.poll_branch(to, budget_bytes);
+        }
         let mut message = pair.sending.next(
             shared.log,
             shared.epoch,
@@ -100,6 +111,7 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
                 lane: Lane::Data,
             });
         }
+        self.leaves_tree(from);
     }
 
     /// The peer has applied our updates `(after, applied]`.

@@ -9,6 +9,7 @@ mod modify;
 mod split;
 mod streams;
 mod transfers;
+mod tree;
 mod writes;
 
 use std::time::Duration;

@@ -1,0 +1,143 @@
+//! Whom to be connected to beyond a full mesh, and how to reach the others.
+//!
+//! Links are chosen by [`overlay`] from the live members, and once more from all that are known, dead ones included, so that the parts
+//! of a netsplit keep dialling each other, each node only a few. A session that neither end wants is ended by whichever sees it
+//! first; it says so, because a session that just breaks makes a member suspect.
+//!
+//! SWIM's gossip goes to links instead of random members: each piece of news is passed on equally often, without a connection for each. Its
+//! probes go to whom they are meant for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use foca::{Codec as _, Message};
+use nearcache_store::NodeId;
+use rand::RngExt as _;
+
+use super::codec::SwimCodec;
+use super::{Membership, MembershipMessage, MembershipOutput};
+use crate::identity::Identity;
+use crate::overlay;
+use crate::time::Time;
+
+/// How often a node looks for sessions that are not wanted.
+pub(super) const PRUNE_PERIOD: Duration = Duration::from_secs(2);
+
+/// How long a session that is not wanted stays: the other end may know more (guess: gossip reaches all within it).
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Up to so many members, lists are exchanged as often as set; above, more rarely in proportion, so that a node's bytes per second
+/// do not grow.
+const LIST_MEMBERS: usize = 64;
+
+impl Membership {
+    /// Whether there are more members than a full mesh may have.
+    #[must_use]
+    pub fn is_beyond_mesh(&self) -> bool {
+        self.contacts.alive() + 1 > self.config.mesh_max
+    }
+
+    pub(super) fn list_exchange_period(&self) -> Duration {
+        let share = (self.contacts.alive() / LIST_MEMBERS).max(1);
+        self.config.list_exchange_period * u32::try_from(share).unwrap_or(u32::MAX)
+    }
+
+    /// Chooses with whom this node wants sessions, if members have come or gone.
+    pub(super) fn choose_links(&mut self, now: Time) {
+        if !std::mem::take(&mut self.links_are_stale) {
+            return;
+        }
+        if !self.is_beyond_mesh() {
+            self.contacts.want(now, |_| true);
+            return;
+        }
+        let mut wanted = overlay::links(self.identity().node, self.live());
+        let known = self.contacts.iter().filter(|contact| !contact.left);
+        let known = known.map(|contact| contact.identity.node);
+        wanted.extend(overlay::links(self.identity().node, known));
+        wanted.sort_unstable();
+        self.contacts
+            .want(now, |node| wanted.binary_search(&node).is_ok());
+    }
+
+    fn live(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
+        let alive = self.contacts.alive_nodes();
+        alive.chain(std::iter::once(self.identity().node))
+    }
+
+    /// Ends sessions that neither end wants.
+    pub(super) fn prune(&mut self, now: Time, out: &mut Vec<MembershipOutput>) {
+        if !self.is_beyond_mesh() {
+            return;
+        }
+        self.choose_links(now);
+        let me = self.identity().node;
+        let unwanted = self.contacts.iter().filter(|contact| {
+            contact.connected && !contact.wanted && !contact.parting && now - contact.since > GRACE
+        });
+        let unwanted: Vec<NodeId> = unwanted
+            .map(|contact| contact.identity.node)
+            .filter(|peer| !overlay::links(*peer, self.live()).contains(&me))
+            .collect();
+        for to in unwanted {
+            if let Some(contact) = self.contacts.get_mut(to) {
+                contact.parting = true;
+            }
+            let message = MembershipMessage::Part;
+            out.push(MembershipOutput::Send { to, message });
+            out.push(MembershipOutput::Part(to));
+        }
+    }
+
+    /// Sends a packet of SWIM, to whom there is a session with or, beyond the mesh, otherwise.
+    pub(super) fn send_packet(
+        &mut self,
+        to: Identity,
+        packet: Bytes,
+        out: &mut Vec<MembershipOutput>,
+    ) {
+        if self.contacts.is_connected(to.node) || !self.is_beyond_mesh() {
+            let message = MembershipMessage::Swim(packet);
+            out.push(MembershipOutput::Send {
+                to: to.node,
+                message,
+            });
+            return;
+        }
+        match self.redirected(&packet) {
+            Some(Some((to, packet))) => {
+                let message = MembershipMessage::Swim(packet);
+                out.push(MembershipOutput::Send { to, message });
+            }
+            Some(None) => {}
+            None => {
+                let message = MembershipMessage::Swim(packet);
+                out.push(MembershipOutput::Reach { to, message });
+            }
+        }
+    }
+
+    /// Gossip, made out to a link; nothing at all if there is none. `None` for what is meant for one member.
+    fn redirected(&mut self, packet: &Bytes) -> Option<Option<(NodeId, Bytes)>> {
+        let (mut codec, mut rest) = (SwimCodec::default(), packet.as_ref());
+        let mut header = codec.decode_header(&mut rest).ok()?;
+        if header.message != Message::Gossip {
+            return None;
+        }
+        let links = || self.contacts.iter().filter(|contact| contact.connected);
+        let count = links().count();
+        if count == 0 {
+            return Some(None);
+        }
+        let chosen = self.rng.random_range(0..count);
+        let link = links()
+            .nth(chosen)
+            .map(|contact| contact.identity.clone())?;
+        let to = link.node;
+        header.dst = link;
+        let mut redirected = Vec::with_capacity(packet.len());
+        codec.encode_header(&header, &mut redirected).ok()?;
+        redirected.extend_from_slice(rest);
+        Some(Some((to, redirected.into())))
+    }
+}

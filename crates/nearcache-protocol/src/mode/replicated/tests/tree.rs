@@ -1,0 +1,162 @@
+//! More members than a full mesh may have: updates travel along the tree.
+
+use std::time::Duration;
+
+use nearcache_store::NodeId;
+
+use super::{SECOND, all};
+use crate::config::ReplicationConfig;
+use crate::mode::{Ack, Outcome, Status};
+use crate::testing::Cluster;
+
+fn config() -> ReplicationConfig {
+    ReplicationConfig {
+        mesh_max: 4,
+        // Only what the tree and its repair bring is looked at.
+        compare_every: Duration::ZERO,
+        ..ReplicationConfig::default()
+    }
+}
+
+#[test]
+fn an_update_reaches_every_node_and_each_only_once_whoever_wrote_it() {
+    let mut cluster = Cluster::tree(20, config());
+    for id in 1..=20 {
+        cluster.carried.clear();
+        cluster.put(id, &format!("k{id}"), "one");
+        cluster.deliver();
+        assert_eq!(cluster.read_all(&format!("k{id}")), all("one", 20));
+        assert_eq!(cluster.carried["relayed"].0, 19);
+        assert!(!cluster.carried.contains_key("updates"));
+    }
+}
+
+#[test]
+fn i2_what_the_tree_does_not_bring_is_asked_of_a_neighbour_that_has_it() {
+    let mut cluster = Cluster::tree(12, config());
+    cluster.drops.insert((5, "relayed"));
+    cluster.put(1, "k", "one");
+    cluster.put(2, "l", "one");
+    cluster.deliver();
+    cluster.drops.clear();
+    assert_eq!(cluster.read(5, "k"), None);
+    cluster.carried.clear();
+    cluster.run(SECOND * 2);
+    assert_eq!(cluster.read_all("k"), all("one", 12));
+    assert_eq!(cluster.read_all("l"), all("one", 12));
+    assert!(cluster.carried["want-pieces"].0 >= 1);
+    assert!(!cluster.carried.contains_key("compare"));
+}
+
+#[test]
+fn i2_behind_a_gap_nothing_is_claimed_and_only_what_is_missing_is_sent_again() {
+    let mut cluster = Cluster::tree(12, config());
+    cluster.drops.insert((5, "relayed"));
+    cluster.put(1, "a", "one");
+    cluster.deliver();
+    cluster.drops.clear();
+    for key in ["b", "c", "d"] {
+        cluster.put(1, key, "one");
+        cluster.deliver();
+        assert_eq!(cluster.read(5, key).as_deref(), Some("one"));
+    }
+    let stats = |cluster: &Cluster, id: u64| cluster.nodes[&id].core.stats();
+    assert_eq!(stats(&cluster, 5).gaps, 1);
+    cluster.run(SECOND * 2);
+    assert_eq!(cluster.read_all("a"), all("one", 12));
+    let replayed: u64 = (1..=12).map(|id| stats(&cluster, id).relay_replayed).sum();
+    assert!((1..=6).contains(&replayed), "{replayed}");
+}
+
+#[test]
+fn an_interior_node_that_dies_costs_nobody_an_update() {
+    let mut cluster = Cluster::tree(16, config());
+    for id in [3, 9, 14] {
+        cluster.crash(id);
+    }
+    // Nobody has noticed more than lost connections.
+    cluster.put(1, "k", "one");
+    cluster.run(SECOND * 3);
+    assert_eq!(cluster.read_all("k"), all("one", 13));
+}
+
+#[test]
+fn c11_freshness_about_nodes_that_are_not_neighbours_comes_hop_by_hop_and_grows_when_they_are_silent()
+ {
+    let mut cluster = Cluster::tree(16, config());
+    cluster.run(SECOND * 4);
+    let far = (2..=16).find(|id| !cluster.is_connected(1, *id)).unwrap();
+    let age = |cluster: &Cluster, of: u64| {
+        let freshness = cluster.nodes[&1].core.freshness(cluster.now);
+        let peers = freshness.per_peer.iter();
+        let mut of = peers.filter(|peer| peer.peer == NodeId::from_u64(of));
+        of.next().and_then(|peer| peer.age)
+    };
+    for id in 2..=16 {
+        assert!(age(&cluster, id).unwrap() < SECOND * 4, "{id}");
+    }
+    assert_eq!(cluster.nodes[&1].core.status(cluster.now), Status::Synced);
+    // It goes on running, and nobody hears it.
+    let silent: Vec<u64> = (1..=16)
+        .filter(|id| cluster.is_connected(far, *id))
+        .collect();
+    for id in silent {
+        for name in ["state", "relayed", "heartbeat", "echo"] {
+            cluster.drops.insert((id, name));
+        }
+    }
+    let before = age(&cluster, far).unwrap();
+    cluster.put(far, "k", "unheard");
+    cluster.run(SECOND * 5);
+    assert!(age(&cluster, far).unwrap() >= before + SECOND * 4);
+}
+
+#[test]
+fn the_mesh_gives_way_to_the_tree_and_comes_back_as_members_come_and_go() {
+    let mut cluster = Cluster::ready(4, config());
+    cluster.put(1, "a", "mesh");
+    cluster.deliver();
+    assert!(cluster.carried.contains_key("updates"));
+    for id in 5..=9 {
+        cluster.start(id);
+    }
+    cluster.link_tree();
+    cluster.run(SECOND * 5);
+    assert_eq!(cluster.read_all("a"), all("mesh", 9));
+    cluster.carried.clear();
+    cluster.put(1, "b", "tree");
+    cluster.deliver();
+    assert_eq!(cluster.read_all("b"), all("tree", 9));
+    assert!(!cluster.carried.contains_key("updates"));
+    for gone in 5..=9 {
+        cluster.crash(gone);
+        for id in 1..=4 {
+            cluster.act(id, |node, now, out| {
+                node.core.peer_dead(now, NodeId::from_u64(gone), out);
+            });
+        }
+    }
+    cluster.connect_all(1);
+    cluster.connect_all(2);
+    cluster.connect_all(3);
+    cluster.run(SECOND * 2);
+    cluster.carried.clear();
+    cluster.put(1, "c", "mesh");
+    cluster.deliver();
+    assert_eq!(cluster.read_all("c"), all("mesh", 4));
+    assert!(cluster.carried.contains_key("updates"));
+}
+
+#[test]
+fn neighbours_acknowledge_and_nobody_waits_for_all_beyond_the_mesh() {
+    let mut cluster = Cluster::tree(16, config());
+    let waiter = cluster.put_acked(1, "k", "one", Ack::Peers(2));
+    cluster.deliver();
+    let acked = &cluster.nodes[&1].results[&waiter];
+    assert!(matches!(acked, Outcome::Acked(Ok(()))), "{acked:?}");
+    let waiter = cluster.put_acked(1, "k", "two", Ack::All);
+    let refused = &cluster.nodes[&1].results[&waiter];
+    assert!(matches!(refused, Outcome::Acked(Err(_))), "{refused:?}");
+    cluster.deliver();
+    assert_eq!(cluster.read_all("k"), all("two", 16));
+}

@@ -1,0 +1,122 @@
+//! Short-lived connections: what the membership has to say to members without a session.
+//!
+//! As in the library's pool: a bounded number on each node, opened on demand on the control lane, used in both directions, the one that
+//! was used longest ago closed first. Opening costs a connection and a handshake.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_protocol::frame::Kind;
+use nearcache_protocol::identity::Identity;
+use nearcache_protocol::lane::Lane;
+use nearcache_protocol::membership::{MembershipMessage, MembershipOutput};
+use nearcache_store::NodeId;
+
+use super::{Cluster, Event};
+use crate::node::host_at;
+use crate::sometimes::Place;
+use crate::violation::Violation;
+
+/// Connections that a node has at a time.
+const POOL_MAX: usize = 16;
+/// How long one stays that is not used.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+/// Frame header and length.
+const HEADER_BYTES: usize = 14;
+
+/// A message on its way over such a connection.
+pub(crate) struct Reached {
+    from: usize,
+    pub(crate) to: usize,
+    life: u32,
+    kind: Kind,
+    body: Bytes,
+}
+
+impl Cluster {
+    /// Sends to a member without a session.
+    pub(super) fn reach(&mut self, host: usize, to: &Identity, message: &MembershipMessage) {
+        let Some(there) = host_at(to.address).filter(|to| *to < self.hosts.len()) else {
+            return;
+        };
+        if self.is_cut(host, there) || self.is_cut(there, host) || self.hosts[there].node.is_none()
+        {
+            return;
+        }
+        let stands = self.lend_connection(host, there);
+        self.lend_connection(there, host);
+        let mut at = self.now + self.delay();
+        if !stands {
+            self.sometimes.reach(Place::ReachedFar);
+            at += self.delay() + self.delay() + self.delay() + self.delay();
+        }
+        let body = message.body();
+        self.meter.sent(message.kind().0, HEADER_BYTES + body.len());
+        self.trace.bytes(&body);
+        let reached = Reached {
+            from: host,
+            to: there,
+            life: self.hosts[there].life,
+            kind: message.kind(),
+            body,
+        };
+        self.queue.schedule(at, Event::Reached(reached));
+    }
+
+    /// Whether the host has a connection to `peer` already; from now on it has.
+    fn lend_connection(&mut self, host: usize, peer: usize) -> bool {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return false;
+        };
+        node.pool.retain(|_, used| now - *used < IDLE_MAX);
+        let stood = node.pool.insert(peer, now).is_some();
+        if node.pool.len() > POOL_MAX {
+            let oldest = node.pool.iter().min_by_key(|(_, used)| **used);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                node.pool.remove(&oldest);
+            }
+        }
+        stood
+    }
+
+    /// It arrives.
+    pub(super) fn reached(&mut self, reached: Reached) -> Result<(), Violation> {
+        let Reached {
+            from,
+            to,
+            life,
+            kind,
+            body,
+        } = reached;
+        let now = self.now;
+        let Some(sender) = self.hosts[from].node.as_ref().map(|node| node.id) else {
+            return Ok(());
+        };
+        if self.is_cut(from, to) {
+            return Ok(());
+        }
+        let Some(node) = self.alive(to, life) else {
+            return Ok(());
+        };
+        let (own, mut out) = (node.time(now), Vec::<MembershipOutput>::new());
+        if let Ok(Some(message)) = MembershipMessage::decode(kind, &body) {
+            // What the machine refuses closes the connection, which nobody misses.
+            let _ = node.membership.handle(own, sender, &message, &mut out);
+        }
+        self.carry_membership(to, out)?;
+        self.settle(to)
+    }
+
+    /// The membership ends a session that the tree does not want. What was sent before arrives before.
+    pub(super) fn part(&mut self, host: usize, peer: NodeId) -> Result<(), Violation> {
+        let Some((session, end)) = self.session_with(host, peer) else {
+            return Ok(());
+        };
+        self.sometimes.reach(Place::Parted);
+        let last = self.sessions[session].ends[end]
+            .lane(Lane::Control)
+            .last_arrival;
+        self.close_at(session, end, last)
+    }
+}
