@@ -80,6 +80,12 @@ impl Pairs {
         self.peer.push(peer);
     }
 
+    /// The highest figure of each side alone, for what may not happen in any round.
+    pub(crate) fn most(&self) -> Self {
+        let most = |side: &[f64]| side.iter().copied().fold(f64::NAN, f64::max);
+        Self::of(most(&self.ours), most(&self.peer))
+    }
+
     /// Median of our rounds.
     pub(crate) fn ours_median(&self) -> f64 {
         median(&self.ours)
