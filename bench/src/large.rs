@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// Bytes of a long value, in MiB.
     #[arg(long, default_value_t = 32)]
     long_mib: usize,
+    /// What a node may send of long values per second, in MiB; as the library ships if not given.
+    #[arg(long)]
+    fetch_mib_per_second: Option<u64>,
 }
 
 /// One node; the order of the fields is the order in which they end.
@@ -74,7 +77,7 @@ struct Watched {
     failed: AtomicU64,
 }
 
-fn start(seeds: &[std::net::SocketAddr], index: usize) -> anyhow::Result<Member> {
+fn start(args: &Args, seeds: &[std::net::SocketAddr], index: usize) -> anyhow::Result<Member> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -86,7 +89,10 @@ fn start(seeds: &[std::net::SocketAddr], index: usize) -> anyhow::Result<Member>
             .start()
             .await?;
         let builder = node.cache::<Vec<u8>, RawValue>("default").codec::<Raw>();
-        let builder = builder.max_bytes(ROOM_BYTES).max_value_bytes(64 * MIB);
+        let mut builder = builder.max_bytes(ROOM_BYTES).max_value_bytes(64 * MIB);
+        if let Some(mib) = args.fetch_mib_per_second {
+            builder = builder.fetch_bytes_per_second(mib << 20);
+        }
         let cache: BytesCache = builder.open().await?;
         anyhow::Ok((node, cache))
     })?;
@@ -97,14 +103,14 @@ fn start(seeds: &[std::net::SocketAddr], index: usize) -> anyhow::Result<Member>
     })
 }
 
-fn cluster() -> anyhow::Result<Vec<Member>> {
+fn cluster(args: &Args) -> anyhow::Result<Vec<Member>> {
     let mut members: Vec<Member> = Vec::new();
     for index in 0..NODES {
         let seeds: Vec<_> = members
             .iter()
             .map(|member| member.node.local_addr())
             .collect();
-        members.push(start(&seeds, index)?);
+        members.push(start(args, &seeds, index)?);
     }
     let deadline = Instant::now() + PATIENCE;
     for member in &members {
@@ -174,21 +180,27 @@ fn round(
     watched.fetched.store(0, Ordering::Relaxed);
     watched.failed.store(0, Ordering::Relaxed);
     watched.reads.store(long.is_some(), Ordering::Relaxed);
+    // Put together before it begins: a program has its values at hand, or gets them from elsewhere.
+    let long: Vec<(String, RawValue)> = match long {
+        Some(long) => (0..args.seconds)
+            .map(|second| (format!("long:{}", second % LONG_KEYS), RawValue::from(long)))
+            .collect(),
+        None => Vec::new(),
+    };
     let (started, mut written) = (Instant::now(), 0);
     let options = PutOptions::new();
     std::thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            for second in 0..args.seconds {
-                let Some(long) = long else {
-                    return anyhow::Ok(0);
-                };
-                // Put together before it is due, as a program would have it at hand.
-                let (key, value) = (format!("long:{}", second % LONG_KEYS), RawValue::from(long));
-                let due = started + Duration::from_millis(second * 1_000 + 500);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                first.cache.put_now(key.as_bytes(), value, &options)?;
+        let writer = scope.spawn({
+            let options = options.clone();
+            move || {
+                let puts = long.len() as u64;
+                for (second, (key, value)) in (0..).zip(long) {
+                    let due = started + Duration::from_millis(second * 1_000 + 500);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    first.cache.put_now(key.as_bytes(), value, &options)?;
+                }
+                anyhow::Ok(puts)
             }
-            anyhow::Ok(args.seconds)
         });
         let gap = Duration::from_secs(1) / u32::try_from(args.updates_per_second)?;
         for n in 0..args.seconds * args.updates_per_second {
@@ -236,7 +248,7 @@ fn round(
 /// # Errors
 /// When the nodes do not find each other, or what is written does not arrive.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
-    let members = cluster()?;
+    let members = cluster(args)?;
     let watched = Arc::new(Watched {
         begun: Instant::now(),
         reads: AtomicBool::new(false),

@@ -243,6 +243,13 @@ impl<V: Payload> CacheCore<V> {
         self.mode.clock_bound(now)
     }
 
+    /// Whether something is being sent at a limited rate. Meanwhile a [`tick`](Self::tick) every millisecond spreads it evenly; with
+    /// fewer it goes in bursts, and slower.
+    #[must_use]
+    pub fn is_paced(&self, now: Time) -> bool {
+        self.mode.is_paced(now)
+    }
+
     /// Whether peers may hold what is missing here, so that [`find`](Self::find) is worth calling.
     #[must_use]
     pub fn finds(&self) -> bool {

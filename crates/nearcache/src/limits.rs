@@ -29,9 +29,10 @@ pub const INLINE_LIMIT_DEFAULT: usize = 64 * 1024;
 /// The least that can be set as [`INLINE_LIMIT_DEFAULT`]'s replacement (a guess: below it the bookkeeping outweighs the value).
 pub const INLINE_LIMIT_MIN: usize = 1024;
 
-/// Bytes of long values that a node sends per second, to all peers together, unless the cache was opened with another bound (a
-/// guess: a fifth of a 10 Gbit/s link).
-pub const FETCH_BYTES_PER_SECOND_DEFAULT: u64 = 256 * 1024 * 1024;
+/// Bytes of long values that a node sends per second, to all peers together, unless the cache was opened with another bound. An
+/// eighth of a 10 Gbit/s link: enough to give a value of 32 MiB to four others each second, and little enough that small updates beside it
+/// keep within three times their usual p99 on two cores (`cargo xtask bench large`; with 256 MiB they were just above).
+pub const FETCH_BYTES_PER_SECOND_DEFAULT: u64 = 160 * 1024 * 1024;
 
 /// The least that can be set instead: a piece a second.
 pub const FETCH_BYTES_PER_SECOND_MIN: u64 = 64 * 1024;

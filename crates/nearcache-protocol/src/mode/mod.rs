@@ -490,6 +490,10 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     }
     /// The largest possible distance between this node's clock and that of any other.
     fn clock_bound(&self, now: Time) -> Duration;
+    /// Whether something is being sent at a limited rate, so that a tick every millisecond spreads it evenly.
+    fn is_paced(&self, _: Time) -> bool {
+        false
+    }
     /// Whether peers may hold what is missing here, so that they are worth asking.
     fn finds(&self) -> bool {
         true

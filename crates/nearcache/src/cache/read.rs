@@ -108,7 +108,11 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         key: &Q,
         age_max: Duration,
     ) -> Result<Option<Cached<V, C>>, ReadError> {
-        Ok(match self.lookup_fresh(key, age_max).await? {
+        let found = match self.try_get_fresh(key, age_max)? {
+            Lookup::Ask => self.lookup_refreshed(key, age_max).await?,
+            found => found,
+        };
+        Ok(match found {
             Lookup::Hit(value) => Some(value),
             Lookup::Miss | Lookup::Ask => None,
         })

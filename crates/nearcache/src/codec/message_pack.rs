@@ -13,6 +13,7 @@ use nearcache_store::Weigh;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::release::release;
 use super::{Codec, EncodeError};
 
 /// The default codec: MessagePack with named fields, by serde.
@@ -28,20 +29,27 @@ impl MessagePack {
 }
 
 /// The bytes of a value and, once somebody read it, the value.
-pub struct MessagePackCell<V> {
+pub struct MessagePackCell<V: Send + 'static> {
     bytes: Box<[u8]>,
     codec: CodecTag,
     /// `None` inside: the bytes were tried and cannot be decoded as a `V`.
     value: OnceLock<Option<V>>,
 }
 
-impl<V> fmt::Debug for MessagePackCell<V> {
+impl<V: Send + 'static> Drop for MessagePackCell<V> {
+    fn drop(&mut self) {
+        let Self { bytes, value, .. } = self;
+        release(bytes.len(), || (std::mem::take(bytes), value.take()));
+    }
+}
+
+impl<V: Send + 'static> fmt::Debug for MessagePackCell<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "MessagePackCell({} bytes)", self.bytes.len())
     }
 }
 
-impl<V> Clone for MessagePackCell<V> {
+impl<V: Send + 'static> Clone for MessagePackCell<V> {
     /// Copies the bytes; the copy decodes its own value when somebody reads it.
     fn clone(&self) -> Self {
         Self {

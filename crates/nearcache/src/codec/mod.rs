@@ -12,6 +12,7 @@
 pub mod key;
 mod message_pack;
 mod raw;
+mod release;
 
 use nearcache_protocol::payload::Payload;
 

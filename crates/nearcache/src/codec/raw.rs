@@ -6,6 +6,7 @@ use std::ops::Deref;
 use nearcache_protocol::payload::{CodecTag, Payload};
 use nearcache_store::Weigh;
 
+use super::release::release;
 use super::{Codec, EncodeError};
 
 /// Keeps value bytes as they are. The codec of the server's caches.
@@ -107,6 +108,13 @@ impl fmt::Debug for RawCell {
             .field("value", &self.value)
             .field("codec", &self.codec)
             .finish()
+    }
+}
+
+impl Drop for RawCell {
+    fn drop(&mut self) {
+        let value = &mut self.value;
+        release(value.len(), || std::mem::take(value));
     }
 }
 

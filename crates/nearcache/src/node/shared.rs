@@ -263,7 +263,7 @@ impl NodeShared {
         self.cluster_state.introduce(&*port);
         self.links.introduce(&port);
         // Who has nobody to wait for is ready now, before a peer asks whether it is.
-        port.tick();
+        let _ = port.tick();
         Ok(shell)
     }
 

@@ -487,6 +487,10 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         .fold(Time::MAX, Time::min)
     }
 
+    fn is_paced(&self, now: Time) -> bool {
+        self.pace.is_in_use(now) || self.pieces.is_paced(now)
+    }
+
     fn poll_transmit(
         &mut self,
         now: Time,

@@ -10,8 +10,12 @@ use nearcache_store::NodeId;
 
 use crate::time::Time;
 
-/// The allowance never exceeds what grows in this time: a few ticks of the slowest shell (a guess).
-const BURST: Duration = Duration::from_millis(40);
+/// The allowance never exceeds what grows in this time. Whoever drives the machine ticks it every millisecond while somebody is
+/// paced; what small updates wait for beside long values grows with it (`cargo xtask bench large`).
+const BURST: Duration = Duration::from_millis(4);
+
+/// A limit counts as in use for so long after it was last reached: until the next tick of a shell that is not in a hurry.
+const IN_USE_FOR: Duration = Duration::from_millis(20);
 
 /// A limit on bytes per second.
 #[derive(Debug)]
@@ -22,6 +26,8 @@ pub(super) struct Pace {
     allowance: i64,
     counted: Time,
     waiting: BTreeSet<NodeId>,
+    /// When somebody was last refused.
+    reached: Option<Time>,
 }
 
 impl Pace {
@@ -31,7 +37,13 @@ impl Pace {
             allowance: 0,
             counted: Time::ZERO,
             waiting: BTreeSet::new(),
+            reached: None,
         }
+    }
+
+    /// Whether the limit is reached again and again just now, so that those who wait should be woken in small steps.
+    pub(super) fn is_in_use(&self, now: Time) -> bool {
+        (self.reached).is_some_and(|reached| now < reached + IN_USE_FOR)
     }
 
     /// Whether `peer` may be sent something now. If not, it is among those that [`woken`](Self::woken) tells of.
@@ -44,6 +56,7 @@ impl Pace {
             return true;
         }
         self.waiting.insert(peer);
+        self.reached = Some(now);
         false
     }
 

@@ -58,6 +58,10 @@ impl Pieces {
     pub(super) fn next_tick(&self) -> Time {
         self.pace.next_deadline()
     }
+
+    pub(super) fn is_paced(&self, now: Time) -> bool {
+        self.pace.is_in_use(now)
+    }
 }
 
 impl<V: Payload> Replicated<V> {

@@ -67,8 +67,20 @@ pub(crate) fn is_leased(bound: ReadBound, clock: &QuickClock) -> bool {
 #[inline]
 pub(crate) fn is_fresh(bound: ReadBound, age_max: Duration, clock: &QuickClock) -> bool {
     // Zero: some peer was never heard to the end, however short a time ago this node began.
-    bound.fresh_since != Time::ZERO
-        && (bound.fresh_since == Time::MAX
-            || clock.at_latest() - bound.fresh_since <= age_max
-            || clock.exact() - bound.fresh_since <= age_max)
+    if bound.fresh_since == Time::ZERO {
+        return false;
+    }
+    // In nanoseconds: a `Duration` in between would be divided into seconds.
+    let fresh_until = bound.fresh_since.as_nanos().saturating_add(nanos(age_max));
+    bound.fresh_since == Time::MAX
+        || clock.at_latest().as_nanos() <= fresh_until
+        || clock.exact().as_nanos() <= fresh_until
+}
+
+/// Saturates after five centuries.
+#[inline]
+const fn nanos(duration: Duration) -> u64 {
+    (duration.as_secs())
+        .saturating_mul(1_000_000_000)
+        .saturating_add(duration.subsec_nanos() as u64)
 }

@@ -53,8 +53,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     /// Appends frames for `peer` until about `budget_bytes` are in `buffer`; `false` when there
     /// is nothing more to send for now.
     fn fill(&self, peer: NodeId, lane: Lane, budget_bytes: usize, buffer: &mut BytesMut) -> bool;
-    /// Lets time pass for the store and the machine.
-    fn tick(&self);
+    /// Lets time pass for the store and the machine. Returns whether that should happen again soon.
+    fn tick(&self) -> bool;
     /// This node is about to leave: peers get all that only it has.
     fn hand_over(&self);
     /// Which peers have all that this node has.
@@ -152,13 +152,16 @@ impl<V: Payload> CachePort for Shell<V> {
         true
     }
 
-    fn tick(&self) {
+    fn tick(&self) -> bool {
         self.store.tick(TICK_BUDGET);
         let now = self.node.now();
-        let due = self.machine.lock().core.next_tick() <= now;
+        let machine = self.machine.lock();
+        let (due, paced) = (machine.core.next_tick() <= now, machine.core.is_paced(now));
+        drop(machine);
         if due {
             self.step(|core, out| core.tick(now, out));
         }
+        paced
     }
 
     fn hand_over(&self) {
