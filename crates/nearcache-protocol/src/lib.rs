@@ -9,6 +9,7 @@
 //!          │        └▶ message ─▶ wire ─▶ frame
 //!          └▶ probe: what is served, for inspection and audit
 //! load    flights ─ breaker ─ fence ─▶ store
+//! write   queue ─ backoff ─ dead letters ─▶ the sink; journal records
 //! ```
 #![forbid(unsafe_code)]
 
@@ -44,3 +45,4 @@ mod testing;
 pub mod time;
 pub mod update;
 pub mod wire;
+pub mod write;

@@ -54,7 +54,7 @@
 //!
 //! [`cache`] is the typed face and the shell of one cache's state machine, [`codec`] turns keys and
 //! values into bytes, `node` owns the clock, the membership and all caches of one member,
-//! [`discovery`] finds peers, `security` decides whom to believe, and `transport` is the only place that knows of sockets.
+//! [`discovery`] finds peers, `persistence` is the only place that knows of files, `security` decides whom to believe, and `transport` is the only place that knows of sockets.
 
 #![forbid(unsafe_code)]
 
@@ -65,6 +65,7 @@ pub mod discovery;
 pub mod limits;
 mod metrics;
 mod node;
+mod persistence;
 #[cfg(not(feature = "turmoil"))]
 mod quick_clock;
 mod random;
@@ -79,16 +80,17 @@ mod transport;
 use simulated::quick_clock;
 
 pub use cache::{
-    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, Fill, FillToken, Inspection,
-    LoadError, LoadPolicy, LoadStats, Loaded, Loader, Loading, Lookup, Modified, Modify,
-    ModifyError, OpenError, Previous, PutOptions, ReadError, ScanCursor, ScanPage, Watch,
-    WriteError,
+    About, Ack, Cache, CacheBuilder, CacheStats, Cached, Change, DeadLetter, Fill, FillToken,
+    FlushError, Inspection, LoadError, LoadPolicy, LoadStats, Loaded, Loader, Loading, Lookup,
+    Modified, Modify, ModifyError, OpenError, Previous, PutOptions, ReadError, ScanCursor,
+    ScanPage, Sink, SinkError, SinkWrite, Watch, WriteBehind, WriteError, WriteStats, WriteThrough,
 };
 pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue};
 #[cfg(feature = "dns")]
 pub use discovery::Dns;
 pub use discovery::{Discovery, DiscoveryError, StaticPeers};
 pub use node::{ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, StartError};
+pub use persistence::JournalError;
 pub use security::{
     Distrust, PeerTls, PeerTlsError, PeerTlsFile, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,
     RELOAD_EVERY_DEFAULT,

@@ -99,6 +99,23 @@ pub const LOAD_RAMP_DEFAULT: Duration = Duration::from_secs(5);
 /// Keys that one call of [`Loader::load_many`](crate::Loader::load_many) is asked for (a guess). More are asked for in further calls.
 pub const LOAD_MANY_MAX: usize = 1_000;
 
+/// How long one call of a [`Sink`](crate::Sink) may take unless the policy says otherwise; then its outcome is unknown.
+pub const SINK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Write-through: calls of a sink at once, of one cache on one node, unless its [`WriteThrough`](crate::WriteThrough) says otherwise.
+pub const SINK_CALLS_DEFAULT: usize = 64;
+
+/// Write-through: writes that wait for a call, unless the policy says otherwise. More are refused with
+/// [`WriteError::SinkOverloaded`](crate::WriteError::SinkOverloaded).
+pub const SINK_QUEUED_DEFAULT: usize = 1024;
+
+/// Bytes that the journal of a cache that writes behind may take, unless the policy says otherwise. Beyond it writes wait, then are
+/// refused with [`WriteError::SinkOverloaded`](crate::WriteError::SinkOverloaded).
+pub const JOURNAL_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
+
+/// The least that can be set instead.
+pub const JOURNAL_BYTES_MIN: u64 = 1024 * 1024;
+
 /// The longest time for which an expired copy may be served.
 pub const STALE_FOR_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 

@@ -8,18 +8,21 @@ use std::time::Duration;
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use nearcache_protocol::config::OnDisconnect;
 use nearcache_store::StoreConfig;
+use serde::de::DeserializeOwned;
 
 use super::Cache;
 use super::errors::OpenError;
 use super::load::LoadPolicy;
-use super::shell::{Settings, Shell};
+use super::shell::{Behind, Settings, Shell, Sinking, Through};
+use super::sink::{CellSink, Celled, ErasedSink, Sink, Typed, WriteBehind, WriteThrough};
 use crate::codec::{Codec, MessagePack};
 use crate::limits::{
     CACHE_BYTES_DEFAULT, FETCH_BYTES_PER_SECOND_DEFAULT, FETCH_BYTES_PER_SECOND_MIN,
     INLINE_LIMIT_DEFAULT, INLINE_LIMIT_MIN, KEY_LEN_DEFAULT, KEY_LEN_MAX, TTL_MAX,
     VALUE_LEN_DEFAULT, VALUE_LEN_MAX, is_name,
 };
-use crate::node::NodeGuard;
+use crate::node::{NodeGuard, NodeShared};
+use crate::persistence::journal::{Journal, JournalConfig, Unwritten};
 
 /// How long copies may be served after the peers were last heard to the end (reliability I1).
 const LINK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
@@ -32,6 +35,15 @@ const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The types of a cache, as a marker that is `Send` and `Sync` whatever they are.
 type Types<K, V, C> = PhantomData<fn(&K) -> (V, C)>;
+
+/// A user's sink, and how it is called.
+type Sunk<V> = (Arc<dyn ErasedSink<V>>, SinkPolicy);
+
+/// When a sink is called.
+enum SinkPolicy {
+    Through(WriteThrough),
+    Behind(WriteBehind),
+}
 
 /// Settings of a cache; made by [`Node::cache`](crate::Node::cache), ended by [`open`](Self::open).
 ///
@@ -57,6 +69,7 @@ pub struct CacheBuilder<K: ?Sized, V, C = MessagePack> {
     dead_counts_for: Duration,
     transfer_bytes_per_second: u64,
     load_policy: LoadPolicy,
+    sink: Option<Sunk<V>>,
     types: Types<K, V, C>,
 }
 
@@ -91,6 +104,7 @@ impl<K: ?Sized, V> CacheBuilder<K, V> {
             dead_counts_for: DEAD_COUNTS_FOR_DEFAULT,
             transfer_bytes_per_second: TRANSFER_BYTES_PER_SECOND_DEFAULT,
             load_policy: LoadPolicy::new(),
+            sink: None,
             types: PhantomData,
         }
     }
@@ -211,6 +225,40 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         self
     }
 
+    /// Writes to the system of record before the cache: a [`put`](Cache::put), [`remove`](Cache::remove) or [`modify`](Cache::modify) is
+    /// answered when `sink` has it. Invalidations concern copies only and are not passed on. Each node's own affair: what a node
+    /// without a sink writes reaches no system of record. Read-modify-writes are decided by the cache first and then written.
+    ///
+    /// Default: the cache writes to no system of record.
+    pub fn write_through<S>(mut self, sink: S, policy: WriteThrough) -> Self
+    where
+        K: DeserializeOwned + Send + Sync + Sized + 'static,
+        V: Sync + 'static,
+        S: Sink<K, V>,
+    {
+        self.sink = Some((
+            Arc::new(Typed::<K, S>::new(sink)),
+            SinkPolicy::Through(policy),
+        ));
+        self
+    }
+
+    /// Writes to the system of record later, in batches: a [`put`](Cache::put), [`remove`](Cache::remove) or [`modify`](Cache::modify) is
+    /// answered when it is queued on this node. Otherwise as [`write_through`](Self::write_through). Until it is written, this node
+    /// reads its own write; a node that does not hold the entry may load the older row, and drops it when the newer one is written.
+    pub fn write_behind<S>(mut self, sink: S, policy: WriteBehind) -> Self
+    where
+        K: DeserializeOwned + Send + Sync + Sized + 'static,
+        V: Sync + 'static,
+        S: Sink<K, V>,
+    {
+        self.sink = Some((
+            Arc::new(Typed::<K, S>::new(sink)),
+            SinkPolicy::Behind(policy),
+        ));
+        self
+    }
+
     /// Encodes values with `D` instead, for example [`Raw`](crate::Raw).
     pub fn codec<D>(self) -> CacheBuilder<K, V, D> {
         CacheBuilder {
@@ -232,6 +280,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             dead_counts_for: self.dead_counts_for,
             transfer_bytes_per_second: self.transfer_bytes_per_second,
             load_policy: self.load_policy,
+            sink: self.sink,
             types: PhantomData,
         }
     }
@@ -251,6 +300,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
     /// [`OpenError`]; the node is unchanged.
     pub async fn open(self) -> Result<Cache<K, V, C>, OpenError>
     where
+        V: 'static,
         C: Codec<V>,
     {
         self.check()?;
@@ -273,9 +323,28 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         let mut store = StoreConfig::new(self.max_bytes);
         store.time_to_idle = self.time_to_idle;
         store.tombstone_ttl = self.tombstone_ttl;
+        let node = Arc::clone(self.node.shared());
+        // Reading the disk waits: before the cache is opened, and not again if it is open already.
+        let journal = match &self.sink {
+            Some((_, SinkPolicy::Behind(policy))) if !node.has_cache(&self.name) => {
+                open_journal(&node, &self.name, policy).await?
+            }
+            _ => None,
+        };
+        let sinking = self.sink.map(|(sink, policy)| {
+            let sink: Arc<dyn CellSink<C::Cell>> = Arc::new(Celled::<V, C>::new(sink));
+            match policy {
+                SinkPolicy::Through(policy) => Sinking::Through(Through::new(policy, sink)),
+                SinkPolicy::Behind(policy) => {
+                    Sinking::Behind(Box::new(Behind::new(policy, sink, journal, node.now())))
+                }
+            }
+        });
+        let (name, policy) = (&self.name, self.load_policy);
         let shell = self.node.shared().open_cache(&self.name, |shared, id| {
-            Shell::<C::Cell>::new(shared, &self.name, id, settings, store, self.load_policy)
+            Shell::<C::Cell>::new(shared, name, id, settings, store, policy, sinking)
         })?;
+        shell.drive_writes();
         if self.mode != ModeKind::Local {
             self.node.shared().may_write().await;
         }
@@ -333,6 +402,13 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         if let Some((setting, value, allowed)) = self.load_policy.invalid() {
             return out_of_range(setting, value, allowed);
         }
+        let invalid = self.sink.as_ref().and_then(|(_, policy)| match policy {
+            SinkPolicy::Through(policy) => policy.invalid(),
+            SinkPolicy::Behind(policy) => policy.invalid(),
+        });
+        if let Some((setting, value, allowed)) = invalid {
+            return out_of_range(setting, value, allowed);
+        }
         for (setting, ttl) in [
             ("time_to_live", self.time_to_live),
             ("time_to_idle", self.time_to_idle),
@@ -342,5 +418,31 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             }
         }
         Ok(())
+    }
+}
+
+/// Opens the journal of a cache, if it is to have one.
+async fn open_journal(
+    node: &NodeShared,
+    cache: &str,
+    policy: &WriteBehind,
+) -> Result<Option<(Journal, Unwritten)>, OpenError> {
+    let Some(path) = policy.journal.clone() else {
+        return Ok(None);
+    };
+    if !node.config().may_have_run_before {
+        return Err(OpenError::InvalidSetting {
+            setting: "journal",
+            value: path.display().to_string(),
+            allowed: "only on a node with a name, which is the same after a restart",
+        });
+    }
+    let owner = format!("{}/{cache}/{}", node.cluster(), node.name());
+    let config = JournalConfig::new(path, owner, policy.journal_bytes_max, policy.hook.clone());
+    let opened = tokio::task::spawn_blocking(move || Journal::open(config)).await;
+    match opened {
+        Ok(opened) => Ok(Some(opened?)),
+        // The runtime stops.
+        Err(_) => Err(OpenError::NodeStopped),
     }
 }

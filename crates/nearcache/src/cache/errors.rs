@@ -9,6 +9,7 @@ use std::time::Duration;
 use nearcache_store::Timestamp;
 
 use crate::codec::{EncodeError, KeyError};
+use crate::persistence::JournalError;
 
 /// Why a cache could not be opened. The node is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,9 @@ pub enum OpenError {
     /// The store refused its configuration.
     #[error("the bounds of the cache do not fit together")]
     Store(#[from] nearcache_store::ConfigError),
+    /// The cache's journal cannot be used. Nothing was changed.
+    #[error("the journal of the writes that are still to be made cannot be used")]
+    Journal(#[from] JournalError),
     /// The node was shut down.
     #[error("the node has stopped: start a new one")]
     NodeStopped,
@@ -151,6 +155,33 @@ pub enum WriteError {
         "this node is apart from most of its cluster and the cache is read-only meanwhile: write through a node of the larger side, or again when the network is whole (writes are taken at once then); if the other nodes are gone for good, restart this one"
     )]
     ReadOnly,
+    /// As many writes wait for the system of record as may, and none of them was done in time. Nothing was changed; try again later.
+    #[error(
+        "{queued} writes wait for the system of record, which is the limit: it is too slow for what is written, or down"
+    )]
+    SinkOverloaded {
+        /// Writes that wait.
+        queued: usize,
+    },
+    /// The sink says that this can never be written. Nothing was changed; of a read-modify-write, the key was dropped from the cache.
+    #[error("the system of record rejects the write")]
+    SinkRejected(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The sink failed, panicked or took too long. **The system of record may or may not have the write**; the key is dropped from the
+    /// cache on all nodes, so that the next reader loads what is true. Writing it again does no harm.
+    #[error("the system of record may or may not have the write: read it, or write it again")]
+    SinkFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The journal refused the write, for example because the disk is full. Nothing was changed; try again when there is room. Of a
+    /// read-modify-write, the key was dropped from the cache.
+    #[error("the journal cannot take the write")]
+    Journal(#[source] JournalError),
+    /// The journal's disk failed. **The write may or may not be made after the next start**; the cache does not have it. The node
+    /// takes no more writes of this cache until it is started again.
+    #[error("the journal's disk failed: the write may or may not be made after the next start")]
+    JournalFailed,
+    /// The cache writes to a system of record, and this way of writing cannot wait for it. Nothing was changed: use
+    /// [`put`](crate::Cache::put) or [`remove`](crate::Cache::remove).
+    #[error("this write would have to wait for the system of record: use put or remove")]
+    SinkMustWait,
     /// The node was shut down. Nothing was changed, unless the call was waiting for peers: then
     /// the write is applied here and may be lost with the node.
     #[error("the node has stopped: start a new one")]

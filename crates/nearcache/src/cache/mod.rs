@@ -6,6 +6,7 @@
 //! put, remove, … ──▶ stamp, merge into store ──▶ machine: publish ──▶ peers   (one short lock)
 //! modify ──▶ machine ──▶ the key's home node
 //! get_or_load that misses ──▶ flight ──▶ loader ──▶ fence ──▶ store
+//! put with a sink ──▶ sink, then as above (write-through); or queue, as above, and the sink later (write-behind)
 //! ```
 //!
 //! [`Cache`] is the typed face: it encodes keys and values and checks limits. The `shell` below
@@ -23,6 +24,7 @@ mod options;
 mod read;
 mod scan;
 mod shell;
+mod sink;
 mod stats;
 mod watch;
 mod write;
@@ -45,7 +47,8 @@ pub use modify::{Modified, Modify};
 pub use options::{Ack, PutOptions};
 pub use read::Lookup;
 pub use scan::{ScanCursor, ScanPage};
-pub use stats::{CacheStats, LoadStats};
+pub use sink::{DeadLetter, FlushError, Sink, SinkError, SinkWrite, WriteBehind, WriteThrough};
+pub use stats::{CacheStats, LoadStats, WriteStats};
 pub use watch::{Change, Watch};
 
 pub(crate) use shell::{CachePort, Shell};

@@ -14,13 +14,18 @@
 //! which the machine made them. Nothing under the lock waits.
 
 mod audit;
+mod behind;
 mod carry;
 mod fill;
 mod gate;
+mod journaling;
 mod leases;
 mod loads;
 mod port;
+mod sinking;
 mod sources;
+mod through;
+mod turns;
 mod waiters;
 mod watchers;
 
@@ -52,12 +57,15 @@ use crate::node::NodeShared;
 use crate::random::random;
 use crate::subscription::Hub;
 use gate::Gate;
-use waiters::Waiters;
+use waiters::{Waiters, Waiting};
 
+pub(crate) use behind::Behind;
 pub(crate) use gate::{is_fresh, is_leased};
 pub(crate) use leases::{Load, LoadLease};
 pub(crate) use loads::{FlightGuard, Loads, Part, Slot};
 pub(crate) use port::CachePort;
+pub(crate) use sinking::Sinking;
+pub(crate) use through::Through;
 pub(crate) use watchers::CellChange;
 
 /// How long a read of a joining node waits for a peer's answer.
@@ -118,6 +126,7 @@ pub(crate) struct Shell<V: Payload> {
     machine: Mutex<Machine<V>>,
     waiters: Waiters<V>,
     loads: Loads<V>,
+    sinking: Option<Sinking<V>>,
     gate: Gate,
     /// Whether a miss is worth asking peers about while this node is being filled.
     finds: bool,
@@ -152,6 +161,7 @@ impl<V: Payload> Shell<V> {
         settings: Settings,
         mut store: StoreConfig,
         load_policy: LoadPolicy,
+        sinking: Option<Sinking<V>>,
     ) -> Result<Self, OpenError> {
         store.hash_seed = random();
         store.stale_for = load_policy.stale_for();
@@ -215,6 +225,7 @@ impl<V: Payload> Shell<V> {
             }),
             waiters: Waiters::default(),
             loads,
+            sinking,
             gate,
             finds,
             is_ready: AtomicBool::new(is_ready),
@@ -318,6 +329,7 @@ impl<V: Payload> Shell<V> {
             freshness,
             &self.counters,
             self.loads.stats(),
+            self.write_stats(),
         )
     }
 
@@ -428,9 +440,14 @@ impl<V: Payload> Shell<V> {
             core.publish(now, published, ack.into(), waiter, out);
             self.carry_out(&mut machine);
         }
-        let Some(waiting) = waiting else {
-            return Ok(());
-        };
+        match waiting {
+            Some(waiting) => self.acked(waiting).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until as many peers as were asked for have applied a write.
+    async fn acked(&self, waiting: Waiting<V>) -> Result<(), WriteError> {
         match self.outcome(waiting).await {
             Some(Outcome::Acked(Ok(()))) => Ok(()),
             Some(Outcome::Acked(Err(timeout))) => Err(WriteError::AckTimeout {
@@ -439,6 +456,40 @@ impl<V: Payload> Shell<V> {
             }),
             Some(_) | None => Err(WriteError::NodeStopped),
         }
+    }
+
+    /// Changes a key at its home node and, if the cache has a sink, in the system of record.
+    pub(crate) async fn modify_sunk(
+        self: &Arc<Self>,
+        key: Bytes,
+        op: ModifyOp<V>,
+        timeout: Duration,
+    ) -> Result<nearcache_protocol::modify::Modified<V>, ModifyError> {
+        let changes_value = !matches!(op, ModifyOp::Expire { .. });
+        let Some(sinking) = self.sinking().filter(|_| changes_value) else {
+            return self.modify(key, op, timeout).await;
+        };
+        let removes = matches!(op, ModifyOp::Remove { .. });
+        let bytes = (key.len() + op.value_len()) as u64;
+        let mut got = None;
+        let modify = async {
+            let modified = self.modify(key.clone(), op, timeout).await?;
+            let current = modified.current.clone().filter(|_| !removes);
+            // A value that is not here cannot be written: it is as if nobody knew what the key holds.
+            if modified.applied && !removes && current.as_ref().is_none_or(Handle::is_stub) {
+                return Err(ModifyError::Indeterminate);
+            }
+            let applied = modified.applied;
+            got = Some(modified);
+            Ok((applied, current))
+        };
+        match sinking {
+            Sinking::Through(through) => {
+                self.modify_through(through, key.clone(), modify).await?;
+            }
+            Sinking::Behind(behind) => self.modify_behind(behind, &key, bytes, modify).await?,
+        }
+        got.ok_or(ModifyError::Indeterminate)
     }
 
     /// Asks the key's home node to change it.
@@ -607,6 +658,16 @@ impl<V: Payload> Shell<V> {
 pub(crate) struct Written<V> {
     pub(crate) version: Version,
     pub(crate) replaced: Option<Handle<V>>,
+}
+
+impl<V> Written<V> {
+    /// That of a write that was made elsewhere.
+    const fn nothing(version: Version) -> Self {
+        Self {
+            version,
+            replaced: None,
+        }
+    }
 }
 
 impl From<Ack> for nearcache_protocol::mode::Ack {

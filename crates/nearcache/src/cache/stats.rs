@@ -1,6 +1,9 @@
 //! Counters of one cache on one node.
 
+use std::time::Duration;
+
 use nearcache_protocol::mode::{Freshness, ModeStats};
+use nearcache_protocol::write::queue::QueueCounts;
 use nearcache_store::StoreStats;
 use prometheus_client::metrics::counter::Counter;
 
@@ -27,6 +30,62 @@ pub struct CacheStats {
     pub freshness: Freshness,
     /// What became of loads.
     pub loads: LoadStats,
+    /// What became of write-behind.
+    pub writes: WriteStats,
+}
+
+/// What waits to be written to the system of record, and what became of what was: write-behind of one cache on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct WriteStats {
+    /// Keys that wait to be written, or are with the sink.
+    pub queued: usize,
+    /// Their bytes, with their values.
+    pub queued_bytes: u64,
+    /// How long ago the oldest of them was accepted; zero if there is none.
+    pub oldest: Duration,
+    /// Dead letters kept now.
+    pub dead_letters: usize,
+    /// What the journal takes on the disk, in bytes; zero without one.
+    pub journal_bytes: u64,
+    /// Syncs of the journal, each for all writes that waited for it.
+    pub journal_syncs: u64,
+    /// Writes accepted.
+    pub accepted: u64,
+    /// Of these, the ones whose place a later write of their key took.
+    pub coalesced: u64,
+    /// Writes that the sink has taken.
+    pub written: u64,
+    /// Calls of the sink that succeeded.
+    pub batches: u64,
+    /// Writes that failed and were queued again, each time counted.
+    pub retried: u64,
+    /// Writes that became dead letters.
+    pub given_up: u64,
+}
+
+impl WriteStats {
+    pub(crate) fn new(
+        counts: QueueCounts,
+        (queued, queued_bytes, dead_letters): (usize, u64, usize),
+        oldest: Option<Duration>,
+        (journal_bytes, journal_syncs): (u64, u64),
+    ) -> Self {
+        Self {
+            queued,
+            queued_bytes,
+            oldest: oldest.unwrap_or_default(),
+            dead_letters,
+            journal_bytes,
+            journal_syncs,
+            accepted: counts.accepted,
+            coalesced: counts.coalesced,
+            written: counts.written,
+            batches: counts.batches,
+            retried: counts.retried,
+            given_up: counts.given_up,
+        }
+    }
 }
 
 /// What became of the loads of one cache on one node.
@@ -61,6 +120,7 @@ impl CacheStats {
         freshness: Freshness,
         counters: &CacheCounters,
         loads: LoadStats,
+        writes: WriteStats,
     ) -> Self {
         Self {
             store,
@@ -71,6 +131,7 @@ impl CacheStats {
             refused_by_split: counters.refused_by_split.get(),
             freshness,
             loads,
+            writes,
         }
     }
 }

@@ -35,10 +35,17 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         key: &Q,
         value: V,
     ) -> Result<Version, WriteError> {
-        self.put_now(key, value, &PutOptions::default())
+        let options = PutOptions::default();
+        match self.shell.sinking() {
+            None => self.put_now(key, value, &options),
+            Some(_) => self.put_with(key, value, options).await,
+        }
     }
 
     /// Stores `value` under `key` as `options` say.
+    ///
+    /// A cache with a [sink](crate::CacheBuilder::write_through) waits for the system of record, or for room in the queue for it; then the
+    /// acknowledgement's time begins.
     ///
     /// Not cancel-safe in the sense of all-or-nothing: dropped while it waits for peers, the write
     /// is applied here and on its way nevertheless.
@@ -57,13 +64,13 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let change = self.put_change(value, &options)?;
         let written = self
             .shell
-            .write_acked(key, change, options.ack, options.timeout)
+            .write_sunk(key, change, options.ack, options.timeout)
             .await?;
         Ok(written.version)
     }
 
     /// As [`put_with`](Self::put_with) for callers that cannot wait: the acknowledgement asked for
-    /// in `options` is left out, as if it were [`Ack::Local`].
+    /// in `options` is left out, as if it were [`Ack::Local`]. Refused where a write has to wait for the system of record or for a disk.
     ///
     /// # Errors
     ///
@@ -77,7 +84,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
         let change = self.put_change(value, options)?;
-        Ok(self.shell.write(key, change)?.version)
+        Ok(self.shell.write_sunk_now(key, change)?.version)
     }
 
     /// Stores many values, each under its key, as `options` say for all of them. The peers are told
@@ -116,10 +123,18 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         } else {
             changes.pop()
         };
-        self.shell.write_many(changes)?;
+        if self.shell.sinking().is_some() {
+            for (key, change) in changes {
+                self.shell
+                    .write_sunk(&key, change, Ack::Local, options.timeout)
+                    .await?;
+            }
+        } else {
+            self.shell.write_many(changes)?;
+        }
         if let Some((key, change)) = last {
             self.shell
-                .write_acked(&key, change, options.ack, options.timeout)
+                .write_sunk(&key, change, options.ack, options.timeout)
                 .await?;
         }
         refused.map_or(Ok(()), Err)
@@ -134,7 +149,13 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// [`WriteError`]; each variant says whether anything was changed.
     pub async fn remove<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<bool, WriteError> {
-        self.remove_now(key)
+        match self.shell.sinking() {
+            None => self.remove_now(key),
+            Some(_) => {
+                self.remove_acked(key, Ack::Local, OPERATION_TIMEOUT_DEFAULT)
+                    .await
+            }
+        }
     }
 
     /// As [`remove`](Self::remove), acknowledged as `ack` says within `timeout`.
@@ -152,7 +173,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let key = self.key_of(key, &mut buffer)?;
         let written = self
             .shell
-            .write_acked(key, Change::Remove, ack, timeout)
+            .write_sunk(key, Change::Remove, ack, timeout)
             .await?;
         Ok(written.replaced.is_some())
     }
@@ -165,7 +186,8 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     pub fn remove_now<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<bool, WriteError> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
-        Ok(self.shell.write(key, Change::Remove)?.replaced.is_some())
+        let written = self.shell.write_sunk_now(key, Change::Remove)?;
+        Ok(written.replaced.is_some())
     }
 
     /// Gives the entry of `key` a new time to live; says whether there was one.
@@ -191,7 +213,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
             .is_some())
     }
 
-    /// Drops `key` on every node, and returns once all have acknowledged it as `ack` says, or after `timeout`.
+    /// Drops `key` on every node, but not in the system of record, and returns once all have acknowledged it as `ack` says, or after `timeout`.
     ///
     /// With [`Ack::All`] no live member serves an older value when this returns `Ok`: each has applied it, or, in mode
     /// `invalidation`, its lease has run out, so that it serves nothing before it has caught up (which takes 3 s by default; give it
@@ -207,7 +229,10 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         ack: Ack,
         timeout: Duration,
     ) -> Result<(), WriteError> {
-        self.remove_acked(key, ack, timeout).await.map(|_| ())
+        let mut buffer = KeyBuffer::new();
+        let key = self.key_of(key, &mut buffer)?;
+        let dropped = self.shell.write_acked(key, Change::Remove, ack, timeout);
+        dropped.await.map(|_| ())
     }
 
     /// Drops every entry, on every node, that carries one of `tags` and is older than this call.
@@ -331,7 +356,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let node = std::sync::Arc::clone(&self.node);
         async move {
             let (key, operation) = prepared?;
-            let modified = shell.modify(key, operation, timeout).await?;
+            let modified = shell.modify_sunk(key, operation, timeout).await?;
             drop(node);
             Ok(typed(modified))
         }

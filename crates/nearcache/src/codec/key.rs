@@ -24,6 +24,7 @@
 //! the user: a `HashSet` has no fixed order (use a `BTreeSet`), and an untagged enum that mixes
 //! text with other types at the top level can produce the same bytes twice.
 
+mod deserializer;
 mod serializer;
 
 use nearcache_protocol::probe::is_reserved;
@@ -31,6 +32,8 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 use serializer::KeySerializer;
+
+pub(crate) use deserializer::decode_key;
 
 /// Room on the stack for one encoded key; longer ones spill to the heap.
 pub type KeyBuffer = SmallVec<[u8; 128]>;

@@ -38,7 +38,7 @@ pub use members::{Member, MemberState};
 
 pub(crate) use guard::NodeGuard;
 pub(crate) use identity::id_of_name;
-pub(crate) use shared::NodeShared;
+pub(crate) use shared::{Caches, NodeShared};
 
 /// Events a subscriber of membership may lag behind (a guess).
 const EVENTS_CAPACITY: usize = 256;

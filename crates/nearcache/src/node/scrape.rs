@@ -131,6 +131,36 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.splits,
     ),
     (
+        "cache_writes_accepted",
+        "Writes that write-behind has accepted",
+        |stats| stats.writes.accepted,
+    ),
+    (
+        "cache_writes_coalesced",
+        "Of these, the ones whose place a later write of their key took",
+        |stats| stats.writes.coalesced,
+    ),
+    (
+        "cache_writes_written",
+        "Writes that the system of record has taken later",
+        |stats| stats.writes.written,
+    ),
+    (
+        "cache_writes_retried",
+        "Writes of write-behind that failed and were queued again",
+        |stats| stats.writes.retried,
+    ),
+    (
+        "cache_writes_given_up",
+        "Writes of write-behind that became dead letters",
+        |stats| stats.writes.given_up,
+    ),
+    (
+        "cache_journal_syncs",
+        "Syncs of the journal of write-behind",
+        |stats| stats.writes.journal_syncs,
+    ),
+    (
         "cache_flushes",
         "Times all was dropped because an invalidation may have been missed",
         |stats| stats.mode.flushes,
@@ -139,6 +169,31 @@ const COUNTERS: &[Row<CacheStats>] = &[
 
 /// What goes up and down.
 const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
+    (
+        "cache_writes_queued",
+        "Keys that write-behind is still to write",
+        |cache| cache.stats().writes.queued as u64,
+    ),
+    (
+        "cache_writes_queued_bytes",
+        "Their bytes, with their values",
+        |cache| cache.stats().writes.queued_bytes,
+    ),
+    (
+        "cache_writes_oldest_milliseconds",
+        "How long ago the oldest of them was accepted",
+        |cache| number(cache.stats().writes.oldest.as_millis()),
+    ),
+    (
+        "cache_writes_dead_letters",
+        "Writes that write-behind has given up",
+        |cache| cache.stats().writes.dead_letters as u64,
+    ),
+    (
+        "cache_journal_bytes",
+        "What the journal of write-behind takes on the disk",
+        |cache| cache.stats().writes.journal_bytes,
+    ),
     ("cache_entries", "Entries held", |cache| {
         cache.stats().store.entries
     }),

@@ -232,6 +232,12 @@ impl NodeShared {
         names
     }
 
+    /// Whether the cache called `name` is open.
+    pub(crate) fn has_cache(&self, name: &str) -> bool {
+        let id = CacheId::of_name(self.placement.bytes(), name);
+        self.caches.load().contains_key(&id)
+    }
+
     /// The cache called `name`, made by `make` if it is not open yet.
     pub(crate) fn open_cache<V: Payload>(
         self: &Arc<Self>,
@@ -294,13 +300,16 @@ impl NodeShared {
             return;
         }
         self.is_leaving.store(true, Ordering::Release);
+        drain::write_out(self).await;
         drain::hand_over(self).await;
         for cache in self.caches().values() {
             cache.leave();
         }
         self.cluster_state.leave(self);
         drain::close(self).await;
+        let caches = self.caches.load_full();
         self.stop();
+        drain::close_journals(&caches).await;
     }
 
     /// Ends everything at once, without telling anybody.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nearcache_protocol::mode::HandedOver;
 
-use crate::node::NodeShared;
+use crate::node::{Caches, NodeShared};
 
 /// How long to wait for what is on its way, twice: for acknowledgements, and for the connections
 /// to end. Together the 10 s of the reliability specification, section 3.2.
@@ -21,6 +21,49 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How long all connected peers are waited for; from then on one that has everything is enough: a slow peer costs no more than that (a
 /// guess: a few heartbeats, with which peers tell how far they are).
 const ALL_PEERS_MAX: Duration = Duration::from_secs(2);
+
+/// Writes what waits for the system of record: for at most 5 s.
+pub(crate) async fn write_out(shared: &NodeShared) {
+    let queued: usize = shared
+        .caches()
+        .values()
+        .map(|cache| cache.hurry_writes())
+        .sum();
+    if queued == 0 {
+        return;
+    }
+    let started = shared.now();
+    loop {
+        let left: usize = shared
+            .caches()
+            .values()
+            .map(|cache| cache.queued_writes())
+            .sum();
+        if left == 0 {
+            return;
+        }
+        if shared.now() - started >= DRAIN_MAX {
+            tracing::error!(
+                left,
+                "not all writes have reached the system of record: those in no journal are lost"
+            );
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits until the journals of a node that has stopped are closed, for at most 5 s: then they can be opened again.
+pub(crate) async fn close_journals(caches: &Caches) {
+    let closed = async {
+        while caches.values().any(|cache| cache.holds_journal()) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if tokio::time::timeout(DRAIN_MAX, closed).await.is_err() {
+        tracing::error!("a journal could not be closed in time");
+    }
+}
 
 /// Hands over what this node has: waits until all connected peers have it, for at most 2 s, or at least one, for at most 5 s.
 pub(crate) async fn hand_over(shared: &NodeShared) {

@@ -187,6 +187,10 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         if let Some(found) = self.here(key, Version::ZERO) {
             return Found::Here(found);
         }
+        // What waits to be written stands for the system of record, which does not have it yet.
+        if let Some(queued) = shell.queued(key) {
+            return Found::Here(queued.and_then(|entry| self.view(entry)));
+        }
         let stale = shell.stale_copy(key, loads.policy().stale_for());
         let seen = stale
             .as_ref()

@@ -48,6 +48,10 @@ impl<V: Payload> Shell<V> {
         if is_apart {
             return Ok(false);
         }
+        // The system of record does not have it yet: what was read there is older.
+        if self.queued(entry.key()).is_some() {
+            return Ok(false);
+        }
         match fence.keep(&self.store, entry) {
             Ok(true) => {
                 let mut machine = self.machine.lock();

@@ -55,6 +55,14 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn fill(&self, peer: NodeId, lane: Lane, budget_bytes: usize, buffer: &mut BytesMut) -> bool;
     /// Lets time pass for the store and the machine. Returns whether that should happen again soon.
     fn tick(&self) -> bool;
+    /// Drops the copies of a key on all nodes.
+    fn drop_in_doubt(&self, key: &[u8]);
+    /// What waits to be written to the system of record is written now; returns how many keys that are.
+    fn hurry_writes(&self) -> usize;
+    /// How many keys wait to be written to the system of record.
+    fn queued_writes(&self) -> usize;
+    /// Whether it holds a journal: that of a node that has stopped is closed in a moment.
+    fn holds_journal(&self) -> bool;
     /// This node is about to leave: peers get all that only it has.
     fn hand_over(&self);
     /// Which peers have all that this node has.
@@ -164,6 +172,22 @@ impl<V: Payload> CachePort for Shell<V> {
         paced
     }
 
+    fn drop_in_doubt(&self, key: &[u8]) {
+        Self::drop_in_doubt(self, key);
+    }
+
+    fn hurry_writes(&self) -> usize {
+        self.hurry_and_count()
+    }
+
+    fn queued_writes(&self) -> usize {
+        self.queued_keys()
+    }
+
+    fn holds_journal(&self) -> bool {
+        Self::holds_journal(self)
+    }
+
     fn hand_over(&self) {
         self.step(|core, out| core.hand_over(self.node.now(), out));
     }
@@ -188,6 +212,7 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn close(&self) {
         self.waiters.abandon();
+        self.wake_writers();
         self.changes.close();
         self.ready.send_replace(true);
     }

@@ -1,0 +1,565 @@
+//! What is to be written to the system of record: [`WriteQueue`].
+//!
+//! One slot for each key holds its newest write; a later one takes the place of one that waits, so that a busy key costs one write of
+//! the sink a round. While a slot's write is with the sink no other of its key is, which keeps them in order: the next goes when that
+//! has ended, however it did. Slots come up in the order in which they fall due, a batch at a time, few batches at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::backoff::Backoff;
+use super::dead::{DeadLetter, DeadLetters};
+use crate::time::Time;
+
+/// Bounds and times of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Keys that wait at once; beyond it writers wait. Default 10,000.
+    pub keys_max: usize,
+    /// Bytes of keys and values that wait at once; beyond it writers wait. Default 64 MiB.
+    pub bytes_max: u64,
+    /// Writes of one batch. Default 100.
+    pub batch_max: usize,
+    /// Batches that are with the sink at once. Default 4.
+    pub batches_max: usize,
+    /// How long a write waits for later ones of its key, which take its place. Default 100 ms.
+    pub delay: Duration,
+    /// How long to wait after a failure.
+    pub backoff: Backoff,
+    /// For how long a failing write is tried before it becomes a dead letter. Default 1 h.
+    pub give_up_after: Duration,
+    /// Writes that are kept as dead letters. Beyond it they are tried for ever. Default 1,000.
+    pub dead_letters_max: usize,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self {
+            keys_max: 10_000,
+            bytes_max: 64 << 20,
+            batch_max: 100,
+            batches_max: 4,
+            delay: Duration::from_millis(100),
+            backoff: Backoff::default(),
+            give_up_after: Duration::from_secs(3_600),
+            dead_letters_max: 1_000,
+        }
+    }
+}
+
+/// The number of an accepted write: later ones are higher, also across restarts if there is a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct WriteSeq(pub u64);
+
+/// One write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write<T> {
+    /// The canonical bytes of the key.
+    pub key: Bytes,
+    /// Its number.
+    pub seq: WriteSeq,
+    /// What key and value take, in bytes.
+    pub bytes: u64,
+    /// What is to be written.
+    pub content: T,
+}
+
+/// Names a batch among those of one queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId(u64);
+
+/// What is to be written with one call of the sink. No two are of one key.
+#[derive(Debug, Clone)]
+pub struct Batch<T> {
+    /// For [`WriteQueue::ended`].
+    pub id: BatchId,
+    /// In the order in which they fell due.
+    pub writes: Vec<Write<T>>,
+}
+
+/// There is no room; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{keys} keys of {bytes} bytes wait to be written, which is the limit")]
+pub struct QueueFull {
+    /// Keys that wait.
+    pub keys: usize,
+    /// Their bytes, with their values.
+    pub bytes: u64,
+}
+
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchOutcome<'a> {
+    /// All of it is in the system of record.
+    Written,
+    /// It may be or not; trying again may help.
+    Failed(&'a str),
+    /// It is not, and will not be if it is tried again as it is.
+    Rejected(&'a str),
+}
+
+/// What the end of a batch means for one of its writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled<T> {
+    /// It is in the system of record, and no later write of its key waits.
+    Written(Write<T>),
+    /// It is a dead letter now: the system of record does not have it.
+    GivenUp(Write<T>),
+}
+
+/// Numbers of writes that need no journal record any more.
+pub type Released = SmallVec<[WriteSeq; 2]>;
+
+/// What a queue has counted since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueCounts {
+    /// Writes that were accepted.
+    pub accepted: u64,
+    /// Of these, the ones whose place a later write of their key took before they were written.
+    pub coalesced: u64,
+    /// Writes that the sink has taken.
+    pub written: u64,
+    /// Batches that the sink has taken.
+    pub batches: u64,
+    /// Writes that failed and were tried again, each time counted.
+    pub retried: u64,
+    /// Writes that became dead letters.
+    pub given_up: u64,
+}
+
+/// The queue of one cache on one node. `T` is what is to be written under a key.
+#[derive(Debug)]
+pub struct WriteQueue<T> {
+    config: QueueConfig,
+    slots: BTreeMap<Bytes, Slot<T>>,
+    /// Keys by when they fall due; those that are with the sink are not here.
+    due: BTreeMap<(Time, WriteSeq), Bytes>,
+    flying: BTreeMap<BatchId, Vec<Write<T>>>,
+    dead: DeadLetters<T>,
+    reserved_keys: usize,
+    reserved_bytes: u64,
+    bytes: u64,
+    last_seq: WriteSeq,
+    last_batch: u64,
+    /// Writes of the next batch at most: half as many after a failure, so that what fails takes ever less down with it; twice as
+    /// many after a success.
+    batch_limit: usize,
+    last_success: Option<Time>,
+    counts: QueueCounts,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// The newest.
+    write: Write<T>,
+    /// When the oldest that is not settled was accepted.
+    since: Time,
+    /// The number of the oldest that is not settled.
+    oldest: WriteSeq,
+    /// Where it stands among those that wait; nothing while it is with the sink.
+    place: Option<(Time, WriteSeq)>,
+    failures: u32,
+    failing_since: Option<Time>,
+    /// It is to be written by itself, so that it takes nothing else down.
+    alone: bool,
+}
+
+impl<T: Clone> WriteQueue<T> {
+    /// An empty queue.
+    #[must_use]
+    pub const fn new(config: QueueConfig) -> Self {
+        Self {
+            slots: BTreeMap::new(),
+            due: BTreeMap::new(),
+            flying: BTreeMap::new(),
+            dead: DeadLetters::new(config.dead_letters_max),
+            reserved_keys: 0,
+            reserved_bytes: 0,
+            bytes: 0,
+            last_seq: WriteSeq(0),
+            last_batch: 0,
+            batch_limit: config.batch_max,
+            last_success: None,
+            counts: QueueCounts {
+                accepted: 0,
+                coalesced: 0,
+                written: 0,
+                batches: 0,
+                retried: 0,
+                given_up: 0,
+            },
+            config,
+        }
+    }
+
+    /// Keeps room for a write of `key` that takes so many bytes. To be given back with [`put`](Self::put) or
+    /// [`give_back`](Self::give_back). A write that is larger than the whole bound has room when nothing else waits.
+    ///
+    /// # Errors
+    /// [`QueueFull`].
+    pub fn reserve(&mut self, key: &[u8], bytes: u64) -> Result<(), QueueFull> {
+        let waits = self.slots.get(key);
+        let replaced = waits.map_or(0, |slot| slot.write.bytes);
+        let (keys, all) = (
+            self.slots.len() + self.reserved_keys,
+            self.bytes + self.reserved_bytes,
+        );
+        let has_place = waits.is_some() || keys < self.config.keys_max;
+        let has_bytes = all.saturating_sub(replaced) + bytes <= self.config.bytes_max;
+        if has_place && (has_bytes || keys == 0) {
+            self.reserved_keys += 1;
+            self.reserved_bytes += bytes;
+            return Ok(());
+        }
+        Err(QueueFull { keys, bytes: all })
+    }
+
+    /// Gives back room that was kept for a write of so many bytes.
+    pub const fn give_back(&mut self, bytes: u64) {
+        self.reserved_keys = self.reserved_keys.saturating_sub(1);
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
+    }
+
+    /// The number of the next write.
+    pub const fn next_seq(&mut self) -> WriteSeq {
+        self.last_seq.0 += 1;
+        self.last_seq
+    }
+
+    /// The number of the last write.
+    #[must_use]
+    pub const fn last_seq(&self) -> WriteSeq {
+        self.last_seq
+    }
+
+    /// Numbers begin after this one: what a journal says.
+    pub fn resume_after(&mut self, seq: WriteSeq) {
+        self.last_seq = self.last_seq.max(seq);
+    }
+
+    /// Accepts a write, for which room was kept. Returns which earlier ones of its key need not be remembered any more.
+    /// Cost: O(log keys).
+    pub fn put(&mut self, now: Time, write: Write<T>) -> Released {
+        self.give_back(write.bytes);
+        self.counts.accepted += 1;
+        let mut released = Released::new();
+        if let Some(letter) = self.dead.take(&write.key) {
+            released.push(letter.write.seq);
+        }
+        self.enqueue(now, now + self.config.delay, write, &mut released);
+        released
+    }
+
+    /// Takes in a write that was accepted before a restart; it is due at once.
+    pub fn restore(&mut self, now: Time, write: Write<T>) {
+        self.enqueue(now, now, write, &mut Released::new());
+    }
+
+    fn enqueue(&mut self, now: Time, due: Time, write: Write<T>, released: &mut Released) {
+        self.resume_after(write.seq);
+        self.bytes += write.bytes;
+        if let Some(slot) = self.slots.get_mut(&write.key) {
+            self.bytes -= slot.write.bytes;
+            // What is with the sink already is written all the same.
+            self.counts.coalesced += u64::from(slot.place.is_some());
+            released.push(slot.write.seq);
+            slot.write = write;
+            return;
+        }
+        let (key, seq) = (write.key.clone(), write.seq);
+        let slot = Slot {
+            write,
+            since: now,
+            oldest: seq,
+            place: Some((due, seq)),
+            failures: 0,
+            failing_since: None,
+            alone: false,
+        };
+        self.due.insert((due, seq), key.clone());
+        self.slots.insert(key, slot);
+    }
+
+    /// What is to be written now, if anything is due and fewer batches are with the sink than may be. Cost: O(batch × log keys).
+    pub fn next_batch(&mut self, now: Time) -> Option<Batch<T>> {
+        if self.flying.len() >= self.config.batches_max {
+            return None;
+        }
+        let mut writes = Vec::new();
+        let mut skipped = VecDeque::new();
+        while writes.len() < self.batch_limit
+            && let Some(entry) = self.due.first_entry()
+            && entry.key().0 <= now
+        {
+            let (place, key) = entry.remove_entry();
+            let Some(slot) = self.slots.get_mut(&key) else {
+                continue;
+            };
+            if slot.alone && !writes.is_empty() {
+                skipped.push_back((place, key));
+                if skipped.len() >= self.config.batch_max {
+                    break;
+                }
+                continue;
+            }
+            slot.place = None;
+            writes.push(slot.write.clone());
+            if slot.alone {
+                break;
+            }
+        }
+        self.due.extend(skipped);
+        if writes.is_empty() {
+            return None;
+        }
+        self.last_batch += 1;
+        let id = BatchId(self.last_batch);
+        self.flying.insert(id, writes.clone());
+        Some(Batch { id, writes })
+    }
+
+    /// A batch has ended. `draw` is a random number from 0 to 1. Returns what is settled by that, and which writes need not be
+    /// remembered any more.
+    pub fn ended(
+        &mut self,
+        now: Time,
+        id: BatchId,
+        outcome: BatchOutcome<'_>,
+        draw: f64,
+    ) -> (Vec<Settled<T>>, Released) {
+        let (mut settled, mut released) = (Vec::new(), Released::new());
+        let writes = self.flying.remove(&id).unwrap_or_default();
+        let by_itself = writes.len() == 1;
+        match outcome {
+            BatchOutcome::Written => {
+                self.counts.batches += 1;
+                self.last_success = Some(now);
+                self.batch_limit = (self.batch_limit * 2).min(self.config.batch_max);
+            }
+            BatchOutcome::Failed(_) if !by_itself => {
+                self.batch_limit = (writes.len() / 2).clamp(1, self.config.batch_max);
+            }
+            BatchOutcome::Failed(_) | BatchOutcome::Rejected(_) => {}
+        }
+        for write in writes {
+            match outcome {
+                BatchOutcome::Written => {
+                    self.counts.written += 1;
+                    if self.wrote(now, &write) {
+                        released.push(write.seq);
+                        settled.push(Settled::Written(write));
+                    }
+                }
+                BatchOutcome::Failed(reason) => {
+                    if self.failed(now, &write, by_itself, reason, draw) {
+                        settled.push(Settled::GivenUp(write));
+                    }
+                }
+                BatchOutcome::Rejected(reason) => {
+                    if self.rejected(now, &write, by_itself, reason) {
+                        settled.push(Settled::GivenUp(write));
+                    }
+                }
+            }
+        }
+        (settled, released)
+    }
+
+    /// The sink has taken this write: whether its key is settled.
+    fn wrote(&mut self, now: Time, write: &Write<T>) -> bool {
+        let Some(slot) = self.slots.get_mut(&write.key) else {
+            return false;
+        };
+        if slot.write.seq == write.seq {
+            self.bytes -= slot.write.bytes;
+            self.slots.remove(&write.key);
+            return true;
+        }
+        slot.oldest = slot.write.seq;
+        slot.since = now;
+        slot.failures = 0;
+        slot.failing_since = None;
+        slot.alone = false;
+        self.wait(&write.key, now);
+        false
+    }
+
+    /// The sink has failed: whether the write is given up.
+    fn failed(
+        &mut self,
+        now: Time,
+        write: &Write<T>,
+        by_itself: bool,
+        reason: &str,
+        draw: f64,
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(&write.key) else {
+            return false;
+        };
+        slot.failures = slot.failures.saturating_add(1);
+        let failing_since = *slot.failing_since.get_or_insert(now);
+        // Others are written meanwhile: it is to blame.
+        slot.alone |= by_itself && self.last_success > Some(failing_since);
+        let backoff = self.config.backoff.after(slot.failures, draw);
+        let gives_up =
+            slot.write.seq == write.seq && now - failing_since >= self.config.give_up_after;
+        if gives_up && !by_itself {
+            // Perhaps it is not to blame.
+            slot.alone = true;
+            self.retry(&write.key, now);
+            return false;
+        }
+        if gives_up && self.give_up(now, &write.key, reason) {
+            return true;
+        }
+        self.retry(&write.key, now + backoff);
+        false
+    }
+
+    /// The sink refuses this: whether the write is given up.
+    fn rejected(&mut self, now: Time, write: &Write<T>, by_itself: bool, reason: &str) -> bool {
+        let Some(slot) = self.slots.get_mut(&write.key) else {
+            return false;
+        };
+        if slot.write.seq != write.seq {
+            // What was rejected is superseded anyway.
+            self.retry(&write.key, now);
+            return false;
+        }
+        if !by_itself {
+            slot.alone = true;
+            self.retry(&write.key, now);
+            return false;
+        }
+        slot.failures = slot.failures.saturating_add(1);
+        if self.give_up(now, &write.key, reason) {
+            return true;
+        }
+        self.retry(&write.key, now + self.config.backoff.max);
+        false
+    }
+
+    fn give_up(&mut self, now: Time, key: &Bytes, reason: &str) -> bool {
+        if !self.dead.has_room() {
+            return false;
+        }
+        let Some(slot) = self.slots.remove(key) else {
+            return false;
+        };
+        self.bytes -= slot.write.bytes;
+        self.counts.given_up += 1;
+        self.dead.keep(DeadLetter {
+            write: slot.write,
+            reason: reason.to_owned(),
+            attempts: slot.failures,
+            since: now,
+        });
+        true
+    }
+
+    fn retry(&mut self, key: &Bytes, due: Time) {
+        self.counts.retried += 1;
+        self.wait(key, due);
+    }
+
+    fn wait(&mut self, key: &Bytes, due: Time) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            let place = (due, slot.write.seq);
+            slot.place = Some(place);
+            self.due.insert(place, key.clone());
+        }
+    }
+
+    /// When [`next_batch`](Self::next_batch) has something, unless something happens before.
+    #[must_use]
+    pub fn next_due(&self) -> Time {
+        let first = self.due.first_key_value().map(|((due, _), _)| *due);
+        if self.flying.len() >= self.config.batches_max {
+            return Time::MAX;
+        }
+        first.unwrap_or(Time::MAX)
+    }
+
+    /// Everything that waits is due now, also what waits for its next try. Cost: O(keys).
+    pub fn hurry(&mut self, now: Time) {
+        let waiting = std::mem::take(&mut self.due);
+        for ((due, seq), key) in waiting {
+            let place = (due.min(now), seq);
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.place = Some(place);
+                self.due.insert(place, key);
+            }
+        }
+    }
+
+    /// Whether all writes up to this one are settled: written, superseded, or dead letters. Cost: O(keys).
+    #[must_use]
+    pub fn is_settled_to(&self, seq: WriteSeq) -> bool {
+        self.slots.values().all(|slot| slot.oldest > seq)
+    }
+
+    /// What is to be written under `key`, waiting or with the sink. Cost: O(log keys).
+    #[must_use]
+    pub fn pending(&self, key: &[u8]) -> Option<&Write<T>> {
+        self.slots.get(key).map(|slot| &slot.write)
+    }
+
+    /// Keys that wait or are with the sink.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether nothing is to be written.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Bytes of keys and values that wait or are with the sink.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the oldest write that is not settled was accepted. Cost: O(keys).
+    #[must_use]
+    pub fn oldest_since(&self) -> Option<Time> {
+        self.slots.values().map(|slot| slot.since).min()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub const fn counts(&self) -> QueueCounts {
+        self.counts
+    }
+
+    /// The writes that were given up.
+    #[must_use]
+    pub const fn dead(&self) -> &DeadLetters<T> {
+        &self.dead
+    }
+
+    /// Tries all dead letters again, now. Returns how many.
+    pub fn replay_dead(&mut self, now: Time) -> usize {
+        let letters: Vec<_> = self.dead.take_all().collect();
+        let count = letters.len();
+        for letter in letters {
+            // A later write of the key would have taken the letter out.
+            self.enqueue(now, now, letter.write, &mut Released::new());
+        }
+        count
+    }
+
+    /// Forgets the dead letter of a key; returns it.
+    pub fn discard_dead(&mut self, key: &[u8]) -> Option<DeadLetter<T>> {
+        self.dead.take(key)
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

@@ -1,0 +1,380 @@
+//! The journal of a cache that writes behind, and the one task that uses it.
+//!
+//! ```text
+//! put ─▶ request ─▶ all that wait ─▶ one frame, one sync (where blocking is allowed) ─▶ store, queue, peers, in their order ─▶ answers
+//! written ─▶ settled ─▶ a mark, when there is nothing better to do
+//! ```
+//!
+//! What waits is bounded by the queue: each request holds room in it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nearcache_protocol::payload::Payload;
+use nearcache_protocol::time::Time;
+use nearcache_protocol::write::queue::{Released, Write, WriteSeq};
+use nearcache_protocol::write::record::WriteRecord;
+use nearcache_store::Version;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shell;
+use super::behind::{Acknowledging, Behind, Op, Room, is_newest};
+use super::sinking::Wanted;
+use crate::cache::errors::WriteError;
+use crate::cache::options::Ack;
+use crate::persistence::JournalError;
+use crate::persistence::journal::Journal;
+
+/// How soon writes that the journal has no room for are tried again, if nothing is settled before.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Bytes that share a frame, if more than one write does (a guess: a few milliseconds of a slow disk).
+const FRAME_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes that surround a key and a value in the journal, at most.
+const AROUND_BYTES: u64 = 128;
+
+/// What is asked of the task that keeps the journal.
+enum Request<V: Payload> {
+    Accept(Accepting<V>),
+    Settle(Released),
+}
+
+/// What is to be remembered.
+pub(super) enum What<V: Payload> {
+    /// A write that is made when it is remembered.
+    Wanted {
+        wanted: Wanted<V>,
+        ack: Ack,
+        timeout: Duration,
+    },
+    /// One that was made elsewhere.
+    Stored(Op<V>),
+}
+
+struct Accepting<V: Payload> {
+    key: Bytes,
+    /// Room kept in the queue.
+    bytes: u64,
+    what: What<V>,
+    since: Time,
+    answer: oneshot::Sender<Result<Acknowledging<V>, WriteError>>,
+}
+
+/// The way to the journal.
+pub(super) struct Journaling<V: Payload> {
+    requests: mpsc::UnboundedSender<Request<V>>,
+    unkept: Mutex<Option<(Journal, mpsc::UnboundedReceiver<Request<V>>)>>,
+    bytes: AtomicU64,
+    syncs: AtomicU64,
+    is_closed: AtomicBool,
+}
+
+impl<V: Payload> Journaling<V> {
+    pub(super) fn new(journal: Journal) -> Self {
+        let (requests, asked) = mpsc::unbounded_channel();
+        Self {
+            requests,
+            bytes: AtomicU64::new(journal.bytes()),
+            unkept: Mutex::new(Some((journal, asked))),
+            syncs: AtomicU64::new(0),
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins to keep the journal. Called once.
+    pub(super) fn keep(&self, shell: &Arc<Shell<V>>) {
+        if let Some((journal, asked)) = self.unkept.lock().take() {
+            tokio::spawn(keep(Arc::clone(shell), journal, asked));
+        }
+    }
+
+    /// Remembers a write, for which room was kept, and makes it. Dropped, it is made nevertheless.
+    pub(super) async fn accept(
+        &self,
+        behind: &Behind<V>,
+        key: Bytes,
+        room: Room<'_, V>,
+        what: What<V>,
+    ) -> Result<Acknowledging<V>, WriteError> {
+        let (answer, answered) = oneshot::channel();
+        let bytes = room.taken();
+        let accepting = Accepting {
+            key,
+            bytes,
+            what,
+            since: Time::ZERO,
+            answer,
+        };
+        if self.requests.send(Request::Accept(accepting)).is_err() {
+            behind.give_back(bytes);
+            return Err(WriteError::NodeStopped);
+        }
+        answered.await.unwrap_or(Err(WriteError::JournalFailed))
+    }
+
+    /// These are in the system of record.
+    pub(super) fn settle(&self, seqs: Released) {
+        // Nobody keeps it any more: after the next start they are written again.
+        let _ = self.requests.send(Request::Settle(seqs));
+    }
+
+    /// Bytes and syncs.
+    pub(super) fn read(&self) -> (u64, u64) {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        (read(&self.bytes), read(&self.syncs))
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+}
+
+impl<V: Payload> Behind<V> {
+    fn refuse(&self, accepting: Accepting<V>, error: WriteError) {
+        self.give_back(accepting.bytes);
+        // Who has given up need not know.
+        let _ = accepting.answer.send(Err(error));
+    }
+}
+
+/// Uses the journal until the node stops, then closes it.
+async fn keep<V: Payload>(
+    shell: Arc<Shell<V>>,
+    mut journal: Journal,
+    mut asked: mpsc::UnboundedReceiver<Request<V>>,
+) {
+    let Some((behind, journaling)) = shell.journaling() else {
+        return;
+    };
+    let stopped = shell.node().stopped().clone();
+    let mut waiting = VecDeque::new();
+    loop {
+        let first = tokio::select! {
+            biased;
+            first = asked.recv() => first,
+            () = tokio::time::sleep(LOOK_AGAIN), if !waiting.is_empty() => None,
+            () = stopped.cancelled() => break,
+        };
+        let mut next = first;
+        while let Some(request) = next {
+            match request {
+                Request::Accept(mut accepting) => {
+                    accepting.since = shell.node().now();
+                    waiting.push_back(accepting);
+                }
+                Request::Settle(seqs) => {
+                    for seq in seqs {
+                        journal.settle(seq, true);
+                    }
+                }
+            }
+            next = asked.try_recv().ok();
+        }
+        let (batch, records) = shell.next_frame(behind, &journal, &mut waiting);
+        let worked = tokio::task::spawn_blocking(move || {
+            let committed = if records.is_empty() {
+                journal.tidy()
+            } else {
+                journal.commit(&records)
+            };
+            (journal, committed)
+        });
+        // A journal that panicked, which it does not, is not used again; else the runtime stops.
+        let Ok((used, committed)) = worked.await else {
+            journaling.is_closed.store(true, Ordering::Release);
+            return;
+        };
+        journal = used;
+        if !batch.is_empty() {
+            journaling.syncs.fetch_add(1, Ordering::Relaxed);
+        } else if let Err(error) = &committed {
+            tracing::warn!(cache = shell.name(), %error, "the journal could not be tidied");
+        }
+        for seq in shell.accept_frame(behind, batch, committed) {
+            journal.settle(seq, false);
+        }
+        journaling.bytes.store(journal.bytes(), Ordering::Relaxed);
+    }
+    for accepting in waiting {
+        behind.refuse(accepting, WriteError::NodeStopped);
+    }
+    asked.close();
+    while let Ok(request) = asked.try_recv() {
+        match request {
+            Request::Accept(accepting) => behind.refuse(accepting, WriteError::NodeStopped),
+            Request::Settle(seqs) => {
+                for seq in seqs {
+                    journal.settle(seq, true);
+                }
+            }
+        }
+    }
+    let closed = tokio::task::spawn_blocking(move || journal.close()).await;
+    if closed.is_err() {
+        tracing::warn!(
+            cache = shell.name(),
+            "the journal was not closed: the runtime stops"
+        );
+    }
+    journaling.is_closed.store(true, Ordering::Release);
+}
+
+/// A write, its number and what the sink is told.
+type Numbered<V> = (Accepting<V>, WriteSeq, Version);
+
+impl<V: Payload> Shell<V> {
+    fn journaling(&self) -> Option<(&Behind<V>, &Journaling<V>)> {
+        let behind = self.behind()?;
+        Some((behind, behind.journal()?))
+    }
+
+    /// As many of those that wait as the journal has room for.
+    fn next_frame(
+        &self,
+        behind: &Behind<V>,
+        journal: &Journal,
+        waiting: &mut VecDeque<Accepting<V>>,
+    ) -> (Vec<Numbered<V>>, Vec<WriteRecord>) {
+        let (mut batch, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let now = self.node().now();
+        while let Some(first) = waiting.front() {
+            let wants = first.bytes + AROUND_BYTES;
+            let is_full = !journal.has_room(bytes + wants);
+            if bytes > 0 && (is_full || bytes + wants > FRAME_BYTES_MAX) {
+                break;
+            }
+            if is_full && now - first.since < behind.policy().wait {
+                break;
+            }
+            let Some(accepting) = waiting.pop_front() else {
+                break;
+            };
+            if is_full {
+                let queued = waiting.len();
+                behind.refuse(accepting, WriteError::SinkOverloaded { queued });
+                continue;
+            }
+            let version = match &accepting.what {
+                What::Stored(op) => Ok(op.version),
+                What::Wanted { .. } => self.stamp(),
+            };
+            let version = match version {
+                Ok(version) => version,
+                Err(error) => {
+                    behind.refuse(accepting, error);
+                    continue;
+                }
+            };
+            let seq = behind.queue().lock().next_seq();
+            records.push(record(&accepting, seq, version));
+            batch.push((accepting, seq, version));
+            bytes += wants;
+        }
+        (batch, records)
+    }
+
+    /// What was committed is stored, queued and told of; returns whose records are of no use any more.
+    fn accept_frame(
+        &self,
+        behind: &Behind<V>,
+        batch: Vec<Numbered<V>>,
+        committed: Result<(), JournalError>,
+    ) -> Vec<WriteSeq> {
+        let mut released = Vec::new();
+        let mut refused = committed.err();
+        if let Some(error) = &refused {
+            tracing::error!(cache = self.name(), %error, "writes could not be remembered");
+        }
+        let is_over = matches!(refused, Some(JournalError::Failed));
+        for (accepting, seq, version) in batch {
+            if is_over {
+                behind.refuse(accepting, WriteError::JournalFailed);
+            } else if let Some(error) = refused.take() {
+                behind.refuse(accepting, WriteError::Journal(error.again()));
+                refused = Some(error);
+            } else {
+                released.extend(self.accept_one(behind, accepting, seq, version));
+            }
+        }
+        released
+    }
+
+    fn accept_one(
+        &self,
+        behind: &Behind<V>,
+        accepting: Accepting<V>,
+        seq: WriteSeq,
+        recorded: Version,
+    ) -> Released {
+        let Accepting {
+            key,
+            bytes,
+            what,
+            answer,
+            ..
+        } = accepting;
+        let mut queue = behind.queue().lock();
+        let (op, stored) = match what {
+            What::Wanted {
+                wanted,
+                ack,
+                timeout,
+            } => {
+                // What was read from the system of record while the disk was busy is older than this.
+                let version = self.stamp().unwrap_or(recorded);
+                let (stored, entry) = self.store_now(&key, version, wanted);
+                let op = Op {
+                    entry,
+                    version: recorded,
+                };
+                (op, Some((stored, ack, timeout)))
+            }
+            What::Stored(op) => (op, None),
+        };
+        let released = if stored.is_some() || is_newest(&queue, &key, &op) {
+            let write = Write {
+                key,
+                seq,
+                bytes,
+                content: op,
+            };
+            queue.put(self.node().now(), write)
+        } else {
+            queue.give_back(bytes);
+            smallvec::smallvec![seq]
+        };
+        drop(queue);
+        behind.wake();
+        behind.step("accepted");
+        let accepted = match stored {
+            Some((stored, ack, timeout)) => self.tell_acked(stored, ack, timeout),
+            None => (super::Written::nothing(recorded), None),
+        };
+        // Who has given up need not know.
+        let _ = answer.send(Ok(accepted));
+        released
+    }
+}
+
+fn record<V: Payload>(accepting: &Accepting<V>, seq: WriteSeq, version: Version) -> WriteRecord {
+    let value = match &accepting.what {
+        What::Wanted { wanted, .. } => wanted
+            .as_ref()
+            .map(|(value, expiry, _)| (value.codec(), *expiry, value.bytes())),
+        What::Stored(op) => op.entry.as_ref().map(|entry| {
+            let value = entry.value();
+            (value.codec(), entry.expiry(), value.bytes())
+        }),
+    };
+    WriteRecord {
+        seq,
+        version,
+        key: accepting.key.clone(),
+        value: value.map(|(codec, expiry, bytes)| (codec, expiry, Bytes::copy_from_slice(bytes))),
+    }
+}

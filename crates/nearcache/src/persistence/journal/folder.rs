@@ -1,0 +1,112 @@
+//! The folder of a journal: its lock and its files, of which the names are their numbers.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::JournalError;
+
+const LOCK: &str = "lock";
+const SUFFIX: &str = ".journal";
+/// A segment whose header may not be there yet.
+const UNFINISHED: &str = ".new";
+
+/// A folder that nobody else uses.
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Held as long as the folder is; the system gives it back when the process ends, however that happens.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if there is none, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
+        fs::create_dir_all(path).map_err(JournalError::io("make", path))?;
+        let lock_path = path.join(LOCK);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(JournalError::io("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let path = path.to_path_buf();
+                return Err(JournalError::InUse { path });
+            }
+            Err(TryLockError::Error(source)) => {
+                return Err(JournalError::io("lock", lock_path)(source));
+            }
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    /// The numbers of its segments, in order. Removes what was never finished.
+    pub(super) fn segments(&self) -> Result<Vec<u64>, JournalError> {
+        let entries = fs::read_dir(&self.path).map_err(JournalError::io("read", &self.path))?;
+        let mut numbers = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(JournalError::io("read", &self.path))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(UNFINISHED) {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(JournalError::io("remove", path))?;
+            } else if let Some(number) = name.strip_suffix(SUFFIX)
+                && let Ok(number) = number.parse()
+            {
+                numbers.push(number);
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Where a segment is.
+    pub(super) fn path_of(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:012}{SUFFIX}"))
+    }
+
+    /// Makes a segment that begins with `header`: it is there as a whole or not at all.
+    pub(super) fn create(
+        &self,
+        number: u64,
+        header: &[u8],
+    ) -> Result<(File, PathBuf), JournalError> {
+        let path = self.path_of(number);
+        let unfinished = path.with_extension(UNFINISHED.trim_start_matches('.'));
+        let mut file = File::create(&unfinished).map_err(JournalError::io("make", &unfinished))?;
+        let written = file.write_all(header).and_then(|()| file.sync_all());
+        written.map_err(JournalError::io("write", &unfinished))?;
+        fs::rename(&unfinished, &path).map_err(JournalError::io("rename", &unfinished))?;
+        self.sync()?;
+        Ok((file, path))
+    }
+
+    /// Removes a segment. It stays removed before another is: whatever happens, those that are there follow each other.
+    pub(super) fn remove(&self, number: u64) -> Result<(), JournalError> {
+        let path = self.path_of(number);
+        fs::remove_file(&path).map_err(JournalError::io("remove", path))?;
+        self.sync()
+    }
+
+    /// Puts the names of its files on the disk.
+    fn sync(&self) -> Result<(), JournalError> {
+        let folder = File::open(&self.path).and_then(|folder| folder.sync_all());
+        folder.map_err(JournalError::io("sync", &self.path))
+    }
+}
+
+/// Cuts a file off, and puts what is left on the disk.
+pub(super) fn cut(path: &Path, bytes: u64) -> Result<(), JournalError> {
+    let file = OpenOptions::new().write(true).open(path);
+    let cut = file.and_then(|file| {
+        file.set_len(bytes)?;
+        file.sync_all()
+    });
+    cut.map_err(JournalError::io("cut", path))
+}

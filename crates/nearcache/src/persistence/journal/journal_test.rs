@@ -1,0 +1,200 @@
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use nearcache_protocol::payload::CodecTag;
+use nearcache_protocol::write::record::SegmentError;
+use nearcache_store::{Expiry, Version};
+
+use super::*;
+
+fn config(path: &Path) -> JournalConfig {
+    JournalConfig {
+        segment_bytes: 2_000,
+        ..JournalConfig::new(
+            path.to_path_buf(),
+            "shop/orders/one".to_owned(),
+            1 << 20,
+            None,
+        )
+    }
+}
+
+fn open(path: &Path) -> (Journal, Vec<WriteRecord>) {
+    let (journal, (open, _)) = Journal::open(config(path)).unwrap();
+    (journal, open)
+}
+
+fn record(seq: u64, key: &str) -> WriteRecord {
+    let value = Bytes::from(format!("value {seq}"));
+    WriteRecord {
+        seq: WriteSeq(seq),
+        version: Version::ZERO,
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Some((CodecTag::default(), Expiry::NEVER, value)),
+    }
+}
+
+fn seqs(open: &[WriteRecord]) -> Vec<u64> {
+    open.iter().map(|write| write.seq.0).collect()
+}
+
+fn segments(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = entries
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "journal")
+        })
+        .collect();
+    segments.sort();
+    segments
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart_and_what_was_settled_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (mut journal, nothing) = open(path);
+    assert!(nothing.is_empty());
+    journal.commit(&[record(1, "a"), record(2, "b")]).unwrap();
+    journal.commit(&[record(3, "a"), record(4, "c")]).unwrap();
+    journal.settle(WriteSeq(2), true);
+    journal.tidy().unwrap();
+    // Settled, and not marked: written again.
+    journal.settle(WriteSeq(4), true);
+    drop(journal);
+    let (mut journal, unwritten) = open(path);
+    assert_eq!(unwritten, [record(3, "a"), record(4, "c")]);
+    journal.settle(WriteSeq(3), true);
+    journal.settle(WriteSeq(4), true);
+    journal.close();
+    let (journal, (unwritten, last)) = Journal::open(config(path)).unwrap();
+    assert_eq!((seqs(&unwritten), last), (vec![], WriteSeq(4)));
+    assert_eq!(segments(path).len(), 1, "nothing in the others is needed");
+    drop(journal);
+}
+
+#[test]
+fn segments_are_removed_when_everything_in_them_is_written_and_one_old_write_is_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let mut config = config(path);
+    config.bytes_max = 10_000;
+    let (mut journal, _) = Journal::open(config).unwrap();
+    journal.commit(&[record(1, "old")]).unwrap();
+    for seq in 2..2_000 {
+        assert!(journal.has_room(100), "{seq}: {} bytes", journal.bytes());
+        journal.commit(&[record(seq, "busy")]).unwrap();
+        if seq > 2 {
+            journal.settle(WriteSeq(seq - 1), false);
+        }
+        journal.tidy().unwrap();
+    }
+    assert!(journal.bytes() < 10_000);
+    assert!(segments(path).len() < 5);
+    drop(journal);
+    let (_, unwritten) = open(path);
+    assert_eq!(seqs(&unwritten), [1, 1_999]);
+}
+
+#[test]
+fn c9_a_journal_whose_every_byte_is_needed_takes_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path());
+    config.bytes_max = 10_000;
+    let (mut journal, _) = Journal::open(config).unwrap();
+    let mut seq = 0;
+    while journal.has_room(100) {
+        seq += 1;
+        journal.commit(&[record(seq, &seq.to_string())]).unwrap();
+        journal.tidy().unwrap();
+    }
+    assert!((50..200).contains(&seq), "{seq}");
+    for settled in 1..seq {
+        journal.settle(WriteSeq(settled), true);
+    }
+    journal.tidy().unwrap();
+    assert!(journal.has_room(100));
+}
+
+#[test]
+fn row_33_a_journal_in_use_or_of_somebody_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, _) = open(folder.path());
+    let again = Journal::open(config(folder.path()));
+    assert!(matches!(again, Err(JournalError::InUse { .. })));
+    drop(journal);
+    for owner in ["shop/orders/two", "shop/carts/one", "other/orders/one"] {
+        let mut config = config(folder.path());
+        config.owner = owner.to_owned();
+        let refused = Journal::open(config);
+        let Err(JournalError::OtherOwner { found, wanted, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            (found.as_str(), wanted.as_str()),
+            ("shop/orders/one", owner)
+        );
+    }
+}
+
+#[test]
+fn row_33_f14_a_damaged_record_is_refused_with_file_and_offset_and_nothing_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (mut journal, _) = open(path);
+    for seq in 1..4 {
+        journal.commit(&[record(seq, &seq.to_string())]).unwrap();
+    }
+    drop(journal);
+    let file = segments(path).pop().unwrap();
+    let whole = fs::read(&file).unwrap();
+    let mut bad = whole.clone();
+    let at = bad.len() / 2;
+    bad[at] ^= 1;
+    fs::write(&file, &bad).unwrap();
+    let refused = Journal::open(config(path));
+    let Err(JournalError::Damaged {
+        path: named,
+        source,
+    }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(named, file);
+    assert!(matches!(source, SegmentError::Damaged { offset } if offset < at as u64));
+    assert_eq!(fs::read(&file).unwrap(), bad);
+    // F12: torn at its end it is cut instead.
+    fs::write(&file, &whole[..whole.len() - 3]).unwrap();
+    let (journal, unwritten) = open(path);
+    assert_eq!(seqs(&unwritten), [1, 2]);
+    drop(journal);
+    // The one before the last is not cut.
+    fs::write(&file, &whole[..whole.len() - 3]).unwrap();
+    let refused = Journal::open(config(path));
+    assert!(matches!(refused, Err(JournalError::Damaged { .. })));
+}
+
+#[test]
+fn a_segment_that_is_missing_is_refused_and_one_that_was_never_finished_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    for seq in 1..4 {
+        let (mut journal, _) = open(path);
+        journal.commit(&[record(seq, &seq.to_string())]).unwrap();
+    }
+    fs::write(path.join("000000000009.new"), b"NCJ").unwrap();
+    let (journal, unwritten) = open(path);
+    assert_eq!(unwritten.len(), 3);
+    drop(journal);
+    assert!(!path.join("000000000009.new").exists());
+    fs::remove_file(&segments(path)[1]).unwrap();
+    let refused = Journal::open(config(path));
+    assert!(matches!(
+        refused,
+        Err(JournalError::Missing { number: 2, .. })
+    ));
+}

@@ -1,0 +1,332 @@
+//! A crash loses no acknowledged write: a process that writes behind is killed at every step, and what comes after it writes the rest.
+//!
+//! This file is its own child: `the_child` does nothing unless it is told to by its environment. The child kills itself with SIGKILL when a
+//! step is reached for the n-th time, so that each is met exactly; nothing of the process outlives that but what it wrote to files.
+
+#![expect(clippy::expect_used, reason = "a helper that fails fails its test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{TestResult, bounded};
+use nearcache::{
+    Cache, JournalError, Mode, Node, OpenError, PutOptions, Sink, SinkError, SinkWrite,
+    WriteBehind, WriteError,
+};
+
+/// Every step of the protocol, in the order in which one meets them.
+const STEPS: [&str; 15] = [
+    "before append",
+    "appended",
+    "synced",
+    "accepted",
+    "before sink",
+    "sink called",
+    "before mark",
+    "marked",
+    "before rotation",
+    "rotated",
+    "before rewriting",
+    "rewritten",
+    "before removal",
+    "removed",
+    "any",
+];
+
+/// Long enough that a journal has several segments after a few hundred writes.
+const VALUE_BYTES: usize = 60_000;
+/// A child that has not met its step by then gives up.
+const WRITES_MAX: u64 = 600;
+const SIGKILL: i32 = 9;
+
+/// Appends lines to a file, each with one call of the system.
+#[derive(Clone)]
+struct Lines(PathBuf);
+
+impl Lines {
+    fn append(&self, lines: &str) -> std::io::Result<()> {
+        let file = OpenOptions::new().create(true).append(true).open(&self.0);
+        file?.write_all(lines.as_bytes())
+    }
+
+    /// Key and number of each line.
+    fn read(&self) -> Vec<(String, u64)> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        let line = |line: &str| {
+            let (key, number) = line.split_once(' ').expect("a key and a number");
+            (key.to_owned(), number.parse().expect("a number"))
+        };
+        text.lines().map(line).collect()
+    }
+}
+
+/// A system of record that is a file.
+struct Record {
+    log: Lines,
+    /// One key is never taken.
+    has_trouble: bool,
+}
+
+impl Sink<String, String> for Record {
+    async fn write(&self, write: &SinkWrite<'_, String, String>) -> Result<(), SinkError> {
+        self.write_many(std::slice::from_ref(write)).await
+    }
+
+    async fn write_many(&self, writes: &[SinkWrite<'_, String, String>]) -> Result<(), SinkError> {
+        if self.has_trouble && writes.iter().any(|write| write.key() == "stuck") {
+            return Err("not this one".into());
+        }
+        let line = |write: &SinkWrite<'_, String, String>| {
+            let number = write.value().and_then(|value| value.get(..8));
+            format!("{} {}\n", write.key(), number.unwrap_or("0"))
+        };
+        let lines: String = writes.iter().map(line).collect();
+        Ok(self.log.append(&lines)?)
+    }
+}
+
+fn lines(folder: &Path, name: &str) -> Lines {
+    Lines(folder.join(name))
+}
+
+fn policy(folder: &Path) -> WriteBehind {
+    WriteBehind::new()
+        .journal(folder.join("journal"))
+        .journal_bytes_max(8 << 20)
+        .delay(Duration::from_millis(1))
+        .backoff(Duration::from_millis(1), Duration::from_millis(5))
+        .batch_max(3)
+}
+
+async fn open(
+    name: &str,
+    record: Record,
+    policy: WriteBehind,
+) -> Result<(Node, Cache<String, String>), Box<dyn std::error::Error>> {
+    let node = Node::builder("test").name(name).start().await?;
+    let cache = node.cache("things").mode(Mode::Local);
+    let cache = cache.write_behind(record, policy).open().await?;
+    Ok((node, cache))
+}
+
+/// The process that is killed.
+#[test]
+fn the_child() -> TestResult {
+    let Some(folder) = std::env::var_os("NEARCACHE_TEST_FOLDER").map(PathBuf::from) else {
+        return Ok(());
+    };
+    let step = std::env::var("NEARCACHE_TEST_STEP")?;
+    let times: usize = std::env::var("NEARCACHE_TEST_TIMES")?.parse()?;
+    let run: u64 = std::env::var("NEARCACHE_TEST_RUN")?.parse()?;
+    let met = AtomicUsize::new(0);
+    let policy = policy(&folder).step_hook(move |name| {
+        if (name == step || step == "any") && met.fetch_add(1, Ordering::SeqCst) + 1 == times {
+            let this = rustix::process::getpid();
+            let _ = rustix::process::kill_process(this, rustix::process::Signal::KILL);
+        }
+    });
+    let record = Record {
+        log: lines(&folder, "log"),
+        has_trouble: true,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (_node, things) = open("child", record, policy).await.expect("it opens");
+        let (issued, acked) = (lines(&folder, "issued"), lines(&folder, "acked"));
+        let writer = |key: &'static str, writes: u64| {
+            let (things, issued, acked) = (things.clone(), issued.clone(), acked.clone());
+            async move {
+                for number in 1..=writes {
+                    let number = run * 1_000_000 + number;
+                    let line = format!("{key} {number}\n");
+                    issued.append(&line).expect("a line");
+                    let value = format!("{number:08}{}", "x".repeat(VALUE_BYTES));
+                    let written = things.put(key, value).await;
+                    written.expect("a write is accepted");
+                    acked.append(&line).expect("a line");
+                }
+            }
+        };
+        tokio::join!(
+            writer("a", WRITES_MAX),
+            writer("b", WRITES_MAX),
+            writer("c", WRITES_MAX),
+            writer("stuck", 1)
+        );
+    });
+    Ok(())
+}
+
+/// Runs the child until it dies at that step.
+fn killed_at(folder: &Path, step: &str, times: usize, run: u64) {
+    let this = std::env::current_exe().expect("this program");
+    let status = Command::new(this)
+        .args(["--exact", "the_child"])
+        .env("NEARCACHE_TEST_FOLDER", folder)
+        .env("NEARCACHE_TEST_STEP", step)
+        .env("NEARCACHE_TEST_TIMES", times.to_string())
+        .env("NEARCACHE_TEST_RUN", run.to_string())
+        .stdout(Stdio::null())
+        .status()
+        .expect("the child runs");
+    assert_eq!(
+        status.signal(),
+        Some(SIGKILL),
+        "{step} was not met {times} times: {status}"
+    );
+}
+
+fn last_of(lines: &[(String, u64)]) -> BTreeMap<&str, u64> {
+    lines
+        .iter()
+        .map(|(key, number)| (key.as_str(), *number))
+        .collect()
+}
+
+/// Writes what is left, and looks whether all is there.
+async fn check(folder: &Path, step: &str) {
+    let record = Record {
+        log: lines(folder, "log"),
+        has_trouble: false,
+    };
+    let (node, things) = open("child", record, policy(folder))
+        .await
+        .expect("it opens again");
+    things
+        .flush_writes(Duration::from_secs(10))
+        .await
+        .expect("the rest is written");
+    node.shutdown().await;
+    let (issued, acked) = (
+        lines(folder, "issued").read(),
+        lines(folder, "acked").read(),
+    );
+    let log = lines(folder, "log").read();
+    let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
+    for (key, number) in &log {
+        let before = newest.insert(key, *number).unwrap_or(0);
+        assert!(
+            before <= *number,
+            "{step}: {key} goes back from {before} to {number}"
+        );
+    }
+    let last_issued = last_of(&issued);
+    for (key, number) in last_of(&acked) {
+        let written = newest.get(key).copied().unwrap_or(0);
+        assert!(
+            written >= number,
+            "{step}: {key} {number} was acknowledged, {written} is there"
+        );
+        assert!(written <= last_issued[key]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k4_f10_killed_at_every_step_no_acknowledged_write_is_lost_and_each_key_keeps_its_order()
+-> TestResult {
+    let folder = tempfile::tempdir()?;
+    for step in STEPS {
+        let folder = folder.path().join(step.replace(' ', "-"));
+        std::fs::create_dir(&folder)?;
+        // Some steps come once in a while only; what comes all the time is met later as well.
+        let is_rare = ["rotat", "rewrit", "remov"]
+            .iter()
+            .any(|rare| step.contains(rare));
+        let times = match step {
+            "any" => [97, 231],
+            _ if is_rare => [1, 1],
+            _ => [1, 7],
+        };
+        for (run, times) in times.into_iter().enumerate() {
+            let folder = folder.clone();
+            let killed = move || killed_at(&folder, step, times, run as u64);
+            tokio::task::spawn_blocking(killed).await?;
+        }
+        check(&folder, step).await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn row_33_a_journal_is_refused_on_another_node_and_on_one_without_a_name() -> TestResult {
+    bounded(async {
+        let folder = tempfile::tempdir()?;
+        let record = || Record {
+            log: lines(folder.path(), "log"),
+            has_trouble: true,
+        };
+        let (one, things) = open("one", record(), policy(folder.path())).await?;
+        // Opened once more on the same node it is the same cache.
+        let again = one.cache::<String, String>("things").mode(Mode::Local);
+        again
+            .write_behind(record(), policy(folder.path()))
+            .open()
+            .await?;
+        let now = things.put_now("a", "x".to_owned(), &PutOptions::new());
+        assert!(matches!(now, Err(WriteError::SinkMustWait)));
+        things.put("stuck", "00000001".to_owned()).await?;
+        let two = Node::builder("test").name("two").start().await?;
+        let other = || two.cache::<String, String>("things").mode(Mode::Local);
+        let other = || other().write_behind(record(), policy(folder.path())).open();
+        let refused = other().await.err();
+        assert!(matches!(
+            refused,
+            Some(OpenError::Journal(JournalError::InUse { .. }))
+        ));
+        one.shutdown().await;
+        let refused = other().await.err();
+        assert!(matches!(
+            refused,
+            Some(OpenError::Journal(JournalError::OtherOwner { .. }))
+        ));
+        let nameless = Node::builder("test").start().await?;
+        let nameless = nameless.cache::<String, String>("things").mode(Mode::Local);
+        let nameless = nameless.write_behind(record(), policy(folder.path()));
+        let refused = nameless.open().await.err();
+        assert!(matches!(refused, Some(OpenError::InvalidSetting { .. })));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_at_once_share_a_sync() -> TestResult {
+    bounded(async {
+        let folder = tempfile::tempdir()?;
+        let record = Record {
+            log: lines(folder.path(), "log"),
+            has_trouble: false,
+        };
+        let (node, things) = open("one", record, policy(folder.path())).await?;
+        let writers = (0..16).map(|writer| {
+            let things = things.clone();
+            tokio::spawn(async move {
+                for number in 0..20 {
+                    let value = format!("{number:08}");
+                    let written = things.put(&format!("{writer}"), value).await;
+                    written.expect("a write is accepted");
+                }
+            })
+        });
+        for writer in writers.collect::<Vec<_>>() {
+            writer.await?;
+        }
+        let stats = things.stats().writes;
+        assert_eq!(stats.accepted, 320);
+        assert!(stats.journal_syncs <= 160, "{} syncs", stats.journal_syncs);
+        node.shutdown().await;
+        Ok(())
+    })
+    .await
+}
