@@ -54,6 +54,8 @@ pub enum PlantedBug {
     JoinsOldFlights,
     /// What comes by the tree behind a gap counts as if nothing were missing (breaks I2, R1).
     TreeClaimsPastAGap,
+    /// A home node gives the lease of a key to all who ask (breaks P6).
+    LeaseForAll,
 }
 
 impl PlantedBug {
@@ -148,6 +150,10 @@ impl PlantedBug {
 
     pub(crate) const fn joins_old_flights(self) -> bool {
         self.is(Self::JoinsOldFlights)
+    }
+
+    pub(crate) const fn gives_lease_to_all(self) -> bool {
+        self.is(Self::LeaseForAll)
     }
 
     pub(crate) const fn skips_holes(self) -> bool {

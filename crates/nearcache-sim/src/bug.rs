@@ -89,6 +89,8 @@ bugs! {
     JoinsOldFlights = "joins-old-flights",
     /// Loads: one that panics tells nobody.
     WaiterLostOnPanic = "waiter-lost-on-panic",
+    /// Loads: a home node gives the lease of a key to all who ask.
+    LeaseForAll = "lease-for-all",
     /// Loads: an expired copy is served for as long as it is in memory.
     StaleBeyondLimit = "stale-beyond-limit",
 }
@@ -131,6 +133,7 @@ impl Bug {
                 | Self::LoadIgnoresClockBound
                 | Self::JoinsOldFlights
                 | Self::WaiterLostOnPanic
+                | Self::LeaseForAll
                 | Self::StaleBeyondLimit
         )
     }
@@ -180,6 +183,7 @@ impl Bug {
             Self::FenceDroppedForTags => ProtocolBug::FenceDroppedForTags,
             Self::LoadIgnoresClockBound => ProtocolBug::LoadIgnoresClockBound,
             Self::JoinsOldFlights => ProtocolBug::JoinsOldFlights,
+            Self::LeaseForAll => ProtocolBug::LeaseForAll,
             _ => ProtocolBug::None,
         }
     }

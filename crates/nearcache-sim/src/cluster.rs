@@ -279,6 +279,7 @@ impl Cluster {
     }
 
     fn start(&mut self, host: usize) {
+        self.checkers.leases.view_changes(self.now);
         let again = self.hosts[host].life > 0;
         self.hosts[host].life += 1;
         self.meter.starts(host);

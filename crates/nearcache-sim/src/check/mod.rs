@@ -10,6 +10,7 @@ pub(crate) mod bounds;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
+pub(crate) mod leases;
 pub(crate) mod leaving;
 pub(crate) mod loads;
 pub(crate) mod members;
@@ -37,6 +38,7 @@ pub(crate) struct Checkers {
     pub(crate) algebra: algebra::Log,
     pub(crate) coherence: coherence::Coherence,
     pub(crate) loads: loads::Loads,
+    pub(crate) leases: leases::Leases,
     pub(crate) freshness: freshness::Freshness,
     pub(crate) apart: apart::Apart,
     pub(crate) lives: leaving::Lives,
@@ -55,6 +57,7 @@ impl Checkers {
             algebra: algebra::Log::default(),
             coherence: coherence::Coherence::default(),
             loads: loads::Loads::default(),
+            leases: leases::Leases::default(),
             freshness: freshness::Freshness::default(),
             apart: apart::Apart::new(hosts),
             lives: leaving::Lives::default(),
@@ -68,6 +71,7 @@ impl Checkers {
     pub(crate) fn forget(&mut self, host: usize) {
         self.coherence.forget(host);
         self.loads.forget(host);
+        self.leases.forget(host);
         self.freshness.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }

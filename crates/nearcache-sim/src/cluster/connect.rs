@@ -270,6 +270,7 @@ impl Cluster {
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
         self.checkers.meets(host, peer.node, peer.epoch, now);
+        self.checkers.leases.view_changes(now);
         let Some(node) = self.alive(host, life) else {
             return Ok(());
         };
@@ -354,6 +355,10 @@ impl Cluster {
             return Ok(());
         }
         node.sessions.remove(&peer);
+        self.checkers.leases.view_changes(now);
+        let Some(node) = self.alive(from, life) else {
+            return Ok(());
+        };
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
         node.core.peer_down(own, peer, &mut cache);

@@ -9,11 +9,13 @@ use nearcache_protocol::load::flights::{FlightConfig, FlightId, Flights, Role};
 use nearcache_protocol::load::lease::{Lease, Turn};
 use nearcache_protocol::load::source::SourceFloors;
 use nearcache_protocol::mode::{Ack, Output, Published};
+use nearcache_protocol::time::Time;
 use nearcache_store::{Expiry, Handle, Tags, Version};
 use rand::RngExt as _;
 
 use super::{Cluster, Event};
 use crate::bug::Bug;
+use crate::check::leases::Begin;
 use crate::node::{Awaited, Node};
 use crate::plan::{KEYS, Operation, key};
 use crate::sometimes::Place;
@@ -209,8 +211,41 @@ impl Cluster {
             }
             Turn::Yours(lease) => lease,
         };
+        self.check_lease(host, place, lease.as_ref())?;
         self.depart(host, place, lease);
         Ok(())
+    }
+
+    /// K7: whether this load may run beside others.
+    fn check_lease(
+        &mut self,
+        host: usize,
+        place: u64,
+        lease: Option<&Lease>,
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
+        let Some(flying) = node.loads.flying.get(&place) else {
+            return Ok(());
+        };
+        let knows = node.store.known(&key(flying.key)).version();
+        let knows = knows.max(node.store.highest_tag_floor());
+        let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let home = nodes.find(|node| lease.is_some_and(|lease| lease.home == node.id));
+        let paused = self.hosts.iter().map(|host| host.paused_until);
+        let load = Begin {
+            host,
+            place,
+            key: flying.key,
+            lease,
+            home_ms: home.map_or(0, |home| home.clock.physical_ms(home.time(now))),
+            knows_ms: knows.time.millis(),
+            rested: paused.max().unwrap_or(Time::ZERO),
+        };
+        let begun = self.checkers.leases.begin(now, &load, LOAD_TIMEOUT);
+        begun.map_err(|(rule, what)| self.violation(rule, what))
     }
 
     /// The loader is called.
@@ -277,6 +312,9 @@ impl Cluster {
         let now = self.now;
         let lives_ms = self.rng.random_range(100..2_000);
         let bug = self.bug;
+        if self.hosts[host].life == life {
+            self.checkers.leases.end(host, place);
+        }
         let Some(node) = self.alive(host, life) else {
             return Ok(());
         };
@@ -407,12 +445,7 @@ impl Cluster {
 }
 
 /// The entry of a key, if the node may serve it and it is newer than `seen`.
-fn newer_than(
-    node: &Node,
-    own: nearcache_protocol::time::Time,
-    number: usize,
-    seen: Version,
-) -> Option<Handle<Value>> {
+fn newer_than(node: &Node, own: Time, number: usize, seen: Version) -> Option<Handle<Value>> {
     let leased = own <= node.core.read_bound().serve_until;
     let entry = node.store.peek(&key(number)).filter(|_| leased)?;
     (entry.version() > seen).then_some(entry)

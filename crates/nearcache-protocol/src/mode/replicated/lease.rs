@@ -31,6 +31,8 @@ use crate::update::Update;
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     asked: BTreeMap<RequestId, Asking>,
+    /// Leases that other nodes gave to this one, until when: what gives one again is not given back.
+    held: BTreeMap<RequestId, Time>,
     given: BTreeMap<Bytes, Given>,
     /// How many wait, of all keys.
     waiting: usize,
@@ -116,6 +118,17 @@ impl Leases {
         self.drop_waiting(|ask| matches!(ask.by, Asker::Here { waiter: id, .. } if id == waiter));
     }
 
+    /// This node has a lease. One whose caller is gone before he took it is never ended: it is forgotten when it is over.
+    /// Beyond `held_max` it is not noted.
+    fn hold(&mut self, now: Time, request: RequestId, lease_for: Duration, held_max: usize) {
+        if self.held.len() >= held_max {
+            self.held.retain(|_, until| *until > now);
+        }
+        if self.held.len() < held_max {
+            self.held.insert(request, now + lease_for);
+        }
+    }
+
     fn drop_waiting(&mut self, is_gone: impl Fn(&Ask) -> bool) {
         for given in self.given.values_mut() {
             let before = given.waiting.len();
@@ -163,7 +176,10 @@ impl<V: Payload> Replicated<V> {
             let is_his =
                 |holder| matches!(holder, Asker::Here { request: his, .. } if his == request);
             self.end_given(now, &key, is_his, out);
-        } else if self.peers.contains_key(&home) {
+            return;
+        }
+        self.leases.held.remove(&request);
+        if self.peers.contains_key(&home) {
             let update = stored
                 .cloned()
                 .map(|entry| self.fitting(home, Update::Entry(entry)));
@@ -281,7 +297,9 @@ impl<V: Payload> Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         let Some(asking) = self.leases.asked.get_mut(&request) else {
-            if let Answer::Yours { key } = answer {
+            if let Answer::Yours { key } = answer
+                && !self.leases.held.contains_key(&request)
+            {
                 // Its caller has given up, or went without: the next one may.
                 let update = None;
                 send(from, request, LoadMessage::End { key, update }, out);
@@ -328,6 +346,10 @@ impl<V: Payload> Replicated<V> {
             }
         };
         if let Some(asking) = self.leases.asked.remove(&request) {
+            if matches!(turn, Turn::Yours(Some(_))) {
+                let held_max = self.config.waiters_max;
+                self.leases.hold(now, request, asking.lease_for, held_max);
+            }
             done(asking.waiter.id, turn, out);
         }
     }
@@ -343,7 +365,7 @@ impl<V: Payload> Replicated<V> {
             }
             return self.give(now, key, ask, VecDeque::new(), out);
         };
-        if !ask.wants(given.since) {
+        if self.config.planted.gives_lease_to_all() || !ask.wants(given.since) {
             // He knows of something that is newer than the beginning of that load.
             let waiting = std::mem::take(&mut given.waiting);
             return self.give(now, key, ask, waiting, out);

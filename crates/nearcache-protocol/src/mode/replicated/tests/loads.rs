@@ -5,7 +5,9 @@ use std::time::Duration;
 use nearcache_store::Scope;
 
 use super::{all, config};
-use crate::load::lease::Turn;
+use crate::load::lease::{Answer, LoadMessage, Turn};
+use crate::machine::Machine as _;
+use crate::message::CacheMessage;
 use crate::mode::Outcome;
 use crate::rendezvous::{self, PlacementKey};
 use crate::testing::Cluster;
@@ -106,6 +108,34 @@ fn c8_a_load_that_stores_nothing_hands_the_turn_to_the_next_and_a_node_that_dies
     cluster.end_load(third.0, third.1, &key, Some("loaded"));
     cluster.deliver();
     assert!(rest.iter().all(|asker| turn(&cluster, **asker).is_some()));
+}
+
+/// Found by the simulator: the second "yours" was taken for one whose caller had given up, and the lease was given back in mid-load.
+#[test]
+fn p6_a_lease_that_is_given_twice_is_not_given_back_while_its_load_runs() {
+    let (mut cluster, key) = (cluster(), key_of(2));
+    let asked = cluster.begin_load(1, &key);
+    cluster.deliver();
+    let Some(Turn::Yours(Some(lease))) = turn(&cluster, (1, asked)) else {
+        panic!("nobody else asks");
+    };
+    let again = LoadMessage::Answer(Answer::Yours {
+        key: lease.key.clone(),
+    });
+    let message = CacheMessage::Load {
+        request: lease.request,
+        message: again,
+    };
+    cluster.act(1, |node, now, out| {
+        node.core.handle(now, lease.home, message, out);
+    });
+    cluster.deliver();
+    let next = cluster.begin_load(3, &key);
+    cluster.deliver();
+    assert_eq!(turn(&cluster, (3, next)), None, "one at a time");
+    cluster.end_load(1, asked, &key, Some("loaded"));
+    cluster.deliver();
+    assert_eq!(turn(&cluster, (3, next)), Some(Turn::Loaded));
 }
 
 #[test]
