@@ -62,6 +62,12 @@ pub struct Hello {
     /// The speaker's clock, a timestamp of its hybrid logical clock.
     #[prost(fixed64, tag = "9")]
     pub time: u64,
+    /// Up to how many members the speaker wants a full mesh; 0 if it does not say.
+    #[prost(uint32, tag = "10")]
+    pub mesh_max: u32,
+    /// Whether this is a probe connection and no lane of a session.
+    #[prost(bool, tag = "11")]
+    pub probe: bool,
 }
 
 /// The accepting side's answer; kind [`WELCOME`](crate::frame::Kind::WELCOME).
@@ -245,12 +251,15 @@ mod tests {
             lane: 1,
             session: 4,
             time: 5,
+            mesh_max: 64,
+            probe: true,
         };
         let mut golden = vec![0x0a, 1, b'c', 0x12, u8::try_from(IDENTITY.len()).unwrap()];
         golden.extend_from_slice(IDENTITY);
         golden.extend_from_slice(&[0x1a, 1, b'n', 0x20, 1, 0x28, 2]);
         golden.extend_from_slice(&[0x31, 3, 0, 0, 0, 0, 0, 0, 0, 0x38, 1]);
         golden.extend_from_slice(&[0x41, 4, 0, 0, 0, 0, 0, 0, 0, 0x49, 5, 0, 0, 0, 0, 0, 0, 0]);
+        golden.extend_from_slice(&[0x50, 64, 0x58, 1]);
         assert_eq!(&encode(&hello)[..], golden);
         assert_eq!(decode::<Hello>(&golden), Ok(hello.clone()));
 

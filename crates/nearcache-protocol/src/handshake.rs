@@ -99,6 +99,8 @@ pub struct Local {
     pub features: Features,
     /// How far ahead of our clock the peer's may be, in milliseconds.
     pub max_drift_ms: u64,
+    /// Up to how many members every node is connected to every other; 0 if this node does not say.
+    pub mesh_max: u32,
 }
 
 impl Local {
@@ -112,6 +114,7 @@ impl Local {
             protocols: ProtocolRange::OURS,
             features: Features::default(),
             max_drift_ms: MAX_DRIFT_MS,
+            mesh_max: 0,
         }
     }
 }
@@ -123,6 +126,9 @@ pub trait Registry {
 
     /// The member limit, if it leaves no room for this node.
     fn full_for(&self, node: NodeId) -> Option<usize>;
+
+    /// How many live members there are with this node and that one.
+    fn members_with(&self, node: NodeId) -> usize;
 }
 
 /// What a [`Registry`] knows of a node.
@@ -151,6 +157,10 @@ pub struct Peer {
     pub features: Features,
     /// Its clock when it spoke.
     pub time: Timestamp,
+    /// Up to how many members it wants a full mesh; 0 if it does not say.
+    pub mesh_max: u32,
+    /// Whether this is a probe connection and no lane of a session.
+    pub probe: bool,
 }
 
 /// Why we do not want this connection. It closes; nothing else changes.
@@ -250,6 +260,19 @@ pub enum Refusal {
         /// The limit in force.
         limit: usize,
     },
+    /// The peer wants another number of members in a full mesh, and there are so many that it matters: one would drop connections
+    /// that the other needs.
+    #[error(
+        "the peer's mesh_max is {theirs}, ours {ours}, and there are {members} members: make them the same"
+    )]
+    MeshMax {
+        /// Ours.
+        ours: u32,
+        /// The peer's.
+        theirs: u32,
+        /// Live members with this one and the peer.
+        members: usize,
+    },
     /// The answer is for another session, lane or protocol version than asked for.
     #[error("peer answered for another {field}")]
     OtherAnswer {
@@ -304,7 +327,10 @@ pub fn accept(
     let hello: Hello = body_of(frame, Kind::HELLO)?;
     let peer = check(local, registry, now, &hello)?;
     let answer = Welcome {
-        hello: Some(introduction(local, peer.lane, peer.session, now)),
+        hello: Some(Hello {
+            probe: peer.probe,
+            ..introduction(local, peer.lane, peer.session, now)
+        }),
         protocol: peer.protocol,
     };
     Ok(Accepted {
@@ -319,6 +345,7 @@ pub struct Handshake {
     local: Local,
     lane: Lane,
     session: SessionToken,
+    probe: bool,
 }
 
 impl Handshake {
@@ -327,15 +354,34 @@ impl Handshake {
     /// `now` is our hybrid logical clock; `session` is the same for the three lanes of a session.
     #[must_use]
     pub fn dial(local: Local, lane: Lane, session: SessionToken, now: Timestamp) -> (Self, Bytes) {
-        let hello = handshake_frame(Kind::HELLO, &introduction(&local, lane, session, now));
-        (
-            Self {
-                local,
-                lane,
-                session,
-            },
-            hello,
-        )
+        Self::open(local, lane, session, false, now)
+    }
+
+    /// The same for a probe connection: it carries what the membership says to a member without a session, and is no part of one.
+    #[must_use]
+    pub fn dial_probe(local: Local, session: SessionToken, now: Timestamp) -> (Self, Bytes) {
+        Self::open(local, Lane::Control, session, true, now)
+    }
+
+    fn open(
+        local: Local,
+        lane: Lane,
+        session: SessionToken,
+        probe: bool,
+        now: Timestamp,
+    ) -> (Self, Bytes) {
+        let hello = Hello {
+            probe,
+            ..introduction(&local, lane, session, now)
+        };
+        let hello = handshake_frame(Kind::HELLO, &hello);
+        let handshake = Self {
+            local,
+            lane,
+            session,
+            probe,
+        };
+        (handshake, hello)
     }
 
     /// Decides about the connection by the peer's answer.
@@ -361,6 +407,7 @@ impl Handshake {
         let same = [
             ("lane", peer.lane == self.lane),
             ("session", peer.session == self.session),
+            ("kind of connection", peer.probe == self.probe),
             ("protocol version", peer.protocol == welcome.protocol),
         ];
         match same.into_iter().find(|(_, same)| !same) {
@@ -406,6 +453,8 @@ fn introduction(local: &Local, lane: Lane, session: SessionToken, now: Timestamp
         lane: u32::from(lane.number()),
         session: session.0,
         time: now.as_u64(),
+        mesh_max: local.mesh_max,
+        probe: false,
     }
 }
 
@@ -464,6 +513,7 @@ fn check(
     check_identity(local, registry, &identity)?;
     let time = Timestamp::from_u64(hello.time);
     check_times(local, now, time, &identity)?;
+    check_mesh(local, registry, &identity, hello.mesh_max)?;
     let lane = u8::try_from(hello.lane)
         .ok()
         .and_then(Lane::from_number)
@@ -476,6 +526,30 @@ fn check(
         protocol,
         features: local.features.both(Features(hello.features)),
         time,
+        mesh_max: hello.mesh_max,
+        probe: hello.probe,
+    })
+}
+
+/// Two nodes may disagree about the size of a full mesh as long as the cluster is within both.
+fn check_mesh(
+    local: &Local,
+    registry: &impl Registry,
+    identity: &Identity,
+    theirs: u32,
+) -> Result<(), Refusal> {
+    let ours = local.mesh_max;
+    if ours == theirs || ours == 0 || theirs == 0 {
+        return Ok(());
+    }
+    let members = registry.members_with(identity.node);
+    if members <= ours.min(theirs) as usize {
+        return Ok(());
+    }
+    Err(Refusal::MeshMax {
+        ours,
+        theirs,
+        members,
     })
 }
 

@@ -34,6 +34,7 @@ fn local(node: u64, port: u16) -> Local {
 struct Book {
     known: Option<Known>,
     full: Option<usize>,
+    members: usize,
 }
 
 impl Registry for Book {
@@ -46,6 +47,10 @@ impl Registry for Book {
     fn full_for(&self, _: NodeId) -> Option<usize> {
         self.full
     }
+
+    fn members_with(&self, _: NodeId) -> usize {
+        self.members
+    }
 }
 
 fn knows(identity: Identity, connected: bool) -> Book {
@@ -54,7 +59,7 @@ fn knows(identity: Identity, connected: bool) -> Book {
             identity,
             connected,
         }),
-        full: None,
+        ..Book::default()
     }
 }
 
@@ -236,8 +241,8 @@ fn newest_common_version_is_chosen() {
 #[test]
 fn join_of_a_full_cluster_is_refused_but_a_member_may_come_back() {
     let full = Book {
-        known: None,
         full: Some(64),
+        ..Book::default()
     };
     let refusal = offered(local(1, 7001), &local(2, 7002), &full).unwrap_err();
     assert_eq!(refusal, Refusal::MemberLimit { limit: 64 });
@@ -320,4 +325,42 @@ proptest! {
         let (handshake, _) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(9), now());
         prop_assert!(handshake.complete(&Book::default(), now(), &frame).is_err());
     }
+}
+
+#[test]
+fn nodes_that_disagree_about_the_mesh_meet_only_while_it_does_not_matter() {
+    let of = |node: u16, mesh_max| Local {
+        mesh_max,
+        ..local(u64::from(node), 7000 + node)
+    };
+    let with = |members| Book {
+        members,
+        ..Book::default()
+    };
+    let meet = |theirs, members| offered(of(1, theirs), &of(2, 64), &with(members));
+    assert_eq!(meet(32, 32).unwrap().peer.mesh_max, 32);
+    let refusal = meet(32, 33).unwrap_err();
+    let expected = Refusal::MeshMax {
+        ours: 64,
+        theirs: 32,
+        members: 33,
+    };
+    assert_eq!(refusal, expected);
+    assert!(meet(128, 64).is_ok() && meet(128, 65).is_err());
+    assert!(meet(64, 1_000).is_ok() && meet(0, 1_000).is_ok());
+}
+
+#[test]
+fn a_probe_connection_is_answered_as_one_and_no_lane() {
+    let (handshake, hello) = Handshake::dial_probe(local(1, 7001), SessionToken(9), now());
+    let book = Book::default();
+    let accepted = accept(&local(2, 7002), &book, now(), &frame_of(&hello)).unwrap();
+    assert!(accepted.peer.probe);
+    let peer = handshake.complete(&book, now(), &frame_of(&accepted.welcome));
+    assert!(peer.unwrap().probe);
+    // Who asked for a lane wants a lane.
+    let (lane, _) = Handshake::dial(local(1, 7001), Lane::Control, SessionToken(9), now());
+    let told = lane.complete(&book, now(), &frame_of(&accepted.welcome));
+    let field = "kind of connection";
+    assert_eq!(told, Err(Refusal::OtherAnswer { field }));
 }

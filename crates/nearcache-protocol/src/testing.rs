@@ -125,6 +125,8 @@ pub(crate) struct Cluster {
     pub(crate) now: Time,
     pub(crate) nodes: BTreeMap<u64, TestNode>,
     links: BTreeSet<(u64, u64)>,
+    /// Sessions that were asked for: who with whom.
+    pub(crate) meets: BTreeSet<(u64, u64)>,
     queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
     /// Messages with these names are dropped on their way to this node.
     pub(crate) drops: BTreeSet<(u64, &'static str)>,
@@ -143,6 +145,7 @@ impl Cluster {
             now: Time::ZERO,
             nodes: BTreeMap::new(),
             links: BTreeSet::new(),
+            meets: BTreeSet::new(),
             queue: VecDeque::new(),
             drops: BTreeSet::new(),
             carried: BTreeMap::new(),
@@ -269,6 +272,15 @@ impl Cluster {
         }
     }
 
+    /// Connects all that asked for it.
+    pub(crate) fn meet(&mut self) {
+        for (a, b) in std::mem::take(&mut self.meets) {
+            if !self.is_connected(a, b) {
+                self.connect(a, b);
+            }
+        }
+    }
+
     pub(crate) fn is_connected(&self, a: u64, b: u64) -> bool {
         self.links.contains(&(a, b))
     }
@@ -308,6 +320,9 @@ impl Cluster {
             match output {
                 Output::Send { to, message } => self.queue.push_back((id, to.as_u64(), message)),
                 Output::Transmit { peer, lane } => self.pull(id, peer.as_u64(), lane),
+                Output::Meet(peer) => {
+                    self.meets.insert((id, peer.as_u64()));
+                }
                 Output::Done { waiter, result } => {
                     let node = self.nodes.get_mut(&id).unwrap();
                     assert!(

@@ -241,7 +241,10 @@ async fn start_node(config: &Config) -> Result<Node, Failure> {
         .listen(config.peers.listen.to_string())
         .discovery(seeds)
         .new_identity(config.node.new_identity)
-        .allow_insecure_network(config.peers.allow_insecure_network);
+        .allow_insecure_network(config.peers.allow_insecure_network)
+        .mesh_max(config.peers.mesh_max)
+        .member_limit(config.peers.member_limit)
+        .probe_connections(config.peers.probe_connections);
     if let Some(name) = &config.node.name {
         builder = builder.name(name);
     }

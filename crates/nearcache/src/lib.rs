@@ -89,7 +89,9 @@ pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue
 #[cfg(feature = "dns")]
 pub use discovery::Dns;
 pub use discovery::{Discovery, DiscoveryError, StaticPeers};
-pub use node::{ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, StartError};
+pub use node::{
+    ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, NodeLinks, StartError,
+};
 pub use persistence::JournalError;
 pub use security::{
     Distrust, PeerTls, PeerTlsError, PeerTlsFile, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,

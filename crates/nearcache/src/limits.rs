@@ -54,6 +54,23 @@ pub const NAME_LEN_MAX: usize = 128;
 /// Most caches open on one node (a guess).
 pub const CACHES_MAX: usize = 1024;
 
+/// The most members a cluster can be configured for. More are refused.
+pub const MEMBER_LIMIT_MAX: usize = nearcache_protocol::membership::MEMBER_LIMIT_MAX;
+
+/// The most members of a cluster unless the node is started with another bound.
+pub const MEMBER_LIMIT_DEFAULT: usize = MEMBER_LIMIT_MAX;
+
+/// Members up to which all nodes are connected to all others, unless the node is started with another bound. Beyond it updates travel
+/// along a tree.
+pub const MESH_MAX_DEFAULT: usize = 64;
+
+/// Connections that a node opens at a time, and accepts, to watch members it has no session with, unless it is started with another bound
+/// (a guess: two probes a second and their indirect ones, each connection for 2 s).
+pub const PROBE_CONNECTIONS_DEFAULT: usize = 16;
+
+/// The most it can be configured for.
+pub const PROBE_CONNECTIONS_MAX: usize = 256;
+
 /// How long an operation waits for other nodes unless the caller says otherwise.
 pub const OPERATION_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 

@@ -46,6 +46,9 @@ pub(crate) struct NodeMetrics {
     pub(crate) outboxes_dropped: Counter,
     pub(crate) bytes_sent: Counter,
     pub(crate) bytes_received: Counter,
+    pub(crate) probes_opened: Counter,
+    pub(crate) probes_failed: Counter,
+    pub(crate) probes_dropped: Counter,
 }
 
 impl NodeMetrics {
@@ -64,6 +67,9 @@ impl NodeMetrics {
             outboxes_dropped: Counter::default(),
             bytes_sent: Counter::default(),
             bytes_received: Counter::default(),
+            probes_opened: Counter::default(),
+            probes_failed: Counter::default(),
+            probes_dropped: Counter::default(),
         };
         metrics.register();
         metrics
@@ -187,6 +193,21 @@ impl NodeMetrics {
                 "peer_received_bytes",
                 "Bytes read from peers",
                 &self.bytes_received,
+            ),
+            (
+                "peer_probe_connections_opened",
+                "Short-lived connections opened to members without a session",
+                &self.probes_opened,
+            ),
+            (
+                "peer_probe_connections_failed",
+                "Short-lived connections that could not be opened",
+                &self.probes_failed,
+            ),
+            (
+                "peer_probe_messages_dropped",
+                "Messages to members without a session for which there was no room, and connections of such members refused",
+                &self.probes_dropped,
             ),
         ];
         for (name, help, counter) in plain {

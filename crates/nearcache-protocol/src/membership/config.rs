@@ -43,6 +43,9 @@ pub struct MembershipConfig {
     /// Up to so many members, this node included, every node is connected to every other. Above, each to about 2 log2 of their number
     /// (see [`overlay`](crate::overlay)). Default 64; the same on all nodes.
     pub mesh_max: usize,
+    /// Beyond the mesh: with how many members the caches of this node can have sessions that the tree does not want, at a time. Default 32.
+    /// More are not met, and what needed them fails by its deadline.
+    pub guests_max: usize,
 }
 
 impl Default for MembershipConfig {
@@ -59,6 +62,7 @@ impl Default for MembershipConfig {
             forget_after: Duration::from_secs(24 * 60 * 60),
             member_limit: 64,
             mesh_max: 64,
+            guests_max: 32,
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Contact {
     pub(super) left: bool,
     /// Whether this node wants a session with it.
     pub(super) wanted: bool,
+    /// Until when a cache of this node needs a session with it.
+    pub(super) guest_until: Option<Time>,
     /// Since when there is a session, or none.
     pub(super) since: Time,
     /// One of the two has said that it ends the session, and both live on.
@@ -105,6 +107,7 @@ impl Contacts {
             down_since: None,
             left: false,
             wanted: true,
+            guest_until: None,
             since: now,
             parting: false,
             redial_at: now + head_start,
@@ -146,6 +149,31 @@ impl Contacts {
         }
     }
 
+    /// A session with this live member is needed until then; it is dialled at once.
+    pub(super) fn invite(&mut self, now: Time, node: NodeId, until: Time) {
+        let wait_min = self.wait_min;
+        let Some(contact) = self.table.get_mut(&node) else {
+            return;
+        };
+        if contact.left || contact.down_since.is_some() {
+            return;
+        }
+        if contact.guest_until.replace(until).is_none() && !contact.wanted {
+            contact.redial_at = now;
+            contact.redial_wait = wait_min;
+        }
+    }
+
+    /// With how many members other than `node` caches need sessions. Forgets those that are no longer needed.
+    pub(super) fn guests_beside(&mut self, now: Time, node: NodeId) -> usize {
+        let mut guests = 0;
+        for (other, contact) in &mut self.table {
+            contact.guest_until = contact.guest_until.filter(|until| *until > now);
+            guests += usize::from(contact.guest_until.is_some() && *other != node);
+        }
+        guests
+    }
+
     /// When the next attempt to connect is due.
     pub(super) fn next_redial(&self) -> Time {
         let waiting = self.iter().filter(|contact| contact.wants_dialling());
@@ -161,6 +189,7 @@ impl Contacts {
     pub(super) fn due(&mut self, now: Time, rng: &mut impl Rng) -> Vec<Identity> {
         let mut due = Vec::new();
         for contact in self.table.values_mut() {
+            contact.guest_until = contact.guest_until.filter(|until| *until > now);
             if contact.wants_dialling() && contact.redial_at <= now {
                 due.push(contact.identity.clone());
                 let wait = contact.redial_wait;
@@ -174,6 +203,6 @@ impl Contacts {
 
 impl Contact {
     const fn wants_dialling(&self) -> bool {
-        !self.connected && !self.left && self.wanted
+        !self.connected && !self.left && (self.wanted || self.guest_until.is_some())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Links are chosen by [`overlay`] from the live members, and once more from all that are known, dead ones included, so that the parts
 //! of a netsplit keep dialling each other, each node only a few. A session that neither end wants is ended by whichever sees it
-//! first; it says so, because a session that just breaks makes a member suspect.
+//! first; it says so, because a session that just breaks makes a member suspect. Where a cache must ask a certain member, such as the home
+//! of a key, there is a session with it for a while: each side keeps it for some seconds after the last request.
 //!
 //! SWIM's gossip goes to links instead of random members: each piece of news is passed on equally often, without a connection for each. Its
 //! probes go to whom they are meant for.
@@ -26,6 +27,9 @@ pub(super) const PRUNE_PERIOD: Duration = Duration::from_secs(2);
 /// How long a session that is not wanted stays: the other end may know more (guess: gossip reaches all within it).
 const GRACE: Duration = Duration::from_secs(5);
 
+/// How long a session that a cache needed stays after it was needed last: longer than any request may take by default.
+const GUEST_FOR: Duration = Duration::from_secs(10);
+
 /// Up to so many members, lists are exchanged as often as set; above, more rarely in proportion, so that a node's bytes per second
 /// do not grow.
 const LIST_MEMBERS: usize = 64;
@@ -35,6 +39,16 @@ impl Membership {
     #[must_use]
     pub fn is_beyond_mesh(&self) -> bool {
         self.contacts.alive() + 1 > self.config.mesh_max
+    }
+
+    /// A cache of this node asks this member for something, or is asked by it: beyond the mesh there shall be a session with it for a while.
+    pub fn meet(&mut self, now: Time, node: NodeId) {
+        if self.left || !self.is_beyond_mesh() {
+            return;
+        }
+        if self.contacts.guests_beside(now, node) < self.config.guests_max {
+            self.contacts.invite(now, node, now + GUEST_FOR);
+        }
     }
 
     pub(super) fn list_exchange_period(&self) -> Duration {
@@ -73,7 +87,9 @@ impl Membership {
         self.choose_links(now);
         let me = self.identity().node;
         let unwanted = self.contacts.iter().filter(|contact| {
-            contact.connected && !contact.wanted && !contact.parting && now - contact.since > GRACE
+            let is_guest = contact.guest_until.is_some_and(|until| until > now);
+            let is_wanted = contact.wanted || is_guest || contact.parting;
+            contact.connected && !is_wanted && now - contact.since > GRACE
         });
         let unwanted: Vec<NodeId> = unwanted
             .map(|contact| contact.identity.node)
@@ -139,5 +155,99 @@ impl Membership {
         codec.encode_header(&header, &mut redirected).ok()?;
         redirected.extend_from_slice(rest);
         Some(Some((to, redirected.into())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::identity::Zone;
+    use crate::ids::Epoch;
+    use crate::membership::MembershipConfig;
+
+    fn identity(number: u64) -> Identity {
+        let port = u16::try_from(7_000 + number).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let epoch = Epoch::from_u64(1);
+        Identity::new(NodeId::from_u64(number), epoch, address, Zone::default())
+    }
+
+    /// A node that has met all of 24, and holds nobody for dead.
+    fn node(guests_max: usize) -> Membership {
+        let hour = Duration::from_secs(3_600);
+        let config = MembershipConfig {
+            probe_period: hour,
+            suspicion_after_loss: hour,
+            mesh_max: 4,
+            guests_max,
+            ..MembershipConfig::default()
+        };
+        let mut node = Membership::new(config, identity(1), 7, Time::ZERO).unwrap();
+        for number in 2..=24 {
+            node.connected(Time::ZERO, &identity(number), &mut Vec::new());
+        }
+        node
+    }
+
+    fn run(node: &mut Membership, from: Time, seconds: u64) -> Vec<MembershipOutput> {
+        let mut out = Vec::new();
+        for step in 0..seconds * 10 {
+            node.tick(from + Duration::from_millis(step * 100), &mut out);
+        }
+        out
+    }
+
+    fn parted(out: &[MembershipOutput]) -> BTreeSet<NodeId> {
+        let parted = out.iter().filter_map(|output| match output {
+            MembershipOutput::Part(peer) => Some(*peer),
+            _ => None,
+        });
+        parted.collect()
+    }
+
+    fn dialled(out: &[MembershipOutput]) -> BTreeSet<NodeId> {
+        let dialled = out.iter().filter_map(|output| match output {
+            MembershipOutput::Dial(identity) => Some(identity.node),
+            _ => None,
+        });
+        dialled.collect()
+    }
+
+    #[test]
+    fn sessions_that_the_tree_does_not_want_end_unless_a_cache_needs_them() {
+        let unwanted = parted(&run(&mut node(8), Time::ZERO, 9));
+        assert!((4..20).contains(&unwanted.len()), "{unwanted:?}");
+        let guest = *unwanted.first().unwrap();
+        let mut node = node(8);
+        let met_at = Time::ZERO + Duration::from_secs(4);
+        assert!(parted(&run(&mut node, Time::ZERO, 4)).is_empty());
+        node.meet(met_at, guest);
+        assert!(!parted(&run(&mut node, met_at, 9)).contains(&guest));
+        let later = met_at + Duration::from_secs(9);
+        assert!(parted(&run(&mut node, later, 4)).contains(&guest));
+    }
+
+    #[test]
+    fn a_member_that_a_cache_needs_is_dialled_at_once_and_so_many_at_a_time() {
+        let unwanted = parted(&run(&mut node(8), Time::ZERO, 9));
+        let mut node = node(1);
+        run(&mut node, Time::ZERO, 9);
+        let now = Time::ZERO + Duration::from_secs(9);
+        for peer in &unwanted {
+            node.peer_lost(now, *peer, &mut Vec::new());
+        }
+        assert!(dialled(&run(&mut node, now, 1)).is_empty());
+        let (first, second) = (*unwanted.first().unwrap(), *unwanted.last().unwrap());
+        let now = now + Duration::from_secs(1);
+        node.meet(now, first);
+        node.meet(now, second);
+        assert_eq!(dialled(&run(&mut node, now, 1)), BTreeSet::from([first]));
+        // Needed no longer, it makes room.
+        let now = now + GUEST_FOR + Duration::from_secs(1);
+        node.meet(now, second);
+        assert_eq!(dialled(&run(&mut node, now, 1)), BTreeSet::from([second]));
     }
 }

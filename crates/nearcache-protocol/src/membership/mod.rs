@@ -690,6 +690,14 @@ impl Registry for Membership {
             .is_some_and(|known| known.down_since.is_none());
         (!member && self.room() == 0).then_some(self.config.member_limit)
     }
+
+    fn members_with(&self, node: NodeId) -> usize {
+        let member = self
+            .contacts
+            .get(node)
+            .is_some_and(|known| known.down_since.is_none());
+        self.contacts.alive() + 1 + usize::from(!member)
+    }
 }
 
 /// Tells of those who came before those who are gone, from `first` on: who waits for all live members

@@ -95,6 +95,9 @@ pub enum Output<V> {
         /// `Data` or `Bulk`.
         lane: Lane,
     },
+    /// Beyond the mesh: something is to be asked of this member, or was. There shall be a session with it for a while; see
+    /// [`Membership::meet`](crate::membership::Membership::meet). Repeated as long as it is needed.
+    Meet(NodeId),
     /// A waiter's result.
     Done {
         /// Whose.

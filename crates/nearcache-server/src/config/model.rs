@@ -8,7 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nearcache::limits::{FETCH_BYTES_PER_SECOND_DEFAULT, INLINE_LIMIT_DEFAULT};
+use nearcache::limits::{
+    FETCH_BYTES_PER_SECOND_DEFAULT, INLINE_LIMIT_DEFAULT, MEMBER_LIMIT_DEFAULT, MESH_MAX_DEFAULT,
+    PROBE_CONNECTIONS_DEFAULT,
+};
 use nearcache::{
     Mode as ModeKind, OnDisconnect, PeerTls, PeerTlsFiles, REAUTHENTICATE_AFTER_DEFAULT,
     RELOAD_EVERY_DEFAULT, SplitPolicy,
@@ -62,6 +65,12 @@ pub struct PeersConfig {
     pub dns: Option<String>,
     /// Lets peers connect from other machines although nothing authenticates or encrypts them.
     pub allow_insecure_network: bool,
+    /// Up to so many members every node is connected to every other; above, updates travel along a tree. The same on all nodes.
+    pub mesh_max: usize,
+    /// The most members; more are refused.
+    pub member_limit: usize,
+    /// Short-lived connections, of each direction, to watch members without a session.
+    pub probe_connections: usize,
     /// How peers prove who they are.
     pub tls: PeersTlsConfig,
 }
@@ -256,6 +265,9 @@ impl Default for Config {
                 seeds: Vec::new(),
                 dns: None,
                 allow_insecure_network: false,
+                mesh_max: MESH_MAX_DEFAULT,
+                member_limit: MEMBER_LIMIT_DEFAULT,
+                probe_connections: PROBE_CONNECTIONS_DEFAULT,
                 tls: PeersTlsConfig::default(),
             },
             resp: RespConfig {

@@ -99,6 +99,14 @@ fn row_34_every_slip_has_a_place_and_a_suggestion() {
             "c.toml:2:15: `limits.value_bytes` (9MiB) is more than `limits.output_hard_bytes` (8MiB); lower `limits.value_bytes` or raise `limits.output_hard_bytes`",
         ),
         (
+            "[peers]\nmesh_max = 1025",
+            "c.toml:2:12: `peers.mesh_max` is 1025, out of range; allowed are 1 to 1024",
+        ),
+        (
+            "[peers]\nprobe_connections = 0",
+            "c.toml:2:21: `peers.probe_connections` is 0, out of range; allowed are 1 to 256",
+        ),
+        (
             "[caches.a]\nmax_bytes = \"1KiB\"",
             "c.toml:2:13: `caches.a.max_bytes` is 1KiB; give it at least 1MiB",
         ),

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use nearcache::limits::{FETCH_BYTES_PER_SECOND_MIN, INLINE_LIMIT_MIN, VALUE_LEN_MAX};
+use nearcache::limits::{
+    FETCH_BYTES_PER_SECOND_MIN, INLINE_LIMIT_MIN, MEMBER_LIMIT_MAX, PROBE_CONNECTIONS_MAX,
+    VALUE_LEN_MAX,
+};
 use nearcache::{OnDisconnect, PeerTlsError, PeerTlsFile};
 
 use super::model::{CacheConfig, CacheMode, Config};
@@ -19,6 +22,7 @@ const CACHE_BYTES_MIN: u64 = 1 << 20;
 pub(super) fn validate(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
     limits(config, places, problems);
     listeners(config, places, problems);
+    members(config, places, problems);
     caches(config, places, problems);
     peers_tls(config, places, problems);
     if let Err(refusals) = protected::check(config) {
@@ -78,6 +82,31 @@ fn limits(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
                 .suggest(format!(
                     "lower `limits.{smaller}` or raise `limits.{larger}`"
                 )),
+            );
+        }
+    }
+}
+
+/// How many nodes there may be, and how they are connected.
+fn members(config: &Config, places: &Places<'_>, problems: &mut Vec<Problem>) {
+    let peers = &config.peers;
+    for (key, value, max) in [
+        ("mesh_max", peers.mesh_max, MEMBER_LIMIT_MAX),
+        ("member_limit", peers.member_limit, MEMBER_LIMIT_MAX),
+        (
+            "probe_connections",
+            peers.probe_connections,
+            PROBE_CONNECTIONS_MAX,
+        ),
+    ] {
+        if !(1..=max).contains(&value) {
+            let path = format!("peers.{key}");
+            problems.push(
+                Problem::new(
+                    places.of(&path),
+                    format!("`{path}` is {value}, out of range"),
+                )
+                .suggest(format!("allowed are 1 to {max}")),
             );
         }
     }

@@ -27,6 +27,10 @@ pub(super) struct NodeDocument {
     pub(super) peers_secured: bool,
     /// Whether they are not although they leave this machine (`peers.allow_insecure_network`).
     pub(super) insecure_network: bool,
+    /// Peers that there is a session with.
+    pub(super) peer_sessions: usize,
+    /// Whether there are more members than `peers.mesh_max`, so that updates travel along a tree.
+    pub(super) by_tree: bool,
 }
 
 /// Where a node listens.
@@ -96,6 +100,7 @@ pub(super) struct PeerDocument {
 }
 
 pub(super) fn node(context: &Context) -> NodeDocument {
+    let links = context.node.links();
     NodeDocument {
         name: context.node.name().to_owned(),
         id: context.node.id().to_string(),
@@ -108,6 +113,8 @@ pub(super) fn node(context: &Context) -> NodeDocument {
         client_connections: context.connections.open(),
         peers_secured: context.node.is_secured(),
         insecure_network: !context.node.is_secured() && !is_loopback(context.addresses.peers.ip()),
+        peer_sessions: links.sessions,
+        by_tree: links.by_tree,
     }
 }
 

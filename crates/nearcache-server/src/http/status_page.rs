@@ -44,7 +44,7 @@ pub(super) fn render(context: &Context) -> Response<Body> {
         );
     }
     caches(&mut page, &describe::caches(context));
-    members(&mut page, &describe::members(context));
+    members(&mut page, &describe::members(context), node.by_tree);
     page.push_str("<footer><p>Listening: ");
     let addresses = &node.addresses;
     for (name, address) in [
@@ -112,13 +112,14 @@ fn caches(page: &mut String, caches: &[CacheDocument]) {
     page.push_str("</tbody></table></div></section>\n");
 }
 
-fn members(page: &mut String, members: &[MemberDocument]) {
+fn members(page: &mut String, members: &[MemberDocument], by_tree: bool) {
     page.push_str(
         "<section><h2>Members</h2><div class=\"wide\"><table><thead><tr><th>name<th>id<th>address\
          <th>state</tr></thead><tbody>\n",
     );
     for member in members {
-        let class = if member.state == "unconnected" {
+        // Beyond a full mesh most members have no session with this node.
+        let class = if member.state == "unconnected" && !by_tree {
             "wait"
         } else {
             "good"

@@ -149,6 +149,12 @@ impl Cluster {
                         self.pull(session, end, lane)?;
                     }
                 }
+                Output::Meet(peer) => {
+                    if let Some(node) = self.hosts[host].node.as_mut() {
+                        let own = node.time(self.now);
+                        node.membership.meet(own, peer);
+                    }
+                }
                 Output::Done { waiter, result } => self.done(host, waiter, result)?,
                 Output::Ready => {
                     self.check_ready(host)?;

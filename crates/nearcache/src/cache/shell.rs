@@ -184,6 +184,7 @@ impl<V: Payload> Shell<V> {
         config.fetch_bytes_per_second = settings.fetch_bytes_per_second;
         config.fetch_bytes_max = (settings.max_value_bytes * 2).max(FETCH_ROOM_MIN);
         config.join_alone_after = node.join_alone_after();
+        config.mesh_max = node.config().mesh_max;
         config.on_disconnect = settings.on_disconnect;
         config.link_timeout = settings.link_timeout;
         config.dead_counts_for = settings.dead_counts_for;

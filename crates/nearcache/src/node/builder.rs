@@ -13,7 +13,10 @@ use super::scrape::Scrape;
 use super::shared::{NodeConfig, NodeShared};
 use crate::clock::{NodeClock, Ticker};
 use crate::discovery::{Discovery, StaticPeers};
-use crate::limits::is_name;
+use crate::limits::{
+    MEMBER_LIMIT_DEFAULT, MEMBER_LIMIT_MAX, MESH_MAX_DEFAULT, PROBE_CONNECTIONS_DEFAULT,
+    PROBE_CONNECTIONS_MAX, is_name,
+};
 use crate::security::{PeerSecurity, PeerTls};
 use crate::transport::{self, TcpListener};
 
@@ -34,6 +37,9 @@ pub struct NodeBuilder {
     tls: Option<PeerTls>,
     join_alone_after: Duration,
     new_identity: bool,
+    mesh_max: usize,
+    member_limit: usize,
+    probe_connections: usize,
 }
 
 impl NodeBuilder {
@@ -48,6 +54,9 @@ impl NodeBuilder {
             tls: None,
             join_alone_after: JOIN_ALONE_AFTER,
             new_identity: false,
+            mesh_max: MESH_MAX_DEFAULT,
+            member_limit: MEMBER_LIMIT_DEFAULT,
+            probe_connections: PROBE_CONNECTIONS_DEFAULT,
         }
     }
 
@@ -115,6 +124,31 @@ impl NodeBuilder {
         self
     }
 
+    /// Up to how many members, this one included, every node is connected to every other. In a larger cluster a node is connected to about
+    /// 2 log2 of their number, and updates travel along a tree. Default [`MESH_MAX_DEFAULT`]; 1 to [`MEMBER_LIMIT_MAX`].
+    ///
+    /// The same on all nodes: those that disagree refuse each other as soon as there are more members than the smaller number. Beyond the
+    /// mesh updates arrive a few hops later, [`Ack::All`](crate::Ack::All) is refused, and mode `invalidation` has no leases: a cluster
+    /// with such caches needs a mesh. See docs/scale.md.
+    pub const fn mesh_max(mut self, members: usize) -> Self {
+        self.mesh_max = members;
+        self
+    }
+
+    /// The most members, this one included; more are refused. Default and most [`MEMBER_LIMIT_MAX`].
+    pub const fn member_limit(mut self, members: usize) -> Self {
+        self.member_limit = members;
+        self
+    }
+
+    /// How many short-lived connections the node opens at a time, and accepts, to watch members that it has no session with: beyond the
+    /// mesh. What finds no room is lost, and a member may be watched by others instead. Default [`PROBE_CONNECTIONS_DEFAULT`]; 1 to
+    /// [`PROBE_CONNECTIONS_MAX`].
+    pub const fn probe_connections(mut self, connections: usize) -> Self {
+        self.probe_connections = connections;
+        self
+    }
+
     /// Starts the node on the current tokio runtime. Does not wait for peers: that is
     /// [`Node::ready`].
     ///
@@ -127,6 +161,7 @@ impl NodeBuilder {
     /// Outside a tokio runtime.
     pub async fn start(mut self) -> Result<Node, StartError> {
         self.check_names()?;
+        self.check_sizes()?;
         let address = self.listen_address()?;
         let security = self.load_security().await?;
         let bind_error = |source| StartError::Bind { address, source };
@@ -159,6 +194,9 @@ impl NodeBuilder {
             join_alone_after,
             may_have_run_before,
             allow_insecure_network: self.allow_insecure_network,
+            mesh_max: self.mesh_max,
+            member_limit: self.member_limit,
+            probe_connections: self.probe_connections,
         };
         let clock = NodeClock::start();
         let shared = Arc::new(NodeShared::new(config, security.clone(), clock)?);
@@ -213,6 +251,25 @@ impl NodeBuilder {
             }
         }
         Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), StartError> {
+        let sizes = [
+            ("mesh_max", self.mesh_max, MEMBER_LIMIT_MAX),
+            ("member_limit", self.member_limit, MEMBER_LIMIT_MAX),
+            (
+                "probe_connections",
+                self.probe_connections,
+                PROBE_CONNECTIONS_MAX,
+            ),
+        ];
+        let wrong = sizes
+            .into_iter()
+            .find(|(_, size, max)| !(1..=*max).contains(size));
+        match wrong {
+            Some((what, size, max)) => Err(StartError::OutOfRange { what, size, max }),
+            None => Ok(()),
+        }
     }
 
     fn listen_address(&self) -> Result<SocketAddr, StartError> {

@@ -1,18 +1,19 @@
 //! What this node knows of the cluster: the membership machine and its shell.
 //!
 //! ```text
-//! sessions ─ connected, lost ─▶ ┌────────────┐ ─ Send ─▶ control lanes    Dial ─▶ dialer
+//! sessions ─ connected, lost ─▶ ┌────────────┐ ─ Send ─▶ control lanes    Dial ─▶ dialer    Reach ─▶ probe connections
 //! readers ─ handle ────────────▶│ membership │ ─ up, down ─▶ events, caches
 //! driver ─ tick ───────────────▶└────────────┘
 //! ```
 //!
 //! Locks are taken in this order: changes of sessions, membership, machine of a cache, outbox.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::frame;
 use nearcache_protocol::handshake::Local;
 use nearcache_protocol::identity::{Identity, Zone};
@@ -26,11 +27,11 @@ use parking_lot::Mutex;
 
 use super::errors::StartError;
 use super::events::NodeEvent;
-use super::members::{Member, MemberState};
+use super::members::{Member, MemberState, NodeLinks};
 use super::shared::{NodeConfig, NodeShared};
 use crate::cache::CachePort;
 use crate::random::random;
-use crate::transport;
+use crate::transport::{self, Direction};
 
 /// How long a peer that sent a bad frame is not talked to (reliability specification, 3.1).
 const QUARANTINE: Duration = Duration::from_secs(30);
@@ -40,7 +41,10 @@ const QUARANTINE: Duration = Duration::from_secs(30);
 pub(crate) struct ClusterState {
     cluster: String,
     name: String,
+    mesh_max: u32,
     state: Mutex<State>,
+    /// Members that caches need sessions with, since the last tick.
+    needed: Mutex<BTreeSet<NodeId>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +63,8 @@ struct State {
     dialing: HashSet<NodeId>,
     /// Our own ends of connections that our own listener was reached by.
     own_ends: HashSet<SocketAddr>,
+    /// Whether there were more members than a full mesh may have when some last came or went.
+    by_tree: bool,
 }
 
 impl ClusterState {
@@ -68,10 +74,16 @@ impl ClusterState {
         now: Time,
     ) -> Result<Self, StartError> {
         let identity = Identity::new(config.id, epoch, config.advertised, Zone::default());
-        let membership = Membership::new(MembershipConfig::default(), identity, random(), now)?;
+        let membership = MembershipConfig {
+            mesh_max: config.mesh_max,
+            member_limit: config.member_limit,
+            ..MembershipConfig::default()
+        };
+        let membership = Membership::new(membership, identity, random(), now)?;
         Ok(Self {
             cluster: config.cluster.clone(),
             name: config.name.clone(),
+            mesh_max: u32::try_from(config.mesh_max).unwrap_or(u32::MAX),
             state: Mutex::new(State {
                 membership,
                 out: Vec::new(),
@@ -81,7 +93,9 @@ impl ClusterState {
                 held_off: HashMap::new(),
                 dialing: HashSet::new(),
                 own_ends: HashSet::new(),
+                by_tree: false,
             }),
+            needed: Mutex::default(),
         })
     }
 
@@ -94,10 +108,11 @@ impl ClusterState {
     pub(crate) fn with_membership<T>(&self, decide: impl FnOnce(&Local, &Membership) -> T) -> T {
         let state = self.state.lock();
         let identity = state.membership.identity().clone();
-        decide(
-            &Local::new(&self.cluster, &self.name, identity),
-            &state.membership,
-        )
+        let local = Local {
+            mesh_max: self.mesh_max,
+            ..Local::new(&self.cluster, &self.name, identity)
+        };
+        decide(&local, &state.membership)
     }
 
     /// Whether sessions with `peer` are refused for now.
@@ -164,9 +179,18 @@ impl ClusterState {
         })
     }
 
+    /// A cache needs a session with this member, beyond the mesh. Takes no lock but its own.
+    pub(crate) fn needs(&self, member: NodeId) {
+        self.needed.lock().insert(member);
+    }
+
     /// Lets time pass.
     pub(crate) fn tick(&self, shared: &Arc<NodeShared>) {
+        let needed = std::mem::take(&mut *self.needed.lock());
         let mut state = self.state.lock();
+        for member in needed {
+            state.membership.meet(shared.now(), member);
+        }
         if state.membership.next_tick() <= shared.now() {
             state.step(shared, |membership, now, out| membership.tick(now, out));
         }
@@ -180,8 +204,12 @@ impl ClusterState {
 
     /// Tells a cache that was just opened of the members that are there already.
     pub(crate) fn introduce(&self, cache: &dyn CachePort) {
-        for member in self.state.lock().membership.members() {
+        let state = self.state.lock();
+        for member in state.membership.members() {
             cache.member_up(member.identity.node);
+        }
+        if state.by_tree {
+            warn_of_leases(cache);
         }
     }
 
@@ -198,6 +226,11 @@ impl ClusterState {
     /// A dial ended, however.
     pub(crate) fn dialled(&self, peer: NodeId) {
         self.state.lock().dialing.remove(&peer);
+    }
+
+    /// Whether there are more members than a full mesh may have.
+    pub(super) fn is_by_tree(&self) -> bool {
+        self.state.lock().by_tree
     }
 
     /// The name of a node that was ever met.
@@ -230,18 +263,44 @@ impl State {
         let mut out = std::mem::take(&mut self.out);
         let result = step(&mut self.membership, shared.now(), &mut out);
         // A write that waits for all must hear of the new ones before the dead end its wait.
+        let mut changed = false;
         for output in &out {
+            changed |= matches!(output, MembershipOutput::MemberDown { .. });
             if let MembershipOutput::MemberUp(identity) = output {
+                changed = true;
                 for cache in shared.caches().values() {
                     cache.member_up(identity.node);
                 }
             }
+        }
+        if changed {
+            self.note_size(shared);
         }
         for output in out.drain(..) {
             self.carry_out(shared, output);
         }
         self.out = out;
         result
+    }
+
+    /// Members have come or gone: tells when the mesh gives way to the tree, or comes back.
+    fn note_size(&mut self, shared: &NodeShared) {
+        let by_tree = self.membership.is_beyond_mesh();
+        if std::mem::replace(&mut self.by_tree, by_tree) == by_tree {
+            return;
+        }
+        let mesh_max = shared.config().mesh_max;
+        if by_tree {
+            tracing::info!(
+                mesh_max,
+                "more members than a full mesh has: updates travel along a tree"
+            );
+            for cache in shared.caches().values() {
+                warn_of_leases(&**cache);
+            }
+        } else {
+            tracing::info!(mesh_max, "all members are connected to all again");
+        }
     }
 
     fn carry_out(&mut self, shared: &Arc<NodeShared>, output: MembershipOutput) {
@@ -251,6 +310,12 @@ impl State {
                     frame::encode(message.kind(), 0, &message.body(), limit, buffer)
                 });
             }
+            MembershipOutput::Reach { to, message } => {
+                if !self.is_held_off_or_banned(shared, &to) {
+                    transport::reach(shared, &to, &message);
+                }
+            }
+            MembershipOutput::Part(peer) => shared.links().part(peer),
             MembershipOutput::Dial(identity) => self.dial(shared, &identity),
             MembershipOutput::MemberUp(identity) => {
                 tracing::info!(member = ?identity, "member up");
@@ -289,9 +354,7 @@ impl State {
 
     fn dial(&mut self, shared: &Arc<NodeShared>, identity: &Identity) {
         let (peer, address) = (identity.node, identity.address);
-        let is_held_off = self.banned.contains(&peer)
-            || self.quarantined.contains_key(&peer)
-            || self.is_held_off(address, shared.now());
+        let is_held_off = self.is_held_off_or_banned(shared, identity);
         if is_held_off || shared.links().is_connected(peer) || !self.dialing.insert(peer) {
             return;
         }
@@ -312,6 +375,13 @@ impl State {
         });
     }
 
+    /// Whether nothing is to be opened to this member for now.
+    fn is_held_off_or_banned(&mut self, shared: &NodeShared, member: &Identity) -> bool {
+        self.banned.contains(&member.node)
+            || self.quarantined.contains_key(&member.node)
+            || self.is_held_off(member.address, shared.now())
+    }
+
     fn is_held_off(&mut self, address: SocketAddr, now: Time) -> bool {
         self.held_off.retain(|_, until| *until > now);
         self.held_off.contains_key(&address)
@@ -325,6 +395,16 @@ impl State {
             address: identity.address,
             state: MemberState::Unconnected,
         }
+    }
+}
+
+/// Mode `invalidation` needs every member's own word, and beyond the mesh nobody hears everybody.
+fn warn_of_leases(cache: &dyn CachePort) {
+    if cache.settings().mode == ModeKind::Invalidation {
+        tracing::warn!(
+            cache = cache.name(),
+            "mode invalidation serves no copies where there are more members than mesh_max: raise it on all nodes"
+        );
     }
 }
 
@@ -348,8 +428,18 @@ impl NodeShared {
         members
     }
 
+    pub(super) fn links_now(&self) -> NodeLinks {
+        NodeLinks {
+            sessions: self.links().len(),
+            by_tree: self.cluster_state().is_by_tree(),
+            probes_dialled: self.probes().open(Direction::Dialled),
+            probes_accepted: self.probes().open(Direction::Accepted),
+        }
+    }
+
     pub(super) fn disconnect(&self, peer: NodeId) -> bool {
         self.cluster_state().ban(peer);
+        self.probes().close(peer);
         self.links().close(peer)
     }
 }

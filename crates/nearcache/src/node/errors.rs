@@ -47,6 +47,16 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A number of members or connections is out of range.
+    #[error("{what} of {size} must be from 1 to {max}")]
+    OutOfRange {
+        /// Which setting.
+        what: &'static str,
+        /// As given.
+        size: usize,
+        /// The most it may be.
+        max: usize,
+    },
     /// The membership refused its settings.
     #[error("the settings of the membership do not fit together")]
     Membership(#[from] nearcache_protocol::membership::MembershipConfigError),

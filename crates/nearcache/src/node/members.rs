@@ -21,6 +21,20 @@ pub struct Member {
     pub state: MemberState,
 }
 
+/// How a node is connected to its cluster, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct NodeLinks {
+    /// Peers that there is a session with.
+    pub sessions: usize,
+    /// Whether there are more members than a full mesh may have, so that updates travel along a tree.
+    pub by_tree: bool,
+    /// Short-lived connections to members without a session that this node has opened.
+    pub probes_dialled: usize,
+    /// The same, opened by others.
+    pub probes_accepted: usize,
+}
+
 /// How a member stands, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

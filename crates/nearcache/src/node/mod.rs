@@ -34,7 +34,7 @@ use crate::subscription::Subscription;
 pub use builder::NodeBuilder;
 pub use errors::{ConnectError, StartError};
 pub use events::NodeEvent;
-pub use members::{Member, MemberState};
+pub use members::{Member, MemberState, NodeLinks};
 
 pub(crate) use guard::NodeGuard;
 pub(crate) use identity::id_of_name;
@@ -133,6 +133,12 @@ impl Node {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         self.shared().members()
+    }
+
+    /// How this node is connected to its cluster now.
+    #[must_use]
+    pub fn links(&self) -> NodeLinks {
+        self.shared().links_now()
     }
 
     /// The name of this node or of one that it has been connected to, member or not.

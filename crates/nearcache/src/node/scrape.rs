@@ -126,6 +126,26 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.drift_refused,
     ),
     (
+        "cache_updates_relayed",
+        "Beyond the mesh: updates handed to neighbours in the tree, own and others'",
+        |stats| stats.mode.relayed,
+    ),
+    (
+        "cache_relayed_bytes",
+        "Beyond the mesh: about how many bytes these were",
+        |stats| stats.mode.relayed_bytes,
+    ),
+    (
+        "cache_relay_wanted",
+        "Beyond the mesh: pieces of streams asked of neighbours because the tree did not bring them",
+        |stats| stats.mode.relay_wanted,
+    ),
+    (
+        "cache_relay_replayed",
+        "Beyond the mesh: updates sent to neighbours again because they asked",
+        |stats| stats.mode.relay_replayed,
+    ),
+    (
         "cache_splits",
         "Times this node was apart from most of its cluster",
         |stats| stats.mode.splits,
@@ -329,11 +349,54 @@ impl Collector for Scrape {
                 kind,
             )?)?;
         }
-        let members = shared.cluster_state().others(&shared).len() + 1;
-        let members = gauge(members as u64);
-        let kind = members.metric_type();
-        members.encode(encoder.encode_descriptor("members", "Live members", None, kind)?)
+        encode_connections(&shared, &mut encoder)
     }
+}
+
+/// How the node is connected.
+fn encode_connections(
+    shared: &NodeShared,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let links = shared.links_now();
+    let rows = [
+        (
+            "members",
+            "Live members",
+            shared.cluster_state().others(shared).len() + 1,
+        ),
+        (
+            "peer_sessions",
+            "Peers that there is a session with",
+            links.sessions,
+        ),
+        (
+            "mesh_max",
+            "Up to so many members all are connected to all; the same on all nodes",
+            shared.config().mesh_max,
+        ),
+        (
+            "by_tree",
+            "1 while there are more members than a full mesh may have: updates travel along a tree",
+            usize::from(links.by_tree),
+        ),
+    ];
+    for (name, help, value) in rows {
+        let value = gauge(value as u64);
+        let kind = value.metric_type();
+        value.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+    }
+    let help = "Short-lived connections with members without a session, by who opened them";
+    let kind = gauge(0).metric_type();
+    let mut metric = encoder.encode_descriptor("peer_probe_connections", help, None, kind)?;
+    for (direction, open) in [
+        ("dialled", links.probes_dialled),
+        ("accepted", links.probes_accepted),
+    ] {
+        let labels = [("direction", direction)];
+        gauge(open as u64).encode(metric.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 /// What the caches that are audited saw of their peers.

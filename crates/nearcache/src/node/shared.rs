@@ -28,7 +28,7 @@ use crate::metrics::NodeMetrics;
 use crate::quick_clock::QuickClock;
 use crate::security::PeerSecurity;
 use crate::subscription::Hub;
-use crate::transport::{Links, drain};
+use crate::transport::{Links, ProbePool, drain};
 
 /// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
 pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
@@ -48,6 +48,11 @@ pub(crate) struct NodeConfig {
     /// A former start may have made versions under this node's id (rule R6).
     pub(crate) may_have_run_before: bool,
     pub(crate) allow_insecure_network: bool,
+    /// Up to so many members all are connected to all.
+    pub(crate) mesh_max: usize,
+    pub(crate) member_limit: usize,
+    /// Probe connections of each direction.
+    pub(crate) probe_connections: usize,
 }
 
 /// The state of a node.
@@ -63,6 +68,7 @@ pub(crate) struct NodeShared {
     /// Held while a cache is opened, so that two openings of one name meet.
     opening: Mutex<()>,
     links: Links,
+    probes: ProbePool,
     cluster_state: ClusterState,
     security: Option<Arc<PeerSecurity>>,
     metrics: Arc<NodeMetrics>,
@@ -107,6 +113,7 @@ impl NodeShared {
             caches: ArcSwap::default(),
             opening: Mutex::default(),
             links: Links::new(Arc::clone(&metrics)),
+            probes: ProbePool::new(config.probe_connections, Arc::clone(&metrics)),
             security,
             metrics,
             events: Hub::default(),
@@ -178,6 +185,11 @@ impl NodeShared {
 
     pub(crate) const fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// Connections to members that there is no session with.
+    pub(crate) const fn probes(&self) -> &ProbePool {
+        &self.probes
     }
 
     pub(crate) const fn cluster_state(&self) -> &ClusterState {

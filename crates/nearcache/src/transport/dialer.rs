@@ -27,11 +27,9 @@ pub(crate) async fn dial(
 ) -> Result<NodeId, ConnectError> {
     check_network(shared, address)?;
     let token = SessionToken(random());
-    let (peer, control) = dial_lane(shared, address, token, Lane::Control).await?;
-    let (data, bulk) = tokio::try_join!(
-        dial_lane(shared, address, token, Lane::Data),
-        dial_lane(shared, address, token, Lane::Bulk),
-    )?;
+    let lane = |lane| open(shared, address, Purpose::Lane(token, lane));
+    let (peer, control) = lane(Lane::Control).await?;
+    let (data, bulk) = tokio::try_join!(lane(Lane::Data), lane(Lane::Bulk))?;
     let mut lanes = Lanes::new(&peer);
     lanes.put(&peer, control);
     lanes.put(&data.0, data.1);
@@ -45,17 +43,32 @@ pub(crate) async fn dial(
     Ok(id)
 }
 
-async fn dial_lane(
+/// Makes one attempt to open a probe connection to whoever listens at `address`.
+pub(super) async fn dial_probe(
     shared: &NodeShared,
     address: SocketAddr,
-    token: SessionToken,
-    lane: Lane,
+) -> Result<(Peer, LaneStream), ConnectError> {
+    check_network(shared, address)?;
+    open(shared, address, Purpose::Probe).await
+}
+
+/// What a connection is opened for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Lane(SessionToken, Lane),
+    Probe,
+}
+
+async fn open(
+    shared: &NodeShared,
+    address: SocketAddr,
+    purpose: Purpose,
 ) -> Result<(Peer, LaneStream), ConnectError> {
     let stream = socket::connect(address)
         .await
         .map_err(|source| ConnectError::Unreachable { address, source })?;
     let near_end = stream.local_addr().ok();
-    match in_time(greet(shared, stream, address, token, lane)).await {
+    match in_time(greet(shared, stream, address, purpose)).await {
         Ok(greeted) => Ok(greeted),
         Err(HandshakeError::Io(source)) => Err(ConnectError::Unreachable { address, source }),
         Err(HandshakeError::Untrusted(Distrust::RefusedUs)) => {
@@ -90,13 +103,16 @@ async fn greet(
     shared: &NodeShared,
     socket: TcpStream,
     address: SocketAddr,
-    token: SessionToken,
-    lane: Lane,
+    purpose: Purpose,
 ) -> Result<(Peer, LaneStream), HandshakeError> {
     let (stream, assurance) = secure::dialled(shared.security(), socket, address).await?;
     let mut stream = LaneStream::new(stream);
     let local = shared.cluster_state().local();
-    let (handshake, hello) = Handshake::dial(local, lane, token, shared.handshake_time());
+    let now = shared.handshake_time();
+    let (handshake, hello) = match purpose {
+        Purpose::Lane(token, lane) => Handshake::dial(local, lane, token, now),
+        Purpose::Probe => Handshake::dial_probe(local, SessionToken(random()), now),
+    };
     let mut opening = assurance
         .as_ref()
         .map_or_else(BytesMut::new, Assurance::opening);

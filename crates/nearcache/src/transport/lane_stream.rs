@@ -55,6 +55,7 @@ impl HandshakeError {
                 | Refusal::ImplausibleRenewal { .. }
                 | Refusal::ClockAhead { .. } => "implausible_time",
                 Refusal::MemberLimit { .. } => "member_limit",
+                Refusal::MeshMax { .. } => "mesh_max",
                 Refusal::RefusedByPeer => "unwanted",
                 _ => "malformed",
             },

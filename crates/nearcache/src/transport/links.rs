@@ -22,6 +22,9 @@ use crate::metrics::NodeMetrics;
 /// on a graceful leave each when its last bytes are read).
 const LANES_END_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long a session that the tree does not want may take to send what waits (as long as a node that leaves waits).
+const PART_WITHIN: Duration = Duration::from_secs(5);
+
 /// All connected peers.
 #[derive(Debug)]
 pub(crate) struct Links {
@@ -112,6 +115,22 @@ impl Links {
     /// Whether there is a session with `peer`.
     pub(crate) fn is_connected(&self, peer: NodeId) -> bool {
         self.links.read().contains_key(&peer)
+    }
+
+    /// How many sessions there are.
+    pub(crate) fn len(&self) -> usize {
+        self.links.read().len()
+    }
+
+    /// Ends the session with `peer` once what was queued for it is out: the tree does not want it. At the latest after some seconds.
+    pub(crate) fn part(&self, peer: NodeId) {
+        let Some(link) = self.get(peer) else { return };
+        tracing::debug!(%peer, "the tree does not want this session");
+        link.finish();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(PART_WITHIN, link.closed.cancelled()).await;
+            link.closed.cancel();
+        });
     }
 
     /// Whether there is no session with anybody.

@@ -2,7 +2,7 @@
 //!
 //! A stranger costs one task and at most a handshake of 4 KiB, with TLS 64 KiB before it, for at most
 //! 5 s, and there are at most 128 of them. Whoever passes the handshake is one lane of a session; the session begins
-//! when all three lanes have come.
+//! when all three lanes have come. A probe connection goes to the pool of those instead.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::lane_stream::{HANDSHAKE_TIMEOUT, HandshakeError, LaneStream, in_time};
+use super::probes;
 use super::secure::{self, Assurance};
 use super::session::{self, Lanes};
 use super::socket::{self, TcpListener, TcpStream};
@@ -56,6 +57,13 @@ pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
                 .stopped()
                 .run_until_cancelled(in_time(greet(&shared, stream)));
             match greeted.await {
+                Some(Ok((peer, stream))) if peer.probe => {
+                    let admitted = probes::admit(&shared, &peer).await;
+                    drop(permit);
+                    if let Some(admitted) = admitted {
+                        probes::serve(&shared, &peer, stream, admitted).await;
+                    }
+                }
                 Some(Ok((peer, lane))) => gather(&shared, &pending, peer, lane),
                 Some(Err(error)) => {
                     shared.metrics().handshake_refused(error.label());
@@ -63,7 +71,6 @@ pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
                 }
                 None => {}
             }
-            drop(permit);
         });
     }
 }

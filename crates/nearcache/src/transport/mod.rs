@@ -4,11 +4,13 @@
 //! machine ─ Send, Transmit ─▶ Links ─▶ Link ─▶ Outbox (one per lane) ─▶ writer ─▶ socket
 //! socket ─▶ reader ─ frame ─▶ cache, or membership
 //! listener, dialer ─ secure (TLS, proofs) ─ handshake ─▶ session (three lanes) ─▶ Link
+//!                                                    └─▶ probe connection, without a session (`probes`)
 //! ```
 //!
 //! A session is three connections: control (membership, heartbeats), data (updates, requests) and
 //! bulk (transfers), so that none waits for another. Each has a reader and a writer task; a frame
-//! is applied by the task that read it. When any of the three breaks, the session ends.
+//! is applied by the task that read it. When any of the three breaks, the session ends. Up to `mesh_max` members every node has one with
+//! every other, beyond it with those that the membership chooses.
 
 mod dialer;
 pub(crate) mod drain;
@@ -17,6 +19,7 @@ mod links;
 mod listener;
 mod outbox;
 mod peer_stream;
+mod probes;
 mod read_ahead;
 mod reader;
 mod reauthenticate;
@@ -36,6 +39,7 @@ use crate::node::{ConnectError, NodeShared};
 
 pub(crate) use dialer::dial;
 pub(crate) use links::Links;
+pub(crate) use probes::{Direction, ProbePool, reach};
 pub(crate) use socket::TcpListener;
 
 /// Starts to accept and to look for peers; all of it ends when the node stops.

@@ -8,6 +8,7 @@ use nearcache_protocol::frame::{Frame, FrameDecoder, FrameError, Kind};
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::membership::{MembershipError, MembershipMessage};
 use nearcache_protocol::wire::{self, WireError};
+use nearcache_store::NodeId;
 use tokio::io::AsyncReadExt;
 
 use super::links::Link;
@@ -38,7 +39,7 @@ fn silence_max() -> Duration {
 
 /// Why a peer's frame cannot be right.
 #[derive(Debug, thiserror::Error)]
-enum BadFrame {
+pub(super) enum BadFrame {
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error(transparent)]
@@ -54,7 +55,7 @@ enum BadFrame {
 
 impl BadFrame {
     /// The reason in one word, for metrics.
-    const fn label(&self) -> &'static str {
+    pub(super) const fn label(&self) -> &'static str {
         match self {
             Self::Frame(_) => "frame",
             Self::Wire(_) => "message",
@@ -139,8 +140,17 @@ fn take(shared: &Arc<NodeShared>, link: &Link, frame: &Frame) -> Result<(), BadF
         }
         return Ok(());
     }
+    take_membership(shared, link.peer, frame)
+}
+
+/// Hands over a frame that is none of a cache.
+pub(super) fn take_membership(
+    shared: &Arc<NodeShared>,
+    peer: NodeId,
+    frame: &Frame,
+) -> Result<(), BadFrame> {
     if let Some(message) = MembershipMessage::decode(frame.kind, &frame.body)? {
-        shared.cluster_state().handle(shared, link.peer, &message)?;
+        shared.cluster_state().handle(shared, peer, &message)?;
     } else if frame.kind != ALIVE {
         return Err(BadFrame::UnknownKind { kind: frame.kind.0 });
     }

@@ -52,7 +52,9 @@ pub(super) async fn run(shared: Arc<NodeShared>, discovery: Arc<dyn Discovery>) 
             for some in wanted.chunks(DIALS_MAX) {
                 // All at once: one that does not answer costs seconds, and a node that joins waits for whoever does.
                 let mut dials = JoinSet::new();
-                for address in some {
+                // Of those that were found first this node may have heard of the others.
+                let still_wanted = some.iter().filter(|address| !is_member(&shared, **address));
+                for address in still_wanted {
                     dials.spawn(try_dial(Arc::clone(&shared), *address));
                 }
                 while let Some(dialled) = dials.join_next().await {

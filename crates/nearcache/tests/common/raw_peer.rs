@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use bytes::Bytes;
 use nearcache::{Epoch, Node, NodeId, Timestamp};
 use nearcache_protocol::frame::{Frame, FrameDecoder, FrameLimit, Kind};
 use nearcache_protocol::handshake::{Handshake, Known, Local, Registry, SessionToken};
@@ -21,6 +22,10 @@ pub(crate) type RawError = Box<dyn std::error::Error + Send + Sync>;
 struct Nobody;
 
 impl Registry for Nobody {
+    fn members_with(&self, _: NodeId) -> usize {
+        2
+    }
+
     fn known(&self, _: NodeId) -> Option<Known> {
         None
     }
@@ -57,14 +62,34 @@ pub(crate) fn read_frame(stream: &mut impl Read) -> Result<Frame, RawError> {
 
 /// Opens one lane as the peer `local`, after `opening`; an error if it is refused.
 pub(crate) fn open_lane<S: Read + Write>(
-    mut stream: S,
+    stream: S,
     opening: &[u8],
     local: &Local,
     lane: Lane,
     now_ms: u64,
 ) -> Result<S, RawError> {
     let now = Timestamp::from_parts(now_ms, 0);
-    let (handshake, hello) = Handshake::dial(local.clone(), lane, SessionToken(7), now);
+    let dialled = Handshake::dial(local.clone(), lane, SessionToken(7), now);
+    complete(stream, opening, dialled, now)
+}
+
+/// Opens a probe connection as the peer `local`.
+pub(crate) fn open_probe<S: Read + Write>(
+    stream: S,
+    local: &Local,
+    now_ms: u64,
+) -> Result<S, RawError> {
+    let now = Timestamp::from_parts(now_ms, 0);
+    let dialled = Handshake::dial_probe(local.clone(), SessionToken(7), now);
+    complete(stream, &[], dialled, now)
+}
+
+fn complete<S: Read + Write>(
+    mut stream: S,
+    opening: &[u8],
+    (handshake, hello): (Handshake, Bytes),
+    now: Timestamp,
+) -> Result<S, RawError> {
     stream.write_all(&[opening, &hello].concat())?;
     let mut answer = read_frame(&mut stream)?;
     if answer.kind == Kind::PROOF {

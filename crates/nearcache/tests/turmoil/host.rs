@@ -95,6 +95,7 @@ async fn start(plan: &Plan, host: usize) -> Result<Life, Box<dyn std::error::Err
         .listen(format!("0.0.0.0:{PORT}"))
         .advertise(address(host))
         .allow_insecure_network(true)
+        .mesh_max(plan.mesh_max)
         .discovery(StaticPeers::new(peers))
         .start()
         .await?;

@@ -25,20 +25,24 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::history::Broken;
+use crate::plan::Plan;
 use crate::run::Bug;
 
 /// Seeds of the test command.
 const SEEDS: u64 = 100;
 
-fn seeds_asked_for() -> Range<u64> {
-    let asked = std::env::var("NEARCACHE_TURMOIL_SEEDS").ok();
+/// The same of runs along a tree, each of which costs as much as a few others.
+const TREE_SEEDS: u64 = 30;
+
+fn seeds_asked_for(variable: &str, seeds: u64) -> Range<u64> {
+    let asked = std::env::var(variable).ok();
     let range = asked.as_deref().and_then(|text| text.split_once(".."));
     let range = range.and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    range.unwrap_or(0..SEEDS)
+    range.unwrap_or(0..seeds)
 }
 
 /// Runs the seeds on all processors; returns those that broke a rule, with the rule. With a planted bug one of them is enough.
-fn play(seeds: Range<u64>, bug: Bug) -> Vec<(u64, Broken)> {
+fn play(seeds: Range<u64>, bug: Bug, draw: fn(u64) -> Plan) -> Vec<(u64, Broken)> {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new(Vec::new());
     let slowest = Mutex::new(Duration::ZERO);
@@ -50,7 +54,7 @@ fn play(seeds: Range<u64>, bug: Bug) -> Vec<(u64, Broken)> {
             if seed >= seeds.end || is_enough {
                 return;
             }
-            match run::run(seed, bug) {
+            match run::run(draw(seed), bug) {
                 Ok(report) => {
                     assert!(
                         report.ended > 50 && report.hits > 1_000,
@@ -81,13 +85,30 @@ fn play(seeds: Range<u64>, bug: Bug) -> Vec<(u64, Broken)> {
 
 #[test]
 fn seeds_hold_every_rule() {
-    let broken = play(seeds_asked_for(), Bug::None);
+    let variable = "NEARCACHE_TURMOIL_SEEDS";
+    judge(
+        variable,
+        "seeds",
+        seeds_asked_for(variable, SEEDS),
+        Plan::draw,
+    );
+}
+
+#[test]
+fn seeds_along_the_tree_hold_every_rule() {
+    let variable = "NEARCACHE_TURMOIL_TREE_SEEDS";
+    let seeds = seeds_asked_for(variable, TREE_SEEDS);
+    judge(variable, "seeds_along", seeds, Plan::draw_tree);
+}
+
+fn judge(variable: &str, filter: &str, seeds: Range<u64>, draw: fn(u64) -> Plan) {
+    let broken = play(seeds, Bug::None, draw);
     for (seed, broken) in &broken {
         println!("seed {seed} breaks {}: {}", broken.rule, broken.what);
-        println!("    {:?}", plan::Plan::draw(*seed).faults);
+        println!("    {:?}", draw(*seed).faults);
         println!(
-            "    again: NEARCACHE_TURMOIL_SEEDS={seed}..{} NEARCACHE_TURMOIL_TRACE=1 \
-             cargo test -p nearcache --features turmoil --test turmoil seeds -- --nocapture",
+            "    again: {variable}={seed}..{} NEARCACHE_TURMOIL_TRACE=1 \
+             cargo test -p nearcache --features turmoil --test turmoil {filter} -- --nocapture",
             seed + 1
         );
     }
@@ -96,9 +117,9 @@ fn seeds_hold_every_rule() {
 
 #[test]
 fn the_same_seed_gives_the_same_run() {
-    let repeatable = |seed: &u64| plan::Plan::draw(*seed).is_repeatable();
+    let repeatable = |seed: &u64| Plan::draw(*seed).is_repeatable();
     for seed in (0..SEEDS).filter(repeatable).take(6) {
-        let runs = [(); 2].map(|()| run::run(seed, Bug::None).ok());
+        let runs = [(); 2].map(|()| run::run(Plan::draw(seed), Bug::None).ok());
         assert_eq!(runs[0], runs[1], "seed {seed}");
     }
 }
@@ -108,7 +129,7 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn planted_bugs_are_found() {
     for bug in [Bug::Tombstones, Bug::Silence] {
-        let found = play(0..SEEDS, bug);
+        let found = play(0..SEEDS, bug, Plan::draw);
         for (seed, broken) in &found {
             println!("{bug:?} breaks {} with seed {seed}", broken.rule);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nearcache::limits::MESH_MAX_DEFAULT;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
@@ -113,6 +114,8 @@ pub(crate) enum Fault {
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) nodes: usize,
+    /// Up to so many all are connected to all; beyond, updates travel along a tree.
+    pub(crate) mesh_max: usize,
     /// How far each node's wall clock is ahead of the slowest.
     pub(crate) skew: Vec<Duration>,
     pub(crate) latency_ms_max: u64,
@@ -131,10 +134,25 @@ impl Plan {
         !self.faults.iter().any(|(_, fault)| crashes_loudly(fault))
     }
 
+    /// Whether there are more nodes than a full mesh has.
+    pub(crate) const fn is_tree(&self) -> bool {
+        self.nodes > self.mesh_max
+    }
+
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let rng = &mut rng;
-        let nodes = *[3, 3, 3, 5].choose(rng).unwrap_or(&3);
+        let nodes = *[3, 3, 3, 5].choose(&mut rng).unwrap_or(&3);
+        Self::with(seed, &mut rng, nodes, MESH_MAX_DEFAULT)
+    }
+
+    /// A run of more nodes than a full mesh has.
+    pub(crate) fn draw_tree(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let nodes = rng.random_range(8..=10);
+        Self::with(seed, &mut rng, nodes, 3)
+    }
+
+    fn with(seed: u64, rng: &mut StdRng, nodes: usize, mesh_max: usize) -> Self {
         let skew = (0..nodes)
             .map(|_| Duration::from_millis(rng.random_range(0..=150)))
             .collect();
@@ -149,6 +167,7 @@ impl Plan {
         Self {
             seed,
             nodes,
+            mesh_max,
             skew,
             latency_ms_max: *[1, 5, 30].choose(rng).unwrap_or(&5),
             tick_ms: *[5, 10].choose(rng).unwrap_or(&5),

@@ -52,8 +52,8 @@ struct Run<'a> {
     striking: Vec<(u64, Fault)>,
 }
 
-/// Runs the plan of `seed` with nodes that have this bug.
-pub(crate) fn run(seed: u64, bug: Bug) -> Result<Report, Broken> {
+/// Runs the plan with nodes that have this bug.
+pub(crate) fn run(plan: Plan, bug: Bug) -> Result<Report, Broken> {
     HOOK.call_once(|| {
         let print = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
@@ -62,8 +62,7 @@ pub(crate) fn run(seed: u64, bug: Bug) -> Result<Report, Broken> {
         }));
     });
     PANIC.set(None);
-    let plan = Plan::draw(seed);
-    simulated::seed(seed);
+    simulated::seed(plan.seed);
     simulated::plant(match bug {
         Bug::Tombstones => PlantedBug::TombstonesDropped,
         Bug::None | Bug::Silence => PlantedBug::None,
@@ -265,7 +264,9 @@ impl Run<'_> {
             let Some(view) = view else {
                 return Some(format!("n{number} does not run"));
             };
-            if !view.is_ready || !view.serves_copies || view.members != views.len() {
+            // Beyond the mesh nobody has the leases of all.
+            let serves_copies = view.serves_copies || self.shared.plan.is_tree();
+            if !view.is_ready || !serves_copies || view.members != views.len() {
                 return Some(format!("n{number} is not whole: {view:?}"));
             }
             let first = *first.get_or_insert(view);

@@ -121,6 +121,7 @@ impl<V: Payload> Replicated<V> {
         op: ModifyOp<V>,
         out: &mut Vec<Output<V>>,
     ) {
+        self.needs(from, out);
         let Some(peer) = self.peers.get(&from) else {
             return;
         };

@@ -352,6 +352,14 @@ impl<V: Payload> Replicated<V> {
             if missing && !wanted.is_unwanted() {
                 let again_at = now + LOOK_AGAIN_AFTER;
                 wanted.state = State::Stranded { again_at };
+                // Beyond the mesh: neighbours do not hold it, so others are met, the origin first.
+                let far = self.lost.iter().filter(|(_, lost)| !lost.dead);
+                let far = far.map(|(id, _)| *id);
+                let far = far.filter(|id| may_hold(id, &wanted.without));
+                let next = far.min_by_key(|id| (*id != version.origin, *id));
+                if let Some(next) = next {
+                    self.needs(next, out);
+                }
             } else {
                 wanted.state = State::Stranded { again_at: now };
                 self.stats.fetches_unheld += 1;
@@ -390,6 +398,7 @@ impl<V: Payload> Replicated<V> {
         message: Fetching<V>,
         out: &mut Vec<Output<V>>,
     ) {
+        self.needs(from, out);
         match message {
             Fetching::Ask {
                 key,

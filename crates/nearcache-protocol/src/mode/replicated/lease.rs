@@ -17,6 +17,7 @@ use bytes::Bytes;
 use nearcache_store::{Handle, NodeId, Timestamp, Version};
 
 use super::Replicated;
+use super::peer::Peer;
 use crate::ids::{RequestId, WaiterId};
 use crate::load::fence::just_before;
 use crate::load::lease::{Answer, LEASE_MAX, Lease, LoadMessage, Turn};
@@ -195,7 +196,7 @@ impl<V: Payload> Replicated<V> {
         let (key, waiter, lease_for) = (asking.key.clone(), asking.waiter, asking.lease_for);
         let (known, tags) = (self.known_to_asker(&key), self.store.highest_tag_floor());
         let home = self.home_of(&key);
-        if !self.peers.contains_key(&home) {
+        if !self.peers.get(&home).is_some_and(Peer::agrees) {
             self.leases.asked.remove(&request);
             let by = Asker::Here {
                 request,
@@ -253,7 +254,7 @@ impl<V: Payload> Replicated<V> {
                 tags,
                 key,
             } => {
-                let is_met = self.peers.get(&from).is_some_and(super::peer::Peer::agrees);
+                let is_met = self.peers.get(&from).is_some_and(Peer::agrees);
                 if !is_met || self.home_of(&key) != self.me() {
                     return send(from, request, LoadMessage::Answer(Answer::NotHome), out);
                 }

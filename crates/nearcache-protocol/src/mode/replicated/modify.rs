@@ -10,7 +10,7 @@ use bytes::Bytes;
 use nearcache_store::{NodeId, Version};
 
 use super::Replicated;
-use super::peer::VALUE_BYTES_ON_WIRE_MAX;
+use super::peer::{Peer, VALUE_BYTES_ON_WIRE_MAX};
 use crate::ids::{Epoch, RequestId, WaiterId};
 use crate::message::{CacheMessage, ModifiedAt};
 use crate::mode::stream::Receives as _;
@@ -78,15 +78,22 @@ impl<V> Asked<V> {
 impl<V: Payload> Replicated<V> {
     /// The key's home among the members that this node can reach, itself included; beyond the mesh among all that live.
     pub(super) fn home_of(&self, key: &[u8]) -> NodeId {
-        let peers = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.agrees())
-            .map(|(id, _)| *id);
+        // Beyond the mesh sessions come and go: whose announcement is on its way counts as it did before the session.
+        let counts =
+            |peer: &Peer| peer.agrees() || self.relay.is_on() && peer.counts_for_freshness();
+        let peers = self.peers.iter().filter(|(_, peer)| counts(peer));
+        let peers = peers.map(|(id, _)| *id);
         let far = self.lost.iter().filter(|(_, lost)| !lost.dead);
         let far = far.filter(|_| self.relay.is_on()).map(|(id, _)| *id);
         let members = peers.chain(far).chain([self.me()]);
         rendezvous::home(self.placement, key, members).unwrap_or(self.me())
+    }
+
+    /// This member is asked for something, or asks: beyond the mesh there shall be a session with it for a while.
+    pub(super) fn needs(&self, member: NodeId, out: &mut Vec<Output<V>>) {
+        if self.relay.is_on() && member != self.me() {
+            out.push(Output::Meet(member));
+        }
     }
 
     pub(super) fn start_modify(
@@ -132,14 +139,13 @@ impl<V: Payload> Replicated<V> {
             return;
         };
         let home = self.home_of(&key);
-        let Some(peer) = self.peers.get(&home) else {
+        self.needs(home, out);
+        let Some(peer) = self.peers.get(&home).filter(|peer| peer.agrees()) else {
             if home != self.me() {
-                // Beyond the mesh, and no neighbour: nobody else may decide.
-                if let Some(asking) = self.asked.by_request.remove(&request) {
-                    out.push(Output::Done {
-                        waiter: asking.waiter.id,
-                        result: Outcome::Modified(Err(ModifyError::HomeUnreachable)),
-                    });
+                // Beyond the mesh, and no neighbour: nobody else may decide, and it is about to be one.
+                let at = now + self.config.modify_redrive_after;
+                if let Some(asking) = self.asked.by_request.get_mut(&request) {
+                    asking.state = Asks::Again { at };
                 }
                 return;
             }

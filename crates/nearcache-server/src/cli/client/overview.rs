@@ -33,6 +33,8 @@ pub(in crate::cli) fn info(args: &InfoArgs) -> Result<(), Failure> {
         "ready",
         "uptime_seconds",
         "client_connections",
+        "peer_sessions",
+        "by_tree",
     ] {
         text += &format!("{key:<20}{}\n", plain(&node[key]));
     }

@@ -148,6 +148,7 @@ fn stats(call: &Call<'_>) -> Lines {
 fn replication(call: &Call<'_>) -> Lines {
     let node = &call.session.context().node;
     let peers = node.members().len().saturating_sub(1);
+    let links = node.links();
     // The worst of all databases.
     let databases = call.session.context().databases.iter();
     let state = databases.map(crate::caches::RawCache::status).max();
@@ -157,6 +158,8 @@ fn replication(call: &Call<'_>) -> Lines {
         line("role", "master"),
         line("connected_slaves", 0),
         line("nearcache_peers", peers),
+        line("nearcache_peer_sessions", links.sessions),
+        line("nearcache_by_tree", u8::from(links.by_tree)),
         line("nearcache_ready", u8::from(node.is_ready())),
         line("nearcache_state", state),
     ]

@@ -24,6 +24,8 @@ impl<V: Payload> Shell<V> {
                     });
                 }
                 Output::Transmit { peer, lane } => self.node.links().pull(peer, lane, self.id),
+                // By the next tick: the membership is not to be locked here.
+                Output::Meet(peer) => self.node.cluster_state().needs(peer),
                 Output::Done { waiter, result } => self.waiters.answer(waiter, result),
                 Output::Ready => self.become_ready(),
                 Output::Event(event) => {

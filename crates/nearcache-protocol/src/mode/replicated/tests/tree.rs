@@ -7,6 +7,7 @@ use nearcache_store::NodeId;
 use super::{SECOND, all};
 use crate::config::ReplicationConfig;
 use crate::mode::{Ack, Outcome, Status};
+use crate::modify::{ModifyError, ModifyOp};
 use crate::testing::Cluster;
 
 fn config() -> ReplicationConfig {
@@ -159,4 +160,46 @@ fn neighbours_acknowledge_and_nobody_waits_for_all_beyond_the_mesh() {
     assert!(matches!(refused, Outcome::Acked(Err(_))), "{refused:?}");
     cluster.deliver();
     assert_eq!(cluster.read_all("k"), all("two", 16));
+}
+
+#[test]
+fn the_home_of_a_key_that_is_no_neighbour_is_met_and_serialises_all_the_same() {
+    let mut cluster = Cluster::tree(12, config());
+    let keys = ["a", "b", "c", "d", "e", "f"];
+    let mut waiters = Vec::new();
+    for key in keys {
+        for id in 1..=12 {
+            waiters.push((id, cluster.modify(id, key, ModifyOp::Add { delta: 1 })));
+        }
+    }
+    cluster.deliver();
+    let is_done = |cluster: &Cluster, (id, waiter): &(u64, _)| {
+        let results = &cluster.nodes[id].results;
+        matches!(results.get(waiter), Some(Outcome::Modified(Ok(done))) if done.applied)
+    };
+    assert!(!waiters.iter().all(|waiter| is_done(&cluster, waiter)));
+    cluster.meet();
+    cluster.run(SECOND);
+    assert!(waiters.iter().all(|waiter| is_done(&cluster, waiter)));
+    cluster.run(SECOND);
+    for key in keys {
+        assert_eq!(cluster.read_all(key), all("12", 12));
+    }
+}
+
+#[test]
+fn a_home_that_cannot_be_met_changes_nothing_and_says_so_by_the_deadline() {
+    let mut cluster = Cluster::tree(12, config());
+    let modify = |cluster: &mut Cluster, n: u32| {
+        let key = format!("key-{n}");
+        let waiter = cluster.modify(1, &key, ModifyOp::Add { delta: 1 });
+        cluster.deliver();
+        (!cluster.nodes[&1].results.contains_key(&waiter)).then_some((key, waiter))
+    };
+    let (key, waiter) = (0..64).find_map(|n| modify(&mut cluster, n)).unwrap();
+    cluster.run(SECOND * 10);
+    let result = &cluster.nodes[&1].results[&waiter];
+    let unreachable = matches!(result, Outcome::Modified(Err(ModifyError::HomeUnreachable)));
+    assert!(unreachable, "{result:?}");
+    assert_eq!(cluster.read_all(&key), vec![None; 12]);
 }
