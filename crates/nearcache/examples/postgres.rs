@@ -1,5 +1,5 @@
-//! Three instances of a service in front of one PostgreSQL: an expensive query that all of them share, and a change that all of
-//! them see.
+//! Three instances of a service in front of one PostgreSQL: an expensive query that all of them share, a change that all of
+//! them see, and writes that wait for the database while it is away.
 //!
 //! ```sh
 //! cargo run -p nearcache --example postgres
@@ -15,7 +15,10 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use nearcache::{Ack, Cache, LoadPolicy, Loaded, Loader, Loading, Node, Previous, StaticPeers};
+use nearcache::{
+    Ack, Cache, LoadPolicy, Loaded, Loader, Loading, Node, Previous, Sink, SinkError, SinkWrite,
+    StaticPeers, WriteBehind,
+};
 use server::{AnyError, Server};
 use tokio_postgres::Client;
 
@@ -23,7 +26,8 @@ use tokio_postgres::Client;
 const TABLES: &str = "
     create table orders (id bigint generated always as identity, customer bigint, cents bigint);
     insert into orders (customer, cents) select n % 50, n from generate_series(1, 100000) n;
-    create sequence queries;";
+    create sequence queries;
+    create table notes (customer bigint primary key, version bytea not null, text text);";
 const TOTAL: &str = "
     select sum(cents)::bigint, nextval('queries') from orders, pg_sleep(0.3) where customer = $1";
 
@@ -40,6 +44,28 @@ impl Loader<i64, i64> for Totals {
         let total: Option<i64> = row.get(0);
         // Whoever changes an order of this customer invalidates the tag.
         Ok(Loaded::from(total).tags([customer(*key)]))
+    }
+}
+
+/// Writes what is noted of a customer. A write may be made twice, and two instances may write the same row: the newer one wins.
+struct Notes {
+    database: tokio_postgres::Config,
+}
+
+const NOTE: &str = "
+    insert into notes values ($1, $2, $3) on conflict (customer) do update
+    set version = excluded.version, text = excluded.text where notes.version < excluded.version";
+
+impl Sink<i64, String> for Notes {
+    async fn write(&self, write: &SinkWrite<'_, i64, String>) -> Result<(), SinkError> {
+        let version = write.version().to_bytes();
+        // A service would take it from a pool.
+        let database = server::connect(&self.database).await?;
+        let (text, version) = (write.value(), version.as_slice());
+        database
+            .execute(NOTE, &[write.key(), &version, &text])
+            .await?;
+        Ok(())
     }
 }
 
@@ -105,6 +131,31 @@ async fn main() -> Result<(), AnyError> {
     // The database is gone. What is in memory is served; what has expired too, for an hour.
     server.stop()?;
     show("without the database", &instances).await?;
+
+    // Writes are accepted all the same, and made when it is back. With `WriteBehind::journal` they outlive a crash as well.
+    let sink = Notes {
+        database: server.config(),
+    };
+    let notes = nodes[0].cache::<i64, String>("notes");
+    let policy = WriteBehind::new().backoff(Duration::from_millis(50), Duration::from_millis(500));
+    let notes = notes.write_behind(sink, policy).open().await?;
+    for version in 1..=100 {
+        notes.put(&7, format!("note {version}")).await?;
+    }
+    println!(
+        "100 notes accepted    {} row waits",
+        notes.stats().writes.queued
+    );
+    server.resume().await?;
+    notes.flush_writes(Duration::from_secs(10)).await?;
+    let database = server.connect().await?;
+    let row = database.query_one("select text from notes where customer = 7", &[]);
+    let text: String = row.await?.get(0);
+    let writes = notes.stats().writes;
+    println!(
+        "the database is back  it has {text:?}, written {} time(s)",
+        writes.written
+    );
     for node in &nodes {
         node.shutdown().await;
     }

@@ -7,6 +7,7 @@
     reason = "a test that is skipped says so, and how much was checked is of interest"
 )]
 
+mod behind;
 mod server;
 mod service;
 

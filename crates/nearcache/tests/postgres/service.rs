@@ -38,7 +38,8 @@ impl Database {
         Self { config, client }
     }
 
-    async fn client(&self) -> Result<Arc<Client>, tokio_postgres::Error> {
+    /// The connection, or a new one.
+    pub(crate) async fn client(&self) -> Result<Arc<Client>, tokio_postgres::Error> {
         let mut client = self.client.lock().await;
         if let Some(client) = client.as_ref()
             && !client.is_closed()
@@ -79,6 +80,17 @@ impl Database {
     }
 }
 
+/// A server with an empty database; `None` where PostgreSQL is not installed, and the test says so.
+pub(crate) async fn server_for(test: &str) -> Result<Option<Server>, AnyError> {
+    let server = Server::start().await?;
+    if server.is_none() {
+        let required = std::env::var("XTASK_TOOLS").as_deref() == Ok("required");
+        assert!(!required, "PostgreSQL is missing");
+        println!("skipped: {test}: PostgreSQL is not installed");
+    }
+    Ok(server)
+}
+
 /// One instance: a node, its cache and its connections.
 pub(crate) struct Instance {
     pub(crate) node: Node,
@@ -114,10 +126,7 @@ impl Service {
         time_to_live: Duration,
         policy: LoadPolicy,
     ) -> Result<Option<Self>, AnyError> {
-        let Some(server) = Server::start().await? else {
-            let required = std::env::var("XTASK_TOOLS").as_deref() == Ok("required");
-            assert!(!required, "PostgreSQL is missing");
-            println!("skipped: {test}: PostgreSQL is not installed");
+        let Some(server) = server_for(test).await? else {
             return Ok(None);
         };
         server.connect().await?.batch_execute(TABLES).await?;
