@@ -1,4 +1,5 @@
-//! `cargo xtask bench NAME`: builds the server and the measurements optimised, and runs them.
+//! `cargo xtask bench NAME`: builds the server and the measurements optimised, and runs them. `bench scale [SIZE | mesh:SIZE]...` is a run of
+//! the simulator.
 
 use std::process::Command;
 
@@ -32,6 +33,16 @@ const WITH_SERVERS: [&str; 6] = [
 /// # Errors
 /// When something does not build.
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
+    if let Some(("scale", sizes)) =
+        (args.words.split_first()).map(|(name, rest)| (name.as_str(), rest))
+    {
+        build(workspace, "nearcache-sim")?;
+        return carry_out(
+            workspace,
+            "nearcache-sim",
+            &[&["scale".to_owned()], sizes].concat(),
+        );
+    }
     if args
         .words
         .first()
@@ -43,9 +54,13 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
         build(workspace, "nearcache-server")?;
     }
     build(workspace, "nearcache-bench")?;
-    // In the folder of the caller, so that the paths among the words mean what they say.
-    let program = workspace.target().join("release/nearcache-bench");
-    let status = Command::new(&program).args(&args.words).status();
+    carry_out(workspace, "nearcache-bench", &args.words)
+}
+
+/// Runs a program that was built, in the folder of the caller, so that the paths among the words mean what they say.
+fn carry_out(workspace: &Workspace, name: &str, words: &[String]) -> anyhow::Result<bool> {
+    let program = workspace.target().join("release").join(name);
+    let status = Command::new(&program).args(words).status();
     let status = status.with_context(|| format!("starting {}", program.display()))?;
     Ok(status.success())
 }

@@ -84,7 +84,13 @@ fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     );
     command.args(["--seeds", &range, "--keep"]).arg(&keep);
     let invalidation = tell(workspace, "nightly-simulator-invalidation", &mut command)?;
-    Ok(replicated && invalidation)
+    let mut command = cargo_with(
+        workspace,
+        "run --locked --release --package nearcache-sim -- --tree",
+    );
+    command.args(["--seeds", &range, "--keep"]).arg(&keep);
+    let tree = tell(workspace, "nightly-simulator-tree", &mut command)?;
+    Ok(replicated && invalidation && tree)
 }
 
 fn run_turmoil(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {

@@ -1,6 +1,8 @@
 //! Bugs on purpose, so that the simulator's checkers can be shown to find them. Without the feature `planted-bugs` every
 //! question below is answered `false` at compile time.
 
+use std::time::Duration;
+
 use crate::time::Time;
 
 /// A rule that a machine breaks on purpose.
@@ -56,6 +58,8 @@ pub enum PlantedBug {
     TreeClaimsPastAGap,
     /// A home node gives the lease of a key to all who ask (breaks P6).
     LeaseForAll,
+    /// What a neighbour knows of others counts as if it were as of now (breaks C11).
+    TreeAddsNoAge,
 }
 
 impl PlantedBug {
@@ -122,6 +126,15 @@ impl PlantedBug {
 
     pub(crate) const fn claims_past_a_gap(self) -> bool {
         self.is(Self::TreeClaimsPastAGap)
+    }
+
+    /// How old a neighbour's knowledge of an origin is taken to be, that says it is of this age.
+    pub(crate) const fn age_told(self, age: Duration) -> Duration {
+        if self.is(Self::TreeAddsNoAge) {
+            Duration::ZERO
+        } else {
+            age
+        }
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

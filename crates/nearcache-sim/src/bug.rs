@@ -73,6 +73,8 @@ bugs! {
     LeavesWithoutHandOver = "leaves-without-hand-over",
     /// Beyond the mesh: what comes behind a gap counts as if nothing were missing.
     TreeClaimsPastAGap = "tree-claims-past-a-gap",
+    /// Beyond the mesh: the age of what a neighbour tells is not added.
+    TreeAddsNoAge = "tree-adds-no-age",
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
     LeaseOnEcho = "lease-on-echo",
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
@@ -141,7 +143,7 @@ impl Bug {
     /// Whether it is one of the tree, which it is looked for in.
     #[must_use]
     pub const fn is_of_tree(self) -> bool {
-        matches!(self, Self::TreeClaimsPastAGap)
+        matches!(self, Self::TreeClaimsPastAGap | Self::TreeAddsNoAge)
     }
 
     /// Plants it if it is one of a store.
@@ -176,6 +178,7 @@ impl Bug {
             Self::LateValueTakenForNewer => ProtocolBug::LateValueTakenForNewer,
             Self::PiecesInAnyOrder => ProtocolBug::PiecesInAnyOrder,
             Self::TreeClaimsPastAGap => ProtocolBug::TreeClaimsPastAGap,
+            Self::TreeAddsNoAge => ProtocolBug::TreeAddsNoAge,
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,

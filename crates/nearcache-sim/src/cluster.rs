@@ -316,13 +316,16 @@ impl Cluster {
         let own = node.time(now);
         node.tick_store(own);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
-        if node.membership.next_tick() <= own {
+        let ticks = node.membership_due <= own;
+        if ticks {
             node.membership.tick(own, &mut membership);
         }
         if node.core.next_tick() <= own {
             node.core.tick(own, &mut cache);
         }
-        self.carry_membership(host, membership)?;
+        if ticks {
+            self.carry_membership(host, membership)?;
+        }
         self.carry_cache(host, cache)?;
         self.settle(host)
     }

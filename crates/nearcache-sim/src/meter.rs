@@ -26,8 +26,8 @@ impl Kind {
     pub(crate) const fn of_frame(kind: u8) -> Self {
         match kind {
             0x00..=0x3f => Self::Membership,
-            0x40 | 0x80 => Self::Payload,
-            0x4c..=0x7f | 0x81 => Self::Repair,
+            0x40 | 0x90 => Self::Payload,
+            0x4c..=0x50 | 0x60..=0x7f | 0x91 => Self::Repair,
             _ => Self::Control,
         }
     }

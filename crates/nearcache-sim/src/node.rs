@@ -190,6 +190,8 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) epoch: Epoch,
     pub(crate) membership: Membership,
+    /// When the membership is due, by its own clock; renewed after whatever it did, because to ask it costs O(members).
+    pub(crate) membership_due: Time,
     pub(crate) core: CacheCore<Value>,
     pub(crate) store: Arc<Store<Value>>,
     pub(crate) clock: Arc<Hlc>,
@@ -301,6 +303,7 @@ impl Node {
             ppm: plan.clock_ppm[host],
             id,
             epoch,
+            membership_due: membership.next_tick(),
             membership,
             core,
             store,
@@ -379,8 +382,7 @@ impl Node {
     /// When the node wants to run next, in virtual time.
     pub(crate) fn next_wake(&self) -> Time {
         let own = self
-            .membership
-            .next_tick()
+            .membership_due
             .min(self.core.next_tick())
             .min(self.store_tick_at);
         if own == Time::MAX {

@@ -14,7 +14,7 @@ use rand::RngExt as _;
 
 use crate::cluster::Cluster;
 use crate::meter::{Kind, Meter, Sent};
-use crate::plan::{Chaos, Plan};
+use crate::plan::{Chaos, MESH_MAX, Plan};
 use crate::value::Value;
 
 /// Bytes of a value.
@@ -331,7 +331,8 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |delay: Duration| format!("{:.1}", delay.as_secs_f64() * 1e3);
-        let name = if self.scale.mesh { "mesh" } else { "tree" };
+        let mesh = self.scale.mesh || self.scale.nodes <= MESH_MAX;
+        let name = if mesh { "mesh" } else { "tree" };
         let idle_messages: f64 = self.idle.messages.iter().sum();
         let idle_bytes: f64 = self.idle.bytes.iter().sum();
         for (what, phase) in [("quiet", &self.load), ("faults", &self.faults)] {
@@ -367,8 +368,12 @@ impl fmt::Display for Row {
             .map_or("NOT EQUAL".to_owned(), |after| format!("{after:?}"));
         write!(
             f,
-            "<!-- {} {name}: together after {:?}; reached in the phase {:.4} quiet, {:.4} with faults; equal {healed} after the faults -->",
-            self.scale.nodes, self.settled, self.load.reached, self.faults.reached
+            "<!-- {} {name}, {} s of each phase: together after {:?}; reached in the phase {:.4} quiet, {:.4} with faults; equal {healed} after the faults -->",
+            self.scale.nodes,
+            self.scale.seconds,
+            self.settled,
+            self.load.reached,
+            self.faults.reached
         )
     }
 }

@@ -10,6 +10,7 @@ use nearcache_protocol::time::Time;
 
 use super::Broken;
 use crate::node::Node;
+use crate::plan::Plan;
 
 /// How long after the last link to most of the cluster what `split` says takes effect: four heartbeats, and by how much a clock may run slow in that time.
 pub(crate) const WINDOW: Duration = Duration::from_millis(2_000 + 5);
@@ -44,11 +45,19 @@ impl Apart {
         linked.count() * 2 > self.parted.len()
     }
 
-    /// Whether the host has had no link to half of the others or more for longer than the window.
-    fn is_apart(&self, host: usize, now: Time) -> bool {
-        let is_parted = |since: &&Option<Time>| since.is_some_and(|since| now - since > WINDOW);
-        let parted = self.parted[host].iter().filter(is_parted).count();
-        parted * 2 > self.parted.len()
+    /// Whether the host has had no link to half of the others or more for longer than the window. Beyond the mesh it may hear them through
+    /// others, over so many hops, each of which may take a window.
+    fn is_apart(&self, host: usize, now: Time, hops_max: u32) -> bool {
+        let window = WINDOW * hops_max;
+        let is_linked = |a: usize, b: usize| self.parted[a][b].is_none_or(|at| now - at <= window);
+        let hosts = self.parted.len();
+        let mut heard: Vec<bool> = (0..hosts).map(|other| is_linked(host, other)).collect();
+        for _ in 1..hops_max {
+            let farther = |to| (0..hosts).any(|via| heard[via] && is_linked(via, to));
+            heard = (0..hosts).map(|to| heard[to] || farther(to)).collect();
+        }
+        let parted = heard.iter().filter(|heard| !**heard).count();
+        parted * 2 > hosts
     }
 
     /// What the node may still do, having met all others in its first life.
@@ -56,9 +65,15 @@ impl Apart {
         &self,
         now: Time,
         (host, node): (usize, &Node),
-        policy: SplitPolicy,
+        plan: &Plan,
     ) -> Result<(), Broken> {
-        if policy == SplitPolicy::Serve || !self.is_apart(host, now) {
+        let hops_max = if plan.is_beyond_mesh() {
+            plan.nodes.ilog2() + 1
+        } else {
+            1
+        };
+        let policy = plan.split;
+        if policy == SplitPolicy::Serve || !self.is_apart(host, now, hops_max) {
             return Ok(());
         }
         let own = node.time(now);

@@ -73,6 +73,11 @@ impl Members {
         Ok(())
     }
 
+    /// Whether the host's node is dead.
+    pub(crate) fn is_dead(&self, host: usize) -> bool {
+        self.died.contains_key(&host)
+    }
+
     /// Whether the host's node has been dead for so long.
     pub(crate) fn is_dead_since(&self, host: usize, long: Duration, now: Time) -> bool {
         self.died.get(&host).is_some_and(|died| *died + long < now)

@@ -43,6 +43,9 @@ impl Cluster {
         host: usize,
         out: Vec<MembershipOutput>,
     ) -> Result<(), Violation> {
+        if let Some(node) = self.hosts[host].node.as_mut() {
+            node.membership_due = node.membership.next_tick();
+        }
         for output in out {
             match output {
                 MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
@@ -93,13 +96,19 @@ impl Cluster {
         // What others tell may overtake its own goodbye, but not by more than what a message takes.
         let departed = self.checkers.departed.get(&(identity.node, identity.epoch));
         let longest = self.plan.weather.delay_max * 2;
-        if reason == DownReason::Failed && departed.is_some_and(|at| *at + longest < now) {
+        // Beyond the mesh only its neighbours hear the goodbye; others hear that it is gone, and the difference is how long they count it.
+        let heard_it = !self.plan.is_beyond_mesh();
+        let late = departed.is_some_and(|at| heard_it && *at + longest < now);
+        if reason == DownReason::Failed && late {
             let what = format!("n{host} takes {identity:?} for dead, which has left on purpose");
             return Err(self.violation("leave", what));
         }
         self.sometimes.reach(Place::MemberFailed);
         let of = (0..self.hosts.len()).find(|of| address(*of) == identity.address);
-        if let Some(of) = of.filter(|_| reason == DownReason::Failed) {
+        // Beyond the mesh a slow node's word suffices, where there is no session that says otherwise: see docs/testing.md.
+        let linked = !self.plan.is_beyond_mesh() || self.session_with(host, peer).is_some();
+        let judged = of.filter(|of| linked || self.checkers.members.is_dead(*of));
+        if let Some(of) = judged.filter(|_| reason == DownReason::Failed) {
             let result = self.checkers.members.declared(host, of, now);
             result.map_err(|(rule, what)| self.violation(rule, what))?;
         }
@@ -506,7 +515,9 @@ impl Cluster {
         };
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
-        let understood = match MembershipMessage::decode(frame.kind, &frame.body) {
+        let decoded = MembershipMessage::decode(frame.kind, &frame.body);
+        let is_membership = matches!(decoded, Ok(Some(_)));
+        let understood = match decoded {
             Ok(Some(message)) => node
                 .membership
                 .handle(own, from, &message, &mut membership)
@@ -523,7 +534,9 @@ impl Cluster {
         if !understood {
             return self.misunderstood(session, end, format!("{frame:?}"));
         }
-        self.carry_membership(host, membership)?;
+        if is_membership {
+            self.carry_membership(host, membership)?;
+        }
         self.carry_cache(host, cache)?;
         self.settle(host)
     }

@@ -41,8 +41,8 @@ impl Cluster {
         let result = bounds::check(&self.plan, host, node);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
         if self.hosts[host].life == 1 && !self.healed {
-            let (apart, split) = (&self.checkers.apart, self.plan.split);
-            let result = apart.check(now, (host, node), split);
+            let apart = &self.checkers.apart;
+            let result = apart.check(now, (host, node), &self.plan);
             result.map_err(|(rule, what)| self.violation(rule, what))?;
         }
         let ahead_ms = node

@@ -43,7 +43,7 @@ const REMEMBERS_MS: u64 = 24 * 60 * 60 * 1_000;
 const ISOLATED_MS: (u64, u64) = (3_200, 10_500);
 
 /// Up to so many members every node is connected to every other, as shipped.
-const MESH_MAX: usize = 64;
+pub(crate) const MESH_MAX: usize = 64;
 /// The same in runs about the tree.
 const TREE_MESH_MAX: usize = 4;
 
@@ -166,14 +166,7 @@ impl Plan {
     pub(crate) fn draw_tree(seed: u64, mode: ModeKind) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let nodes = *[7, 8, 9, 10, 12].choose(&mut rng).unwrap_or(&8);
-        Self {
-            // Beyond the mesh a node learns over several neighbours that it is apart, and later than the checker of this allows.
-            split: SplitPolicy::Serve,
-            // Who is no neighbour hears of a leave as of a death.
-            rolling_from: None,
-            after: After::Whole,
-            ..Self::of_nodes(seed, mode, (nodes, TREE_MESH_MAX), &mut rng)
-        }
+        Self::of_nodes(seed, mode, (nodes, TREE_MESH_MAX), &mut rng)
     }
 
     /// So many nodes in good weather, that are told what to do while they run.

@@ -320,8 +320,10 @@ impl<V: Payload> Replicated<V> {
     ) {
         if let Some(peer) = self.peers.get_mut(&from)
             && batch == 0
+            // One that comes twice is answered again, but its first answer is what counts.
+            && peer.told_generation.0 != request
         {
-            peer.told_generation = self.store.generation();
+            peer.told_generation = (request, self.store.generation());
         }
         let agrees = self.peers.get(&from).is_some_and(super::Peer::agrees);
         let Some(own_bits) = self.store.digest_bits().filter(|_| agrees) else {

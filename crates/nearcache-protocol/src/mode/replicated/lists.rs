@@ -228,7 +228,7 @@ impl<V: Payload> Replicated<V> {
             ..
         } = message
             && let Some(peer) = self.peers.get(&to)
-            && peer.told_generation != self.store.generation()
+            && peer.told_generation.1 != self.store.generation()
         {
             *floors = self.floors_to_tell();
         }

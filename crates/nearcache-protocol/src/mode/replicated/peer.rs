@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::serve::{Serving, TransferAsked};
 use crate::config::ReplicationConfig;
-use crate::ids::Epoch;
+use crate::ids::{Epoch, RequestId};
 use crate::message::ProgressVector;
 pub(super) use crate::mode::stream::link::{Agreed, Echoes, Receiving, Sending};
 use crate::mode::stream::tree::Branch;
@@ -35,8 +35,8 @@ pub(super) struct Peer {
     pub(super) sending: Sending,
     pub(super) receiving: Receiving,
     pub(super) echoes: Echoes,
-    /// How many group invalidations there had been when a comparison of the peer's was told how far we are.
-    pub(super) told_generation: u32,
+    /// The comparison of the peer's that was last told how far we are, and how many group invalidations there had been then.
+    pub(super) told_generation: (RequestId, u32),
     pub(super) branch: Branch,
     /// The transfer it gets from us.
     pub(super) serving: Option<Serving>,
@@ -68,7 +68,7 @@ impl Peer {
             sending: Sending::default(),
             receiving: Receiving::new(patience),
             echoes: Echoes::default(),
-            told_generation: 0,
+            told_generation: (RequestId(0), 0),
             branch: Branch::default(),
             serving: None,
             join_target: 0,

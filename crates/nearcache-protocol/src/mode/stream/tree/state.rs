@@ -1,6 +1,7 @@
 //! What a node keeps for the tree: beside the peers, and of each of them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use nearcache_store::NodeId;
 
@@ -44,8 +45,8 @@ pub(in crate::mode) struct Branch {
     pub(super) ahead: BTreeMap<StreamId, (u64, Time)>,
     /// Up to which change of its progress and of its members it has told us.
     pub(super) told: (u64, u64),
-    /// The members that it holds for alive.
-    pub(super) knows: BTreeSet<NodeId>,
+    /// The members that it holds for alive, by their places on the ring.
+    pub(super) knows: BTreeMap<Place, NodeId>,
 }
 
 /// Who is alive, and when that changed.
@@ -109,6 +110,21 @@ impl<V: Payload> Relay<V> {
 }
 
 impl Branch {
+    /// The members that it holds for alive, from its own place `there` on, over `range`.
+    pub(super) fn known_in(&self, there: Place, range: u64) -> impl Iterator<Item = NodeId> + '_ {
+        let until = there.wrapping_add(range);
+        let (first, second) = if until >= there {
+            (Bound::Excluded(until), Bound::Excluded(0))
+        } else {
+            // Over the end of the ring.
+            (Bound::Unbounded, Bound::Excluded(until))
+        };
+        let first = (Bound::Included(there), first);
+        let second = (Bound::Included(0), second);
+        let ahead = self.knows.range(first).chain(self.knows.range(second));
+        ahead.map(|(_, node)| *node)
+    }
+
     /// The streams in which it is known to be further than we were, how far, and since when.
     pub(in crate::mode) fn ahead(&self) -> impl Iterator<Item = (StreamId, u64, Time)> + '_ {
         self.ahead

@@ -154,9 +154,9 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         if state.told.1 >= branch.told.1 {
             for (member, alive) in &state.members {
                 if *alive && branch.knows.len() < shared.config.streams_max {
-                    branch.knows.insert(*member);
+                    branch.knows.insert(overlay::place_of(*member), *member);
                 } else {
-                    branch.knows.remove(member);
+                    branch.knows.remove(&overlay::place_of(*member));
                 }
             }
         }
@@ -186,9 +186,8 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         let relay = shared.relay;
         let there = overlay::place_of(from);
         let range = overlay::distance(there, state.until);
-        for node in branch.knows.iter().copied() {
+        for node in branch.known_in(there, range) {
             if node == from
-                || overlay::distance(there, overlay::place_of(node)) >= range
                 || !relay.members.is_alive(node)
                 || connected.binary_search(&node).is_ok()
             {
@@ -199,6 +198,7 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
                 Some((_, Some(age))) => *age,
                 None => oldest,
             };
+            let age = shared.config.planted.age_told(age);
             let Some(at) = far::since(state.asked, age) else {
                 continue;
             };
