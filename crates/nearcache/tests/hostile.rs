@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use common::{TestResult, bounded, eventually, node, pair};
+use common::{TestResult, bounded, cluster_name, eventually, node, pair};
 use nearcache::{Ack, ConnectError, Epoch, Node, PutOptions};
 use nearcache_protocol::control::{self, Refused};
 use nearcache_protocol::frame::{self, FrameLimit, Kind};
@@ -81,9 +81,9 @@ struct Intruder {
 }
 
 impl Intruder {
-    fn enter(node: &Node, id: u64) -> Result<Self, raw_peer::RawError> {
+    fn enter(cluster: &str, node: &Node, id: u64) -> Result<Self, raw_peer::RawError> {
         let (address, now_ms) = (node.local_addr(), node.clock().now_ms());
-        let local = local(id, "bad", node.epoch());
+        let local = local(cluster, id, "bad", node.epoch());
         let open = |lane| open_lane(socket(address)?, &[], &local, lane, now_ms);
         let lanes = [open(Lane::Control)?, open(Lane::Data)?, open(Lane::Bulk)?];
         Ok(Self {
@@ -108,7 +108,7 @@ impl Intruder {
 
 /// A frame of the cache that all have open.
 fn of_cache(kind: u8, body: &[u8]) -> Vec<u8> {
-    let id = CacheId::of_name(PlacementKey::of_cluster("test").bytes(), "things");
+    let id = CacheId::of_name(PlacementKey::of_cluster(&cluster_name()).bytes(), "things");
     framed(kind, &[&id.as_u64().to_be_bytes(), body].concat())
 }
 
@@ -169,9 +169,9 @@ async fn row_31_what_cannot_be_right_closes_the_session_and_quarantines_its_send
         ];
         for (i, (what, lane, bytes, reason)) in inputs.into_iter().enumerate() {
             let before = counted(&one, "peer_frames_refused", reason);
-            let node = one.clone();
+            let (node, cluster) = (one.clone(), cluster_name());
             let attack = tokio::task::spawn_blocking(move || {
-                Intruder::enter(&node, 1_000 + i as u64)?.attack(lane, &bytes)
+                Intruder::enter(&cluster, &node, 1_000 + i as u64)?.attack(lane, &bytes)
             });
             let is_let_in = attack.await?.map_err(|error| format!("{what}: {error}"))?;
             assert!(!is_let_in, "{what}: a quarantined peer is let in");
@@ -197,10 +197,14 @@ async fn row_31_times_that_cannot_be_are_refused_in_the_handshake() -> TestResul
         let inputs = [
             (
                 "a clock a year ahead",
-                local(666, "bad", one.epoch()),
+                local(&cluster_name(), 666, "bad", one.epoch()),
                 now_ms + year_ms,
             ),
-            ("an epoch in the future", local(667, "bad", later), now_ms),
+            (
+                "an epoch in the future",
+                local(&cluster_name(), 667, "bad", later),
+                now_ms,
+            ),
         ];
         for (what, local, now_ms) in inputs {
             let attack = tokio::task::spawn_blocking(move || {
@@ -220,7 +224,7 @@ async fn row_30_a_second_node_with_an_id_that_is_in_use_is_refused() -> TestResu
     bounded(async {
         let (one, two, _here, _there) = pair().await;
         let (address, now_ms) = (one.local_addr(), one.clock().now_ms());
-        let same = local(two.id().as_u64(), "two", two.epoch());
+        let same = local(&cluster_name(), two.id().as_u64(), "two", two.epoch());
         let attack = tokio::task::spawn_blocking(move || {
             open_lane(socket(address)?, &[], &same, Lane::Control, now_ms).map(drop)
         });
@@ -240,7 +244,7 @@ async fn row_32_a_peer_without_a_common_version_is_told_the_versions() -> TestRe
         let (one, _two, _here, _there) = pair().await;
         let (address, now_ms) = (one.local_addr(), one.clock().now_ms());
         let newer = ProtocolRange { min: 7, max: 9 };
-        let mut stranger = local(666, "new", one.epoch());
+        let mut stranger = local(&cluster_name(), 666, "new", one.epoch());
         stranger.protocols = newer;
         let attack = tokio::task::spawn_blocking(move || {
             open_lane(socket(address)?, &[], &stranger, Lane::Control, now_ms).map(drop)

@@ -220,7 +220,6 @@ async fn who_joins_learns_of_long_values_and_fetches_what_it_reads() -> TestResu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "hangs now and then: see what is open in docs/testing.md"]
 async fn a_change_at_the_home_node_reads_the_long_value_that_it_needs() -> TestResult {
     bounded(async {
         let (_nodes, caches) = cluster(3, 0).await;

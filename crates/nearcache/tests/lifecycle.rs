@@ -118,7 +118,7 @@ async fn r6_what_is_shared_with_nobody_is_written_at_once_after_a_start() -> Tes
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_seeds_are_silent_is_ready_after_a_bounded_wait() -> TestResult {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let alone = Node::builder("test")
+    let alone = Node::builder(common::cluster_name())
         .discovery(StaticPeers::new([nobody]))
         .join_alone_after(Duration::from_millis(300))
         .start()
@@ -287,9 +287,12 @@ async fn an_acknowledgement_that_cannot_come_times_out_with_what_is_known() -> T
 
 #[tokio::test]
 async fn nobody_listens_on_the_network_by_accident() {
-    let refused = Node::builder("test").listen("0.0.0.0:0").start().await;
+    let refused = Node::builder(common::cluster_name())
+        .listen("0.0.0.0:0")
+        .start()
+        .await;
     assert!(matches!(refused, Err(StartError::InsecureNetwork { .. })));
-    let allowed = Node::builder("test")
+    let allowed = Node::builder(common::cluster_name())
         .listen("0.0.0.0:0")
         .allow_insecure_network(true)
         .start()
@@ -300,7 +303,7 @@ async fn nobody_listens_on_the_network_by_accident() {
 #[tokio::test]
 async fn a_taken_port_and_a_bad_name_are_told() -> TestResult {
     let one = node("one", &[]).await;
-    let taken = Node::builder("test")
+    let taken = Node::builder(common::cluster_name())
         .listen(one.local_addr().to_string())
         .start()
         .await;

@@ -22,7 +22,10 @@ const SETTLED: Duration = Duration::from_millis(5);
 
 /// A node by itself, with a cache of that mode.
 async fn alone(mode: Mode, policy: LoadPolicy) -> (Node, Texts) {
-    let node = Node::builder("test").start().await.expect("a node starts");
+    let node = Node::builder(common::cluster_name())
+        .start()
+        .await
+        .expect("a node starts");
     let cache = node.cache("things").mode(mode).load_policy(policy);
     let cache = cache.open().await.expect("a cache opens");
     node.ready().await;
@@ -417,7 +420,7 @@ impl Loader<u64, u64> for Squares {
 async fn what_is_missing_of_many_keys_is_loaded_by_one_call() -> TestResult {
     bounded(async {
         for mode in MODES {
-            let node = Node::builder("test").start().await?;
+            let node = Node::builder(common::cluster_name()).start().await?;
             let cache = node.cache::<u64, u64>("squares").mode(mode).open().await?;
             node.ready().await;
             let squares = cache.loading(Squares {
@@ -444,7 +447,7 @@ async fn what_is_missing_of_many_keys_is_loaded_by_one_call() -> TestResult {
 
 #[tokio::test]
 async fn a_policy_that_cannot_be_is_refused() -> TestResult {
-    let node = Node::builder("test").start().await?;
+    let node = Node::builder(common::cluster_name()).start().await?;
     for policy in [
         LoadPolicy::new().loads_max(0),
         LoadPolicy::new().loads_max(4_097),

@@ -17,7 +17,10 @@ type Texts = Cache<String, String>;
 const MINUTE: Duration = Duration::from_secs(60);
 
 async fn open(policy: LoadPolicy) -> (Node, Texts) {
-    let node = Node::builder("test").start().await.expect("a node starts");
+    let node = Node::builder(common::cluster_name())
+        .start()
+        .await
+        .expect("a node starts");
     let cache = node.cache("things").mode(Mode::Local).load_policy(policy);
     let cache = cache.open().await.expect("a cache opens");
     (node, cache)

@@ -274,7 +274,7 @@ async fn row_30_a_certificate_alone_does_not_make_a_peer() -> TestResult {
         ];
         for (what, name, id, secret, role, is_replayed, reason) in inputs {
             let before = counted(&one, "peer_handshakes_refused", reason);
-            let (shown, local) = (shown.clone(), local(id, name, epoch));
+            let (shown, local) = (shown.clone(), local(CLUSTER, id, name, epoch));
             let attack = tokio::task::spawn_blocking(move || {
                 let stream = connect(address, Some(&shown))?;
                 let elsewhere = connect(address, Some(&shown))?;
@@ -290,7 +290,7 @@ async fn row_30_a_certificate_alone_does_not_make_a_peer() -> TestResult {
             eventually(|| counted(&one, "peer_handshakes_refused", reason) == before + 1).await;
         }
         // With all of it in order it is let in: the tests above fail for the reason they name.
-        let local = local(two, "two", epoch);
+        let local = local(CLUSTER, two, "two", epoch);
         let entered = tokio::task::spawn_blocking(move || {
             let stream = connect(address, Some(&shown))?;
             let opening = proof(SECRET, 0, &stream)?;

@@ -130,7 +130,6 @@ fn who_waits_for_a_long_value_keeps_nobody_waiting() {
 }
 
 #[test]
-#[ignore = "hangs now and then: see what is open in docs/testing.md"]
 fn a_condition_on_a_long_value_is_decided_without_it_and_a_change_of_expiry_with_it() {
     let cluster = cluster(0);
     let mut clients: Vec<Connection> = (0..3).map(|node| client(&cluster, node)).collect();

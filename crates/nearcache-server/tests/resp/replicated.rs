@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nearcache_server::config::Config;
@@ -39,10 +39,14 @@ impl Cluster {
             .enable_all()
             .build()
             .unwrap();
+        // A port that one test gives back may be another's next, whose nodes have the same names.
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
         let servers = runtime.block_on(async {
             let mut servers: Vec<Server> = Vec::new();
             for index in 0..NODES {
                 let mut config = Config::default();
+                config.node.cluster = format!("test-{process}-{number}");
                 config.node.name = Some(format!("node-{index}"));
                 config.http.enabled = false;
                 config.resp.listen.set_port(0);

@@ -6,6 +6,7 @@
 )]
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,9 +25,17 @@ pub(crate) async fn bounded<T>(test: impl Future<Output = T>) -> T {
         .expect("the test takes too long")
 }
 
+/// The cluster of the test that calls this from its own thread. Each test has its own: a port that one test gives back may be another's
+/// next, whose nodes have the same names, and a node that is dialled by an older one of its own name takes it for itself.
+pub(crate) fn cluster_name() -> String {
+    let mut hasher = DefaultHasher::new();
+    std::thread::current().name().hash(&mut hasher);
+    format!("test-{}-{:x}", std::process::id(), hasher.finish())
+}
+
 /// A node that looks for `peers`.
 pub(crate) async fn node(name: &str, peers: &[SocketAddr]) -> Node {
-    Node::builder("test")
+    Node::builder(cluster_name())
         .name(name)
         .discovery(StaticPeers::new(peers.iter().copied()))
         .start()

@@ -35,11 +35,11 @@ impl Registry for Nobody {
     }
 }
 
-/// What the peer `id` says of itself to nodes of the cluster `test`.
-pub(crate) fn local(id: u64, name: &str, epoch: Epoch) -> Local {
+/// What the peer `id` says of itself to nodes of the cluster.
+pub(crate) fn local(cluster: &str, id: u64, name: &str, epoch: Epoch) -> Local {
     let somewhere = SocketAddr::from(([127, 0, 0, 1], 9));
     let identity = Identity::new(NodeId::from_u64(id), epoch, somewhere, Zone::default());
-    Local::new("test", name, identity)
+    Local::new(cluster, name, identity)
 }
 
 pub(crate) fn socket(address: SocketAddr) -> std::io::Result<TcpStream> {
