@@ -123,7 +123,8 @@ impl<V: Payload> CacheCore<V> {
         self.mode.publish(now, published, ack, waiter, out)
     }
 
-    /// All three connections to a peer stand.
+    /// All three connections to a peer stand. To be told once for each session, and of its end by [`peer_down`](Self::peer_down) before
+    /// the next: what the peer has said so far is forgotten.
     pub fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
         self.probes.member(peer, true);
         self.mode.peer_up(now, peer, epoch, out);

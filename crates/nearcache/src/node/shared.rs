@@ -277,9 +277,10 @@ impl NodeShared {
         let port: Arc<dyn CachePort> = Arc::clone(&shell) as Arc<dyn CachePort>;
         let mut more = Caches::clone(&caches);
         more.insert(id, Arc::clone(&port));
-        self.caches.store(Arc::new(more));
-        self.cluster_state.introduce(&*port);
-        self.links.introduce(&port);
+        self.links.introduce(&port, || {
+            self.caches.store(Arc::new(more));
+            self.cluster_state.introduce(&*port);
+        });
         // Who has nobody to wait for is ready now, before a peer asks whether it is.
         let _ = port.tick();
         Ok(shell)

@@ -183,9 +183,13 @@ impl Links {
         }
     }
 
-    /// Tells a cache that was just opened of the peers that are there already.
-    pub(crate) fn introduce(&self, cache: &Arc<dyn CachePort>) {
+    /// Makes a cache that was just opened known by `publish`, and tells it of the peers that are there already.
+    ///
+    /// Both while no session begins or ends: one that begins meanwhile would tell the cache of its peer too, and what the peer says between
+    /// the two times would be forgotten, for good.
+    pub(crate) fn introduce(&self, cache: &Arc<dyn CachePort>, publish: impl FnOnce()) {
         let _changing = self.changing.lock();
+        publish();
         for link in self.all() {
             cache.peer_up(link.peer, link.epoch);
         }
