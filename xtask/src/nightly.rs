@@ -9,6 +9,9 @@ use crate::tests::TURMOIL;
 use crate::workspace::Workspace;
 use crate::{end_to_end, job, setup};
 
+/// So many seeds of a full mesh for each along a tree, which costs a few times as much.
+const TREE_SEEDS_SHARE: u64 = 10;
+
 /// Options of `cargo xtask nightly`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -96,8 +99,11 @@ fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
 fn run_turmoil(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     let first = first_seed(args);
     let range = format!("{first}..{}", first.saturating_add(args.turmoil_seeds));
+    let tree_seeds = args.turmoil_seeds / TREE_SEEDS_SHARE;
+    let tree_range = format!("{first}..{}", first.saturating_add(tree_seeds));
     let mut command = cargo_with(workspace, TURMOIL);
     command.env("NEARCACHE_TURMOIL_SEEDS", range);
+    command.env("NEARCACHE_TURMOIL_TREE_SEEDS", tree_range);
     tell(workspace, "nightly-turmoil", &mut command)
 }
 

@@ -234,7 +234,10 @@ fn identity(node: u64) -> Identity {
 }
 
 fn local() -> Local {
-    Local::new("demo", "a", identity(1))
+    Local {
+        mesh_max: 1,
+        ..Local::new("demo", "a", identity(1))
+    }
 }
 
 struct Nobody;
