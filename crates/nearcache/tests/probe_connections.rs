@@ -14,24 +14,30 @@ use nearcache_protocol::frame::{self, FrameLimit, Kind};
 use nearcache_protocol::lane::Lane;
 use raw_peer::{RawError, counted, local, open_lane, open_probe, read_to_close, socket};
 
+/// Its own: nodes of other tests shall not take this one for theirs.
+const CLUSTER: &str = "probe-connections";
 /// Connections of each direction that the node of these tests allows.
 const ROOM: usize = 2;
 
 async fn alone() -> Result<Node, nearcache::StartError> {
-    let builder = Node::builder("test").name("one");
+    let builder = Node::builder(CLUSTER).name("one");
     builder.probe_connections(ROOM).start().await
 }
 
 /// A probe connection of the peer `id`.
 fn probe(node: &Node, id: u64) -> Result<TcpStream, RawError> {
     let (address, now_ms) = (node.local_addr(), node.clock().now_ms());
-    open_probe(socket(address)?, &local(id, "raw", node.epoch()), now_ms)
+    open_probe(
+        socket(address)?,
+        &local(CLUSTER, id, "raw", node.epoch()),
+        now_ms,
+    )
 }
 
 /// A session of the peer `id`.
 fn session(node: &Node, id: u64) -> Result<[TcpStream; 3], RawError> {
     let (address, now_ms) = (node.local_addr(), node.clock().now_ms());
-    let local = local(id, "raw", node.epoch());
+    let local = local(CLUSTER, id, "raw", node.epoch());
     let open = |lane| open_lane(socket(address)?, &[], &local, lane, now_ms);
     Ok([open(Lane::Control)?, open(Lane::Data)?, open(Lane::Bulk)?])
 }
