@@ -31,6 +31,8 @@ use crate::payload::{CodecTag, Payload};
 use crate::rendezvous::PlacementKey;
 use crate::time::Time;
 use crate::wire;
+use crate::write::ledger::Replay;
+use crate::write::record::{SegmentHeader, encode_frame, encode_record, read_segment};
 
 /// The bytes of a connection: cut into frames, each written again as it was.
 pub fn peer_frame(data: &[u8]) {
@@ -123,6 +125,45 @@ pub fn entries_batch(data: &[u8]) {
     if let Ok(message) = wire::decode::<Blob>(&frame) {
         hand_over(message, ModeKind::Invalidation);
     }
+}
+
+/// A segment of a journal: its bytes, or with a first byte of 1 what its one frame holds, so that records are reached.
+pub fn journal(data: &[u8]) {
+    let Some((how, data)) = data.split_first() else {
+        return;
+    };
+    let mut segment = data.to_vec();
+    if *how == 1 {
+        let header = SegmentHeader {
+            number: 1,
+            salt: 7,
+            owner: "demo/cache/a".to_owned(),
+        };
+        segment = header.encode();
+        let at = segment.len() as u64;
+        encode_frame(header.salt, at, at, data, &mut segment);
+    }
+    let Ok(read) = read_segment(&segment, true) else {
+        return;
+    };
+    for located in &read.records {
+        let mut again = Vec::new();
+        encode_record(&located.record, &mut again);
+        let at = usize::try_from(located.offset).unwrap_or(usize::MAX);
+        let bytes = segment.get(at..).unwrap_or_default();
+        assert!(
+            bytes.starts_with(&again),
+            "a record is written as it was read"
+        );
+    }
+    let mut replay = Replay::default();
+    replay.read(1, read.valid_bytes, read.records);
+    let (open, last, ledger) = replay.finish();
+    assert!(
+        ledger.len() <= open.len(),
+        "what is needed is to be written"
+    );
+    assert!(open.iter().all(|write| write.seq <= last));
 }
 
 /// Gives a peer's message to the machine of a cache.

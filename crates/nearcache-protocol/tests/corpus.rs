@@ -20,11 +20,12 @@ mod driver;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 4] = [
+const TARGETS: [(&str, Target); 5] = [
     ("peer_frame", fuzzing::peer_frame),
     ("handshake", fuzzing::handshake),
     ("control", fuzzing::control),
     ("entries_batch", fuzzing::entries_batch),
+    ("journal", fuzzing::journal),
 ];
 
 /// Patterns a byte is combined with: the lowest bit, the sign, and all of it.

@@ -95,6 +95,8 @@ bugs! {
     LeaseForAll = "lease-for-all",
     /// Loads: an expired copy is served for as long as it is in memory.
     StaleBeyondLimit = "stale-beyond-limit",
+    /// Write-behind: a write is acknowledged before its journal record is on the disk.
+    JournalAckedEarly = "journal-acked-early",
 }
 
 impl Bug {
@@ -137,6 +139,7 @@ impl Bug {
                 | Self::WaiterLostOnPanic
                 | Self::LeaseForAll
                 | Self::StaleBeyondLimit
+                | Self::JournalAckedEarly
         )
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Everything follows from the plan and one random generator, on one thread. The parts: [`connect`] opens
 //! and breaks sessions, [`carry`] moves messages, [`operate`] lets nodes write, [`strike`] injects faults,
-//! [`observe`] shows the checkers what changed, [`leave`] lets nodes go on purpose.
+//! [`observe`] shows the checkers what changed, [`leave`] lets nodes go on purpose, [`load`] and
+//! [`write`] are the callers that have a system of record behind the cache.
 
 mod carry;
 mod coherence;
@@ -19,6 +20,7 @@ mod observe;
 mod operate;
 mod reach;
 mod strike;
+pub(crate) mod write;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use bytes::Bytes;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::time::Time;
+use nearcache_protocol::write::queue::WriteSeq;
 use nearcache_store::Version;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -93,6 +96,17 @@ pub(crate) enum Event {
     Roll,
     /// A flight's loader has answered, or is given up.
     Landing { host: usize, life: u32, place: u64 },
+    /// A disk has what was written to it.
+    Synced { host: usize, life: u32 },
+    /// The system of record makes the writes of a host.
+    SinkWrites {
+        host: usize,
+        writes: Vec<(Bytes, WriteSeq)>,
+    },
+    /// The sink has answered a host, or not.
+    SinkEnded(write::Ended),
+    /// Something that is written behind falls due.
+    WritesDue { host: usize, life: u32 },
 }
 
 /// What becomes of a message.
@@ -116,6 +130,7 @@ pub(crate) struct Host {
     pub(crate) clock_offset_ms: i64,
     /// The newest version that any node on it has made for a write.
     pub(crate) stamped: Version,
+    pub(crate) disk: write::Disk,
 }
 
 /// The whole of a run.
@@ -125,6 +140,8 @@ pub(crate) struct Cluster {
     pub(crate) now: Time,
     pub(crate) queue: Queue<Event>,
     pub(crate) rng: StdRng,
+    /// Chance of what is written behind.
+    pub(crate) writes_rng: StdRng,
     pub(crate) hosts: Vec<Host>,
     pub(crate) sessions: Vec<Session>,
     /// How many cuts lie on the link from one host to another.
@@ -174,11 +191,13 @@ impl Cluster {
             slow: (Time::ZERO, Duration::ZERO),
             clock_offset_ms: plan.clock_offset_ms[host],
             stamped: Version::ZERO,
+            disk: write::Disk::default(),
         };
         let hosts = (0..nodes).map(host).collect();
         Self {
             hosts,
             rng: StdRng::seed_from_u64(plan.seed.wrapping_add(1)),
+            writes_rng: write::rng_of(&plan),
             plan,
             bug,
             now: Time::ZERO,
@@ -222,7 +241,10 @@ impl Cluster {
         let host = match event {
             Event::Wake { host, .. } | Event::Seek { host, .. } | Event::Read { host } => *host,
             Event::Loaded(load) => load.host,
-            Event::Landing { host, .. } => *host,
+            Event::Landing { host, .. }
+            | Event::Synced { host, .. }
+            | Event::WritesDue { host, .. } => *host,
+            Event::SinkEnded(ended) => ended.host,
             Event::Reached(reached) => reached.to,
             Event::Operate(n) => self.operator(*n)?,
             Event::Arrive { session, end, .. } | Event::Reset { session, end } => {
@@ -235,6 +257,7 @@ impl Cluster {
             | Event::Heal
             | Event::Roll
             | Event::Connect { .. }
+            | Event::SinkWrites { .. }
             | Event::Watch { .. } => return None,
         };
         let until = self.hosts[host].paused_until;
@@ -243,7 +266,7 @@ impl Cluster {
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Start { host } => self.start(host),
+            Event::Start { host } => self.start(host)?,
             Event::Wake { host, life } => self.wake(host, life)?,
             Event::Seek { host, life } => self.seek(host, life),
             Event::Operate(n) => self.operate(n)?,
@@ -274,11 +297,15 @@ impl Cluster {
             Event::Loaded(load) => self.loaded(load)?,
             Event::Roll => self.roll()?,
             Event::Landing { host, life, place } => self.landing(host, life, place)?,
+            Event::Synced { host, life } => self.synced(host, life)?,
+            Event::SinkWrites { host, writes } => self.sink_writes(host, &writes)?,
+            Event::SinkEnded(ended) => self.sink_ended(&ended)?,
+            Event::WritesDue { host, life } => self.writes_due(host, life),
         }
         Ok(())
     }
 
-    fn start(&mut self, host: usize) {
+    fn start(&mut self, host: usize) -> Result<(), Violation> {
         self.checkers.leases.view_changes(self.now);
         let again = self.hosts[host].life > 0;
         self.hosts[host].life += 1;
@@ -302,6 +329,7 @@ impl Cluster {
         }
         self.queue.schedule(self.now, Event::Seek { host, life });
         self.reschedule(host);
+        self.recover(host)
     }
 
     fn wake(&mut self, host: usize, life: u32) -> Result<(), Violation> {

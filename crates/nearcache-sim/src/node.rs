@@ -23,6 +23,7 @@ use nearcache_store::{
 use crate::bug::Bug;
 use crate::cluster::Leaving;
 use crate::cluster::load::{NodeLoads, STALE_FOR};
+use crate::cluster::write::NodeWrites;
 use crate::long::Long;
 use crate::plan::Plan;
 use crate::value::Value;
@@ -228,6 +229,8 @@ pub(crate) struct Node {
     pub(crate) epochs: BTreeMap<NodeId, Epoch>,
     /// Who loads what, and who waits for it.
     pub(crate) loads: NodeLoads,
+    /// What is to be written to the system of record.
+    pub(crate) writes: NodeWrites,
     waiters: u64,
     store_tick_at: Time,
     /// The earliest wake-up that is scheduled, in virtual time.
@@ -326,6 +329,7 @@ impl Node {
             waiting: BTreeMap::new(),
             epochs: BTreeMap::new(),
             loads: NodeLoads::new(bug),
+            writes: NodeWrites::new(),
             waiters: 0,
             store_tick_at: Time::ZERO,
             wake_at: Time::MAX,

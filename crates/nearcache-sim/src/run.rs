@@ -197,6 +197,7 @@ fn run_plan(plan: Plan, options: Options) -> Report {
 fn judge_loads(cluster: &mut Cluster) -> Result<Duration, Violation> {
     let heal = cluster.plan.heal;
     cluster.run_until(heal + ANSWERED_MAX)?;
+    cluster.write_out()?;
     Ok(Duration::ZERO)
 }
 

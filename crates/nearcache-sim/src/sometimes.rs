@@ -116,6 +116,18 @@ places! {
     LoadFailed,
     /// An expired copy was served instead of an error.
     StaleServed,
+    /// A journal's frame was put on the disk.
+    JournalSynced,
+    /// A node found writes in its host's journal.
+    JournalReplayed,
+    /// A write reached the system of record behind the cache.
+    WrittenBehind,
+    /// A write became a dead letter.
+    GivenUp,
+    /// A write was refused for want of room in the queue.
+    QueueFull,
+    /// A caller got what was still to be written.
+    PendingServed,
     /// A read of a joining node asked a peer.
     FoundWhileJoining,
     /// A clock was pushed ahead as far as it may be.

@@ -38,6 +38,12 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         Place::LoadNotKept,
         Place::LoadFailed,
         Place::StaleServed,
+        Place::JournalSynced,
+        Place::JournalReplayed,
+        Place::WrittenBehind,
+        Place::GivenUp,
+        Place::QueueFull,
+        Place::PendingServed,
         Place::Relayed,
         Place::NeighbourAsked,
         Place::ReachedFar,
@@ -103,7 +109,7 @@ fn i1_i5_i8_c2_c11_hold_over_a_thousand_seeds_of_mode_invalidation() {
 }
 
 #[test]
-fn c1_c4_c8_i7_hold_on_loads_over_a_thousand_seeds() {
+fn c1_c4_c8_i7_hold_on_loads_and_k4_on_writes_behind_over_a_thousand_seeds() {
     let options = Options {
         loads: true,
         ..Options::default()
@@ -127,6 +133,12 @@ fn c1_c4_c8_i7_hold_on_loads_over_a_thousand_seeds() {
         Place::LoadNotKept,
         Place::LoadFailed,
         Place::StaleServed,
+        Place::JournalSynced,
+        Place::JournalReplayed,
+        Place::WrittenBehind,
+        Place::GivenUp,
+        Place::QueueFull,
+        Place::PendingServed,
         Place::Pause,
         Place::Restart,
     ] {

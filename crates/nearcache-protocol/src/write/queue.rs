@@ -163,8 +163,8 @@ struct Slot<T> {
     place: Option<(Time, WriteSeq)>,
     failures: u32,
     failing_since: Option<Time>,
-    /// It is to be written by itself, so that it takes nothing else down.
-    alone: bool,
+    /// The most writes of a batch that it may be in: fewer where it may be to blame, so that it takes nothing else down.
+    together: usize,
 }
 
 impl<T: Clone> WriteQueue<T> {
@@ -277,7 +277,7 @@ impl<T: Clone> WriteQueue<T> {
             place: Some((due, seq)),
             failures: 0,
             failing_since: None,
-            alone: false,
+            together: usize::MAX,
         };
         self.due.insert((due, seq), key.clone());
         self.slots.insert(key, slot);
@@ -290,7 +290,8 @@ impl<T: Clone> WriteQueue<T> {
         }
         let mut writes = Vec::new();
         let mut skipped = VecDeque::new();
-        while writes.len() < self.batch_limit
+        let mut limit = self.batch_limit;
+        while writes.len() < limit
             && let Some(entry) = self.due.first_entry()
             && entry.key().0 <= now
         {
@@ -298,7 +299,7 @@ impl<T: Clone> WriteQueue<T> {
             let Some(slot) = self.slots.get_mut(&key) else {
                 continue;
             };
-            if slot.alone && !writes.is_empty() {
+            if slot.together <= writes.len() {
                 skipped.push_back((place, key));
                 if skipped.len() >= self.config.batch_max {
                     break;
@@ -306,10 +307,8 @@ impl<T: Clone> WriteQueue<T> {
                 continue;
             }
             slot.place = None;
+            limit = limit.min(slot.together);
             writes.push(slot.write.clone());
-            if slot.alone {
-                break;
-            }
         }
         self.due.extend(skipped);
         if writes.is_empty() {
@@ -332,7 +331,7 @@ impl<T: Clone> WriteQueue<T> {
     ) -> (Vec<Settled<T>>, Released) {
         let (mut settled, mut released) = (Vec::new(), Released::new());
         let writes = self.flying.remove(&id).unwrap_or_default();
-        let by_itself = writes.len() == 1;
+        let (len, by_itself) = (writes.len(), writes.len() == 1);
         match outcome {
             BatchOutcome::Written => {
                 self.counts.batches += 1;
@@ -340,7 +339,7 @@ impl<T: Clone> WriteQueue<T> {
                 self.batch_limit = (self.batch_limit * 2).min(self.config.batch_max);
             }
             BatchOutcome::Failed(_) if !by_itself => {
-                self.batch_limit = (writes.len() / 2).clamp(1, self.config.batch_max);
+                self.batch_limit = (len / 2).clamp(1, self.config.batch_max);
             }
             BatchOutcome::Failed(_) | BatchOutcome::Rejected(_) => {}
         }
@@ -354,7 +353,7 @@ impl<T: Clone> WriteQueue<T> {
                     }
                 }
                 BatchOutcome::Failed(reason) => {
-                    if self.failed(now, &write, by_itself, reason, draw) {
+                    if self.failed(now, &write, len, reason, draw) {
                         settled.push(Settled::GivenUp(write));
                     }
                 }
@@ -382,40 +381,42 @@ impl<T: Clone> WriteQueue<T> {
         slot.since = now;
         slot.failures = 0;
         slot.failing_since = None;
-        slot.alone = false;
+        slot.together = usize::MAX;
         self.wait(&write.key, now);
         false
     }
 
     /// The sink has failed: whether the write is given up.
-    fn failed(
-        &mut self,
-        now: Time,
-        write: &Write<T>,
-        by_itself: bool,
-        reason: &str,
-        draw: f64,
-    ) -> bool {
+    fn failed(&mut self, now: Time, write: &Write<T>, len: usize, reason: &str, draw: f64) -> bool {
         let Some(slot) = self.slots.get_mut(&write.key) else {
             return false;
         };
         slot.failures = slot.failures.saturating_add(1);
         let failing_since = *slot.failing_since.get_or_insert(now);
-        // Others are written meanwhile: it is to blame.
-        slot.alone |= by_itself && self.last_success > Some(failing_since);
+        let by_itself = len == 1;
+        // Others are written meanwhile: one of these is to blame. Which one is found by halves, at once.
+        let is_up = self.last_success > Some(failing_since);
+        if is_up {
+            slot.together = (len / 2).max(1);
+        }
         let backoff = self.config.backoff.after(slot.failures, draw);
         let gives_up =
             slot.write.seq == write.seq && now - failing_since >= self.config.give_up_after;
         if gives_up && !by_itself {
             // Perhaps it is not to blame.
-            slot.alone = true;
+            slot.together = 1;
             self.retry(&write.key, now);
             return false;
         }
         if gives_up && self.give_up(now, &write.key, reason) {
             return true;
         }
-        self.retry(&write.key, now + backoff);
+        let due = if is_up && !by_itself {
+            now
+        } else {
+            now + backoff
+        };
+        self.retry(&write.key, due);
         false
     }
 
@@ -430,7 +431,7 @@ impl<T: Clone> WriteQueue<T> {
             return false;
         }
         if !by_itself {
-            slot.alone = true;
+            slot.together = 1;
             self.retry(&write.key, now);
             return false;
         }

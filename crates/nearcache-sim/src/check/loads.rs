@@ -51,6 +51,8 @@ pub(crate) struct Get {
 /// What is known of loads.
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
+    /// By key: how often the system of record was written.
+    generations: BTreeMap<usize, u64>,
     writes: BTreeMap<usize, Vec<Write>>,
     loads: Vec<Load>,
     waiting: BTreeMap<u64, Get>,
@@ -60,20 +62,28 @@ pub(crate) struct Loads {
 impl Loads {
     /// What the system of record holds under a key.
     pub(crate) fn generation(&self, key: usize) -> u64 {
-        self.writes
-            .get(&key)
-            .and_then(|writes| writes.last())
-            .map_or(0, |write| write.generation)
+        self.generations.get(&key).copied().unwrap_or(0)
     }
 
-    /// The system of record was written, and the cache was told by `node` with an invalidation of this version.
-    pub(crate) fn write(&mut self, key: usize, by: NodeId, version: Version) {
-        let generation = self.generation(key) + 1;
+    /// The system of record was written; nobody was told yet.
+    pub(crate) fn changed(&mut self, key: usize) {
+        *self.generations.entry(key).or_default() += 1;
+    }
+
+    /// The cache was told, by `node` with an invalidation of this version, of all that the system of record holds now.
+    pub(crate) fn told(&mut self, key: usize, by: NodeId, version: Version) {
+        let generation = self.generation(key);
         self.writes.entry(key).or_default().push(Write {
             generation,
             by,
             version,
         });
+    }
+
+    /// The system of record was written, and the cache was told by `node` with an invalidation of this version.
+    pub(crate) fn write(&mut self, key: usize, by: NodeId, version: Version) {
+        self.changed(key);
+        self.told(key, by, version);
     }
 
     /// A loader reads this generation; returns what its value is called.

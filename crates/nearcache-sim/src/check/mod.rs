@@ -18,6 +18,7 @@ pub(crate) mod monotone;
 pub(crate) mod removals;
 pub(crate) mod resurrection;
 pub(crate) mod whole;
+pub(crate) mod writes;
 
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ pub(crate) struct Checkers {
     pub(crate) coherence: coherence::Coherence,
     pub(crate) loads: loads::Loads,
     pub(crate) leases: leases::Leases,
+    pub(crate) writes: writes::Writes,
     pub(crate) freshness: freshness::Freshness,
     pub(crate) apart: apart::Apart,
     pub(crate) lives: leaving::Lives,
@@ -58,6 +60,7 @@ impl Checkers {
             coherence: coherence::Coherence::default(),
             loads: loads::Loads::default(),
             leases: leases::Leases::default(),
+            writes: writes::Writes::default(),
             freshness: freshness::Freshness::default(),
             apart: apart::Apart::new(hosts),
             lives: leaving::Lives::default(),

@@ -138,6 +138,11 @@ impl Cluster {
         if let Some(entry) = newer_than(node, own, number, Version::ZERO) {
             return self.answer(get, Some(&entry));
         }
+        if let Some(pending) = node.writes.pending(number) {
+            self.sometimes.reach(Place::PendingServed);
+            let pending = pending.cloned();
+            return self.answer(get, pending.as_ref());
+        }
         let loads = &mut node.loads;
         let place = loads.places + 1;
         let name = Bytes::from(key(number));
@@ -340,7 +345,9 @@ impl Cluster {
                         .fence
                         .entry(&node.store, &key(number), content, &node.clock, own);
                 let is_newest = node.loads.sources.raise(number as u64, departed.source);
-                let kept = is_newest && departed.fence.keep(&node.store, &entry) == Ok(true);
+                let pending = node.writes.pending(number).is_some();
+                let kept =
+                    is_newest && !pending && departed.fence.keep(&node.store, &entry) == Ok(true);
                 let stored = kept.then_some(&entry);
                 if kept {
                     let published = Published::Fill(entry.clone());

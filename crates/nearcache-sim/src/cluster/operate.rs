@@ -48,6 +48,9 @@ impl Cluster {
             format!("n{host} is asked to {operation:?}")
         });
         let now = self.now;
+        if self.written_behind(host, n, &operation)? {
+            return Ok(());
+        }
         if self.plan.loads {
             return match load::as_invalidation(operation, n) {
                 Ok((invalidation, keys)) => self.write_source(host, n, invalidation, &keys),
@@ -157,7 +160,7 @@ impl Cluster {
     }
 
     /// R6: a node's versions never run backwards, also when it has started again.
-    fn check_stamps(&mut self, host: usize) -> Result<(), Violation> {
+    pub(super) fn check_stamps(&mut self, host: usize) -> Result<(), Violation> {
         let state = &mut self.hosts[host];
         let stamped = state
             .node
@@ -366,7 +369,7 @@ pub(super) fn perform(
     }
 }
 
-fn write(
+pub(super) fn write(
     node: &mut Node,
     own: Time,
     key: &[u8],

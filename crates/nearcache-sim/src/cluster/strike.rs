@@ -238,6 +238,7 @@ impl Cluster {
         });
         self.checkers.members.died(host, self.now);
         self.hosts[host].node = None;
+        self.lose_unsynced(host);
         self.hosts[host].paused_until = self.now;
         self.note_links(host);
         self.checkers.forget(host);

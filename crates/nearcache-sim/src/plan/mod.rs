@@ -47,6 +47,11 @@ pub(crate) const MESH_MAX: usize = 64;
 /// The same in runs about the tree.
 const TREE_MESH_MAX: usize = 4;
 
+/// The number of the key with these bytes.
+pub(crate) fn number_of(bytes: &[u8]) -> Option<usize> {
+    (0..KEYS).find(|number| key(*number) == bytes)
+}
+
 /// One key, by its number. Those of the last prefix are such as programs trip over.
 pub(crate) fn key(number: usize) -> Vec<u8> {
     let (prefix, n) = (PREFIXES[number / 5 % 4], number % 5);
