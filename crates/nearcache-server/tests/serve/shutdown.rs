@@ -74,3 +74,31 @@ fn a_client_that_never_finishes_is_cut_off_by_the_drain_timeout() {
         start.elapsed()
     );
 }
+
+#[test]
+fn sigterm_hands_over_what_only_this_node_has() {
+    /// So many writes of 1 KiB are answered faster than they can be sent to another node.
+    const WRITES: usize = 20_000;
+    let mut nodes = crate::cluster::cluster(2);
+    let value = "v".repeat(1_024);
+    let mut client = connect(nodes[0].resp);
+    let mut writing = client.try_clone().unwrap();
+    let writer = std::thread::spawn(move || {
+        for number in 0..WRITES {
+            let key = format!("key-{number:05}");
+            let set = format!(
+                "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
+                key.len(),
+                value.len()
+            );
+            writing.write_all(set.as_bytes()).unwrap();
+        }
+    });
+    let mut answers = vec![0; WRITES * b"+OK\r\n".len()];
+    client.read_exact(&mut answers).unwrap();
+    nodes[0].signal("TERM");
+    writer.join().unwrap();
+    assert_eq!(nodes[0].ended(), Some(0), "{}", nodes[0].log());
+    let node = nodes[1].get("/v1/caches").json();
+    assert_eq!(node[0]["entries"], WRITES, "{node}");
+}
