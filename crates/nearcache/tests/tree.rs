@@ -24,7 +24,11 @@ type Strings = Cache<String, String>;
 const BOUND: Duration = Duration::from_secs(40);
 
 fn builder(name: &str, mesh_max: usize, peers: &[SocketAddr]) -> NodeBuilder {
-    Node::builder(CLUSTER)
+    of_cluster(common::cluster_name(), name, mesh_max, peers)
+}
+
+fn of_cluster(cluster: String, name: &str, mesh_max: usize, peers: &[SocketAddr]) -> NodeBuilder {
+    Node::builder(cluster)
         .name(name)
         .new_identity(true)
         .mesh_max(mesh_max)
@@ -188,7 +192,8 @@ async fn with_tls_the_tree_and_its_probes_prove_who_they_are() -> TestResult {
             .map(|name| NodeFiles::of_peer(&authority, name))
             .collect();
         let named = |number: usize, seeds: &[SocketAddr]| {
-            builder(&names[number], 2, seeds).tls(files[number].tls())
+            let cluster = CLUSTER.to_owned();
+            of_cluster(cluster, &names[number], 2, seeds).tls(files[number].tls())
         };
         let many = Many::start(count, named).await;
         for (number, cache) in many.caches.iter().enumerate() {
