@@ -22,8 +22,11 @@ const WRITERS: usize = 4;
 const KEYS: u64 = 20_000;
 /// Between two values of the prober.
 const PROBE_EVERY: Duration = Duration::from_millis(2);
-/// How often memory is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often memory, freshness and queues are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Heartbeats are this far apart, in milliseconds; one may be late by half of that (reliability specification, 3.3).
+const HEARTBEAT_MS: f64 = 500.0;
+const HEARTBEAT_LATE_MAX_MS: f64 = 250.0;
 /// What is let pass before measuring.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Longest until a value is visible.
@@ -43,6 +46,57 @@ struct Seen {
     visible: Latencies,
     /// The most memory of each of the nodes that run.
     resident: Vec<u64>,
+    /// The longest that a node that runs knew nothing new of another one, in milliseconds.
+    age_ms: i64,
+    /// The most updates of the first node that another one that runs had not acknowledged.
+    unacknowledged: i64,
+}
+
+/// What a node that runs says of the others, but for the one it has heard of least.
+struct Peers {
+    age_ms: i64,
+    unacknowledged: i64,
+}
+
+impl Peers {
+    fn ask(client: &mut Client) -> anyhow::Result<Self> {
+        let reply = client.expect_ok(&[b"NC.FRESHNESS"])?;
+        let mut peers: Vec<_> = field(&reply, "peers")
+            .and_then(|peers| match peers {
+                Reply::Array(peers) => Some(peers.iter()),
+                _ => None,
+            })
+            .ok_or_else(|| anyhow!("NC.FRESHNESS has no peers"))?
+            .map(
+                |peer| match (field(peer, "age_ms"), field(peer, "unacknowledged")) {
+                    (Some(Reply::Integer(age)), Some(Reply::Integer(behind))) => (*age, *behind),
+                    _ => (i64::MAX, i64::MAX),
+                },
+            )
+            .collect();
+        peers.sort_unstable();
+        peers.pop();
+        Ok(Self {
+            age_ms: peers.iter().map(|(age, _)| *age).max().unwrap_or_default(),
+            unacknowledged: peers
+                .iter()
+                .map(|(_, behind)| *behind)
+                .max()
+                .unwrap_or_default(),
+        })
+    }
+}
+
+/// A field of what RESP3 calls a map and RESP2 lays flat.
+fn field<'a>(map: &'a Reply, name: &str) -> Option<&'a Reply> {
+    let Reply::Array(items) = map else {
+        return None;
+    };
+    let mut pairs = items.chunks_exact(2);
+    pairs.find_map(|pair| match pair {
+        [Reply::Bulk(key), value] if key == name.as_bytes() => Some(value),
+        _ => None,
+    })
 }
 
 impl Seen {
@@ -53,6 +107,8 @@ impl Seen {
             writes: Latencies::new()?,
             visible: Latencies::new()?,
             resident: Vec::new(),
+            age_ms: 0,
+            unacknowledged: 0,
         })
     }
 }
@@ -104,6 +160,27 @@ pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::R
     let pairs = Pairs::of(growth, GROWTH_MAX_MIB);
     let memory = Row::compared("perf-B2", name("growth of another"), "MiB", "limit", &pairs);
     table.push(memory.must(Bound::AtMost(1.0)));
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of a minute")]
+    let late = |seen: &Seen| (seen.age_ms as f64 - HEARTBEAT_MS).max(0.0);
+    let pairs = Pairs::of(late(&paused), HEARTBEAT_LATE_MAX_MS);
+    let heartbeats = Row::compared(
+        "",
+        name("a heartbeat among the others late by"),
+        "ms",
+        "limit",
+        &pairs,
+    );
+    table.push(heartbeats.must(Bound::AtMost(1.0)));
+    // An update waits in one ring for all peers, so this times its size is what a queue of a peer would hold.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+    let queued = |seen: &Seen| seen.unacknowledged as f64 * VALUE_BYTES as f64 / 1_024.0;
+    table.push(row(
+        "",
+        "peak queue to a peer that runs",
+        "KiB",
+        queued(&paused),
+        queued(&whole),
+    ));
     let reached = reached.as_secs_f64();
     table.push(Row::alone(
         "",
@@ -139,6 +216,8 @@ fn measure(cluster: &Cluster, pause: Duration) -> anyhow::Result<[Seen; PHASES]>
         let ports = (port(0), port(1));
         let prober = scope.spawn(move || probe(phase, stop, ports));
         let lasting = [WARM_UP, pause, pause];
+        let clients = running.iter().map(|server| Client::connect(server.port()));
+        let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
         let outcome = (0..PHASES).try_for_each(|number| {
             if number == PAUSED {
                 last.pause(true)?;
@@ -149,6 +228,13 @@ fn measure(cluster: &Cluster, pause: Duration) -> anyhow::Result<[Seen; PHASES]>
             while began.elapsed() < lasting[number] {
                 for (most, server) in seen.resident.iter_mut().zip(running) {
                     *most = server.resident_bytes()?.max(*most);
+                }
+                for (number, client) in clients.iter_mut().enumerate() {
+                    let peers = Peers::ask(client)?;
+                    seen.age_ms = seen.age_ms.max(peers.age_ms);
+                    if number == 0 {
+                        seen.unacknowledged = seen.unacknowledged.max(peers.unacknowledged);
+                    }
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
