@@ -471,6 +471,32 @@ async fn behind_failures_are_retried_and_rejections_become_letters_that_can_be_r
 }
 
 #[tokio::test]
+async fn behind_a_write_waits_neither_for_a_failed_one_nor_for_one_with_the_sink() -> TestResult {
+    bounded(async {
+        let (node, mut record) = (alone().await, Record::new());
+        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
+        table.lets = Semaphore::new(1);
+        record.is(Mood::Failing);
+        let long = Duration::from_secs(600);
+        let policy = quick().backoff(long, long).timeout(long);
+        let things = behind(&node, Mode::Local, &record, policy).await;
+        things.put("failed", "x".to_owned()).await?;
+        eventually(|| things.stats().writes.retried == 1).await;
+        record.is(Mood::Fine);
+        // One after the other, each while those before it are with the sink.
+        for (calls, key) in [(2, "a"), (3, "b"), (4, "c")] {
+            things.put(key, "x".to_owned()).await?;
+            eventually(|| record.calls() == calls).await;
+        }
+        record.0.lets.add_permits(10);
+        eventually(|| record.log().len() == 3).await;
+        assert_eq!(things.stats().writes.queued, 1, "the one that failed");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn c9_behind_a_full_queue_makes_writers_wait_and_then_refuses() -> TestResult {
     bounded(async {
         let (node, record) = (alone().await, Record::new());

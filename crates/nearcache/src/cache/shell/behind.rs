@@ -281,11 +281,13 @@ impl<V: Payload> Shell<V> {
             bytes: room.taken(),
             content: Op { entry, version },
         };
+        let before = queue.next_due();
         // Without a journal nobody need be told.
         let _ = queue.put(self.node.now(), write);
-        let was_idle = queue.len() == 1;
+        // Others may be with the sink, or wait long for their next try: only what is due first tells when the driver wakes.
+        let is_first = queue.next_due() < before;
         drop(queue);
-        if was_idle {
+        if is_first {
             behind.wake.notify_one();
         }
         Ok(stored)
