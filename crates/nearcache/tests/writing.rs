@@ -277,6 +277,27 @@ async fn c9_writes_through_wait_for_a_place_in_order_and_are_refused_beyond_the_
 }
 
 #[tokio::test]
+async fn through_a_modify_whose_caller_gives_up_is_in_the_system_of_record_all_the_same()
+-> TestResult {
+    bounded(async {
+        let (node, mut record) = (alone().await, Record::new());
+        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
+        table.lets = Semaphore::new(1);
+        let things = through(&node, Mode::Replicated, &record, WriteThrough::new()).await;
+        things.put("a", "old".to_owned()).await?;
+        let modify = things.modify("a", Modify::set("new".to_owned()));
+        let given_up = tokio::time::timeout(Duration::from_millis(50), modify).await;
+        assert!(given_up.is_err(), "the sink has not answered yet");
+        assert_eq!(things.get("a").await?.as_deref(), text("new").as_ref());
+        record.0.lets.add_permits(10);
+        eventually(|| record.row("a") == text("new")).await;
+        assert_eq!(things.get("a").await?.as_deref(), text("new").as_ref());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn behind_busy_keys_are_written_once_a_round_and_the_last_write_wins() -> TestResult {
     bounded(async {
         let (node, record) = (alone().await, Record::new());

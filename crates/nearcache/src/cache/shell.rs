@@ -459,7 +459,8 @@ impl<V: Payload> Shell<V> {
         }
     }
 
-    /// Changes a key at its home node and, if the cache has a sink, in the system of record.
+    /// Changes a key at its home node and, if the cache has a sink, in the system of record; that in a task of its own: a caller that
+    /// gives up leaves nothing half done.
     pub(crate) async fn modify_sunk(
         self: &Arc<Self>,
         key: Bytes,
@@ -467,9 +468,22 @@ impl<V: Payload> Shell<V> {
         timeout: Duration,
     ) -> Result<nearcache_protocol::modify::Modified<V>, ModifyError> {
         let changes_value = !matches!(op, ModifyOp::Expire { .. });
-        let Some(sinking) = self.sinking().filter(|_| changes_value) else {
+        if self.sinking().is_none() || !changes_value {
             return self.modify(key, op, timeout).await;
-        };
+        }
+        let shell = Arc::clone(self);
+        let modifying = tokio::spawn(async move { shell.modify_and_sink(key, op, timeout).await });
+        // It does not panic: an error is that of a runtime that stops.
+        let stops = |_| Err(WriteError::NodeStopped.into());
+        modifying.await.unwrap_or_else(stops)
+    }
+
+    async fn modify_and_sink(
+        &self,
+        key: Bytes,
+        op: ModifyOp<V>,
+        timeout: Duration,
+    ) -> Result<nearcache_protocol::modify::Modified<V>, ModifyError> {
         let removes = matches!(op, ModifyOp::Remove { .. });
         let bytes = (key.len() + op.value_len()) as u64;
         let mut got = None;
@@ -484,11 +498,14 @@ impl<V: Payload> Shell<V> {
             got = Some(modified);
             Ok((applied, current))
         };
-        match sinking {
-            Sinking::Through(through) => {
+        match self.sinking() {
+            Some(Sinking::Through(through)) => {
                 self.modify_through(through, key.clone(), modify).await?;
             }
-            Sinking::Behind(behind) => self.modify_behind(behind, &key, bytes, modify).await?,
+            Some(Sinking::Behind(behind)) => {
+                self.modify_behind(behind, &key, bytes, modify).await?;
+            }
+            None => return Err(ModifyError::Indeterminate),
         }
         got.ok_or(ModifyError::Indeterminate)
     }
