@@ -166,6 +166,10 @@ async fn converse(
             }
             reader::take_membership(shared, peer, &frame)?;
         }
+        // Whoever always has something to read would never let the timer below have its turn.
+        if Instant::now() >= ends {
+            return Ok(());
+        }
         let idle = (Instant::now() + IDLE_MAX).min(ends);
         tokio::select! {
             biased;

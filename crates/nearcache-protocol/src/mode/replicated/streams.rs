@@ -139,7 +139,8 @@ impl<V: Payload> Replicated<V> {
             .collect();
         for (origin, epoch) in peers {
             self.advanced(now, origin, out);
-            if self.progress.has_hole(StreamId { origin, epoch }) {
+            // By the tree what is missing is asked for in pieces, of whoever has it.
+            if !self.relay.is_on() && self.progress.has_hole(StreamId { origin, epoch }) {
                 self.subscribe_to_hole(origin, epoch, out);
             }
         }

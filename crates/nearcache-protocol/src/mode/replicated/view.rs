@@ -1,7 +1,7 @@
 //! Whether this node is with most of its cluster, and until when it may take itself to be.
 //!
 //! Who counts is the **view**: this node and every node that has ever answered it about this cache. A node leaves the view when it
-//! leaves the cluster on purpose or no longer runs the cache alike, and when it has been dead for [`DEAD_COUNT_FOR`] while this
+//! leaves the cluster on purpose or no longer runs the cache alike, and when it has been dead for the window and [`DEAD_COUNT_BEYOND_WINDOW`] while this
 //! node was with most all that time. So those who were declared dead a moment ago still count, and the smaller side of a netsplit does
 //! not become most of what remains by declaring the others dead one by one.
 //!
@@ -18,9 +18,9 @@ use nearcache_store::NodeId;
 use crate::planted::PlantedBug;
 use crate::time::Time;
 
-/// How long a dead member counts. Longer than the window and the time within which all of a netsplit's other side is declared dead
-/// (5 s at 16 nodes): only then has everybody noticed how many are missing.
-const DEAD_COUNT_FOR: Duration = Duration::from_secs(10);
+/// How much longer than the window a dead member counts: longer than it takes to declare all of a netsplit's other side dead (5 s at
+/// 16 nodes). Only then has everybody noticed how many are missing. Ten seconds in all in a full mesh; beyond it the window is longer.
+const DEAD_COUNT_BEYOND_WINDOW: Duration = Duration::from_secs(8);
 
 /// Members of a view (as many streams are followed). Beyond it a new node counts for nothing.
 const MEMBERS_MAX: usize = 1_024;
@@ -125,7 +125,8 @@ impl View {
         }
         self.with_most_at = now.min(self.most_heard);
         let before = self.members.len();
-        let is_over = |since: Time| now >= since + DEAD_COUNT_FOR || planted.counts_no_dead();
+        let counts_for = self.window + DEAD_COUNT_BEYOND_WINDOW;
+        let is_over = |since: Time| now >= since + counts_for || planted.counts_no_dead();
         self.members
             .retain(|_, member| !member.dead_since.is_some_and(is_over));
         if self.members.len() < before {

@@ -87,7 +87,12 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
             }]));
         }
         let ahead = overlay::distance(relay.here, there);
-        let mut cursor = branch.cursor?.max(relay.log.base());
+        let Some(cursor) = branch.cursor else {
+            // It has left the tree since it was woken: its next subscription must be able to wake it again.
+            pair.sending.awake = false;
+            return None;
+        };
+        let mut cursor = cursor.max(relay.log.base());
         let mut relayed: Vec<Relayed<V>> = Vec::new();
         let mut bytes = 0;
         while let Some(item) = relay.log.get(cursor) {
