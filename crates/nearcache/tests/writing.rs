@@ -10,7 +10,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::{TestResult, bounded, eventually, node};
@@ -399,6 +399,33 @@ async fn behind_a_queued_write_stands_for_the_system_of_record() -> TestResult {
                 "a node that leaves writes what is queued"
             );
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn behind_what_is_written_at_the_moment_an_earlier_write_ends_stays_in_the_cache()
+-> TestResult {
+    bounded(async {
+        let (node, record) = (alone().await, Record::new());
+        let things: Arc<OnceLock<Texts>> = Arc::default();
+        let (again, met) = (Arc::clone(&things), AtomicUsize::new(0));
+        // The first write is in the system of record, and the cache does not know it yet.
+        let policy = quick().step_hook(move |step| {
+            if step == "sink called" && met.fetch_add(1, Ordering::SeqCst) == 0 {
+                let things = again.get().expect("the cache is open");
+                let put = things.put_now("a", "two".to_owned(), &PutOptions::new());
+                put.expect("it is queued");
+            }
+        });
+        let opened = behind(&node, Mode::Replicated, &record, policy).await;
+        let things = things.get_or_init(|| opened);
+        things.put("a", "one".to_owned()).await?;
+        eventually(|| record.row("a") == text("two")).await;
+        things.flush_writes(FLUSH).await?;
+        assert_eq!(things.peek("a").as_deref(), text("two").as_ref());
+        assert_eq!(record.log().len(), 2);
         Ok(())
     })
     .await

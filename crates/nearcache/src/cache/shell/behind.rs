@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_protocol::mode::Waiter;
+use nearcache_protocol::mode::{Published, Waiter};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::time::Time;
 use nearcache_protocol::write::dead::DeadLetter;
@@ -365,7 +365,10 @@ impl<V: Payload> Shell<V> {
         }
         let version = match &entry {
             Some(entry) => entry.version(),
-            None => self.stamp()?,
+            // Also if the clock is out of step: the change was made.
+            None => self
+                .stamp()
+                .unwrap_or_else(|_| self.store.known(key).version()),
         };
         if let Some(journal) = &behind.journal {
             let what = What::Stored(Op { entry, version });
@@ -411,27 +414,78 @@ impl<V: Payload> Shell<V> {
 
     /// A write is in the system of record: what others have read before it was loses from now on.
     pub(super) fn confirm(&self, key: &Bytes, entry: Option<&Handle<V>>, written: Version) {
+        let published = self.confirm_here(key, entry, written);
+        self.tell(published);
+    }
+
+    /// The same in this node's store only; returns what the peers have to learn.
+    fn confirm_here(
+        &self,
+        key: &Bytes,
+        entry: Option<&Handle<V>>,
+        written: Version,
+    ) -> Option<Published<V>> {
         let Ok(version) = self.stamp() else {
             tracing::error!(cache = %self.name, "a written key cannot be told of: the clock is out of step");
-            return;
+            return None;
         };
+        // Looked at once: what comes after this look is not replaced.
+        let known = self.store.known(key).version();
         let again = entry.and_then(|entry| {
-            let is_here = self.store.known(key).version() == entry.version()
-                || self.store.evicted(key) == Some(entry.version());
+            let is_here =
+                known == entry.version() || self.store.evicted(key) == Some(entry.version());
             is_here.then(|| {
                 let value = entry.value().clone();
                 let (expiry, tags) = (entry.expiry(), entry.tags().clone());
                 self.store.entry(key, version, value, expiry, tags)
             })
         });
-        let known = again.as_ref().map(|_| self.store.known(key).version());
+        let known = again.as_ref().map(|_| known);
         let (_, published) = self.store_wanted(key, version, again.as_ref(), known);
         tracing::trace!(cache = %self.name, ?written, ?version, "written");
+        published
+    }
+
+    /// What the end of a write means for the cache. If a read-modify-write of the key is under way this waits for it.
+    fn see_to(self: &Arc<Self>, behind: &Behind<V>, settled: Settled<Op<V>>) {
+        let (Settled::Written(write) | Settled::GivenUp(write)) = &settled;
+        if let Some(_turn) = behind.turns.try_take(&write.key) {
+            self.show(behind, &settled);
+            return;
+        }
+        let shell = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(behind) = shell.behind() {
+                let (Settled::Written(write) | Settled::GivenUp(write)) = &settled;
+                let _turn = behind.turns.take(write.key.clone()).await;
+                shell.show(behind, &settled);
+            }
+        });
+    }
+
+    /// Makes what has come of a write seen, unless a later one of its key waits: then that one's end will be.
+    fn show(&self, behind: &Behind<V>, settled: &Settled<Op<V>>) {
+        // Nothing of the key is queued between the look and what is stored.
+        let queue = behind.queue.lock();
+        let published = match settled {
+            Settled::Written(write) if queue.pending(&write.key).is_none() => {
+                let Op { entry, version } = &write.content;
+                self.confirm_here(&write.key, entry.as_ref(), *version)
+            }
+            Settled::GivenUp(write) => {
+                tracing::error!(cache = %self.name, "a write was given up: see the dead letters");
+                let is_newest = queue.pending(&write.key).is_none();
+                let dropped = is_newest.then(|| self.drop_here(&write.key));
+                dropped.flatten()
+            }
+            Settled::Written(_) => None,
+        };
+        drop(queue);
         self.tell(published);
     }
 
     /// Writes a batch, and sees to what comes of it.
-    async fn write_batch(&self, behind: &Behind<V>, batch: Batch<Op<V>>) {
+    async fn write_batch(self: &Arc<Self>, behind: &Behind<V>, batch: Batch<Op<V>>) {
         let writes = batch.writes.iter().map(|write| CellWrite {
             key: &write.key,
             cell: write.content.entry.as_ref().map(|entry| entry.value()),
@@ -456,16 +510,7 @@ impl<V: Payload> Shell<V> {
         behind.step("sink called");
         let (settled, released) = ended;
         for settled in settled {
-            match settled {
-                Settled::Written(write) => {
-                    let Op { entry, version } = &write.content;
-                    self.confirm(&write.key, entry.as_ref(), *version);
-                }
-                Settled::GivenUp(write) => {
-                    tracing::error!(cache = %self.name, "a write was given up: see the dead letters");
-                    self.drop_in_doubt(&write.key);
-                }
-            }
+            self.see_to(behind, settled);
         }
         if let Some(journal) = &behind.journal {
             journal.settle(released);

@@ -107,13 +107,17 @@ impl<V: Payload> Shell<V> {
 
     /// Drops the key on all nodes: what the system of record holds is not known here.
     pub(super) fn drop_in_doubt(&self, key: &[u8]) {
+        let published = self.drop_here(key);
+        self.tell(published);
+    }
+
+    /// Drops the key on this node only; returns what the peers have to learn.
+    pub(super) fn drop_here(&self, key: &[u8]) -> Option<Published<V>> {
         match self.stamp() {
-            Ok(version) => {
-                let (_, published) = self.store_wanted(key, version, None, None);
-                self.tell(published);
-            }
+            Ok(version) => self.store_wanted(key, version, None, None).1,
             Err(error) => {
                 tracing::error!(cache = %self.name, %error, "a copy that may be wrong cannot be dropped");
+                None
             }
         }
     }

@@ -25,6 +25,18 @@ impl Turns {
         turn.held = Some(lock.lock_owned().await);
         turn
     }
+
+    /// The key, if nobody else has it or waits for it.
+    pub(super) fn try_take(&self, key: &Bytes) -> Option<Turn<'_>> {
+        let lock = Arc::clone(self.keys.lock().entry(key.clone()).or_default());
+        let mut turn = Turn {
+            turns: self,
+            key: key.clone(),
+            held: None,
+        };
+        turn.held = lock.try_lock_owned().ok();
+        turn.held.is_some().then_some(turn)
+    }
 }
 
 /// The right to a key, until it is dropped.
