@@ -70,15 +70,18 @@ impl Ledger {
         true
     }
 
-    /// Takes out the oldest segment, if nothing in it is needed and it is not the one that grows.
-    pub fn take_useless(&mut self) -> Option<u64> {
+    /// The oldest segment, if nothing in it is needed and it is not the one that grows.
+    #[must_use]
+    pub fn useless(&self) -> Option<u64> {
         let (number, state) = self.segments.first_key_value()?;
-        if state.needed > 0 || self.segments.len() == 1 {
-            return None;
-        }
-        let (number, bytes) = (*number, state.bytes);
-        self.segments.remove(&number);
-        self.bytes -= bytes;
+        (state.needed == 0 && self.segments.len() > 1).then_some(*number)
+    }
+
+    /// Takes it out: its file is gone, or goes before that of any later one.
+    pub fn take_useless(&mut self) -> Option<u64> {
+        let number = self.useless()?;
+        let state = self.segments.remove(&number)?;
+        self.bytes -= state.bytes;
         Some(number)
     }
 

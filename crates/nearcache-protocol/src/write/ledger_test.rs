@@ -39,6 +39,7 @@ fn segments_go_from_the_oldest_on_and_never_the_one_that_grows() {
     ledger.settled(WriteSeq(2));
     assert_eq!(ledger.take_useless(), None, "the first is needed");
     ledger.settled(WriteSeq(1));
+    assert_eq!((ledger.useless(), ledger.bytes()), (Some(1), 300));
     assert_eq!(ledger.take_useless(), Some(1));
     assert_eq!(ledger.take_useless(), Some(2));
     ledger.settled(WriteSeq(3));

@@ -1,7 +1,7 @@
 //! The folder of a journal: its lock and its files, of which the names are their numbers.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::JournalError;
@@ -21,7 +21,7 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder if there is none, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
-        fs::create_dir_all(path).map_err(JournalError::io("make", path))?;
+        make(path)?;
         let lock_path = path.join(LOCK);
         let lock = OpenOptions::new()
             .create(true)
@@ -87,18 +87,42 @@ impl Folder {
         Ok((file, path))
     }
 
-    /// Removes a segment. It stays removed before another is: whatever happens, those that are there follow each other.
+    /// Removes a segment. It stays removed before another is: whatever happens, those that are there follow each other. To be called
+    /// again if it fails; that the file is gone already is no failure.
     pub(super) fn remove(&self, number: u64) -> Result<(), JournalError> {
         let path = self.path_of(number);
-        fs::remove_file(&path).map_err(JournalError::io("remove", path))?;
-        self.sync()
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::io("remove", path)(error))
+            }
+            Ok(()) | Err(_) => self.sync(),
+        }
     }
 
     /// Puts the names of its files on the disk.
     fn sync(&self) -> Result<(), JournalError> {
-        let folder = File::open(&self.path).and_then(|folder| folder.sync_all());
-        folder.map_err(JournalError::io("sync", &self.path))
+        sync(&self.path)
     }
+}
+
+/// Makes a folder, and those that it is in, if there are none; the names of all that were made are on the disk then.
+fn make(path: &Path) -> Result<(), JournalError> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
+    fs::create_dir_all(path).map_err(JournalError::io("make", path))?;
+    for made in missing {
+        match made.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => sync(parent)?,
+            _ => sync(Path::new("."))?,
+        }
+    }
+    Ok(())
+}
+
+/// Puts the names of a folder's files on the disk.
+fn sync(path: &Path) -> Result<(), JournalError> {
+    let folder = File::open(path).and_then(|folder| folder.sync_all());
+    folder.map_err(JournalError::io("sync", path))
 }
 
 /// Cuts a file off, and puts what is left on the disk.

@@ -198,3 +198,34 @@ fn a_segment_that_is_missing_is_refused_and_one_that_was_never_finished_is_remov
         Err(JournalError::Missing { number: 2, .. })
     ));
 }
+
+#[test]
+fn a_segment_that_cannot_be_removed_is_not_forgotten_and_no_later_one_goes_before_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = &folder.path().join("made").join("too");
+    let (mut journal, _) = open(path);
+    let mut seq = 0;
+    while segments(path).len() < 4 {
+        seq += 1;
+        journal.commit(&[record(seq, &seq.to_string())]).unwrap();
+    }
+    for settled in 1..seq {
+        journal.settle(WriteSeq(settled), true);
+    }
+    // What is in the way of its removal: a folder has its name.
+    let (first, aside) = (segments(path).remove(0), path.join("aside"));
+    fs::rename(&first, &aside).unwrap();
+    fs::create_dir(&first).unwrap();
+    let bytes = journal.bytes();
+    journal.tidy().unwrap_err();
+    journal.tidy().unwrap_err();
+    assert_eq!(segments(path).len(), 4);
+    assert!(journal.bytes() >= bytes);
+    // One that is gone is no failure.
+    fs::remove_dir(&first).unwrap();
+    journal.tidy().unwrap();
+    assert_eq!(segments(path).len(), 1);
+    assert!(journal.bytes() < bytes);
+    drop(journal);
+    assert_eq!(seqs(&open(path).1), [seq]);
+}

@@ -335,9 +335,11 @@ impl Journal {
     }
 
     fn remove_useless(&mut self) -> Result<(), JournalError> {
-        while let Some(number) = self.ledger.take_useless() {
+        // It counts until its file is gone: a later one must not go before it.
+        while let Some(number) = self.ledger.useless() {
             self.step("before removal");
             self.folder.remove(number)?;
+            self.ledger.take_useless();
             self.step("removed");
         }
         Ok(())
