@@ -229,3 +229,66 @@ fn a_segment_that_cannot_be_removed_is_not_forgotten_and_no_later_one_goes_befor
     drop(journal);
     assert_eq!(seqs(&open(path).1), [seq]);
 }
+
+#[test]
+fn c9_on_a_full_disk_what_is_of_no_use_goes_before_anything_is_written() {
+    /// Settles what keeps the oldest segment, and what was settled before.
+    fn settle_oldest(journal: &mut Journal) {
+        let mut seq = 0;
+        while journal.ledger.useless().is_none() {
+            seq += 1;
+            journal.settle(WriteSeq(seq), true);
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    // The disk is full, so that there is no next segment, until one was removed.
+    let full = |number: u64| path.join(format!("{number:012}.new"));
+    let (first, second) = (full(4), full(5));
+    let mut config = config(path);
+    config.hook = Some(Arc::new(move |step| {
+        if step == "removed" {
+            let _ = fs::remove_dir(&first).or_else(|_| fs::remove_dir(&second));
+        }
+    }));
+    let (mut journal, _) = Journal::open(config.clone()).unwrap();
+    let mut seq = 0;
+    let mut fill = |journal: &mut Journal, number| {
+        while journal.last.number < number || journal.last.bytes < journal.config.segment_bytes {
+            seq += 1;
+            journal.commit(&[record(seq, &seq.to_string())]).unwrap();
+        }
+        fs::create_dir(full(number + 1)).unwrap();
+    };
+    fill(&mut journal, 3);
+    let refused = journal.commit(&[record(1_000, "more")]);
+    assert!(
+        matches!(refused, Err(JournalError::Io { .. })),
+        "all of it is needed"
+    );
+    settle_oldest(&mut journal);
+    journal.commit(&[record(1_000, "more")]).unwrap();
+    assert_eq!(segments(path).len(), 3);
+    fill(&mut journal, 4);
+    settle_oldest(&mut journal);
+    journal.tidy().unwrap();
+    assert_eq!(segments(path).len(), 3);
+    for settled in 1..=1_000 {
+        journal.settle(WriteSeq(settled), true);
+    }
+    journal.append(&[]).unwrap();
+    drop(journal);
+    // At the next start nothing is made before the others went.
+    let before = segments(path).len();
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    config.hook = Some(Arc::new({
+        let (path, seen) = (path.to_path_buf(), Arc::clone(&seen));
+        move |_| seen.lock().push(segments(&path).len())
+    }));
+    let (journal, (unwritten, last)) = Journal::open(config).unwrap();
+    assert_eq!((unwritten.len(), last), (0, WriteSeq(1_000)));
+    assert_eq!(seen.lock().first(), Some(&before));
+    assert_eq!(segments(path).len(), 1);
+    drop(journal);
+}

@@ -66,6 +66,12 @@ impl JournalConfig {
             hook,
         }
     }
+
+    fn step(&self, name: &'static str) {
+        if let Some(hook) = &self.hook {
+            hook(name);
+        }
+    }
 }
 
 /// An open journal. Its lock goes with it.
@@ -107,7 +113,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`JournalError`]; nothing was changed.
+    /// [`JournalError`]; nothing that is needed was changed.
     pub(crate) fn open(config: JournalConfig) -> Result<(Self, Unwritten), JournalError> {
         let folder = Folder::open(&config.path)?;
         let numbers = folder.segments()?;
@@ -148,6 +154,8 @@ impl Journal {
             folder::cut(&path, bytes)?;
         }
         let (open, last_seq, mut ledger) = replay.finish();
+        // First of all: it may be what a full disk needs for the next.
+        remove_useless(&folder, &mut ledger, &config)?;
         let number = numbers.last().map_or(1, |last| last + 1);
         let last = Tail::new(&folder, &config, number)?;
         ledger.grew(number, last.bytes);
@@ -177,7 +185,14 @@ impl Journal {
     /// [`JournalError`]. After [`JournalError::Failed`] they may be there or not; after any other they are not.
     pub(crate) fn commit(&mut self, writes: &[WriteRecord]) -> Result<(), JournalError> {
         self.step("before append");
-        self.append(writes)?;
+        let appended = self.append(writes);
+        // On a full disk, what is of no use makes room.
+        if appended.is_err() && !self.has_failed && self.ledger.useless().is_some() {
+            self.remove_useless()?;
+            self.append(writes)?;
+        } else {
+            appended?;
+        }
         self.step("appended");
         self.sync()?;
         self.step("synced");
@@ -197,6 +212,9 @@ impl Journal {
     ///
     /// [`JournalError`]; nothing that is needed is lost.
     pub(crate) fn tidy(&mut self) -> Result<(), JournalError> {
+        // Before anything is written: on a full disk nothing is before this. Marks of what goes need not be there before. If it fails
+        // it is tried again below.
+        let _ = self.remove_useless();
         if !self.marks.is_empty() {
             self.step("before mark");
             self.append(&[])?;
@@ -222,9 +240,7 @@ impl Journal {
     }
 
     fn step(&self, name: &'static str) {
-        if let Some(hook) = &self.config.hook {
-            hook(name);
-        }
+        self.config.step(name);
     }
 
     /// Appends a frame of the marks and these.
@@ -335,15 +351,24 @@ impl Journal {
     }
 
     fn remove_useless(&mut self) -> Result<(), JournalError> {
-        // It counts until its file is gone: a later one must not go before it.
-        while let Some(number) = self.ledger.useless() {
-            self.step("before removal");
-            self.folder.remove(number)?;
-            self.ledger.take_useless();
-            self.step("removed");
-        }
-        Ok(())
+        remove_useless(&self.folder, &mut self.ledger, &self.config)
     }
+}
+
+/// Removes the segments that nothing is needed of, the oldest first.
+fn remove_useless(
+    folder: &Folder,
+    ledger: &mut Ledger,
+    config: &JournalConfig,
+) -> Result<(), JournalError> {
+    // Each counts until its file is gone: a later one must not go before it.
+    while let Some(number) = ledger.useless() {
+        config.step("before removal");
+        folder.remove(number)?;
+        ledger.take_useless();
+        config.step("removed");
+    }
+    Ok(())
 }
 
 impl Tail {
