@@ -13,12 +13,13 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{TestResult, bounded};
+use common::{TestResult, bounded, eventually};
 use nearcache::{
-    Cache, JournalError, Mode, Node, OpenError, PutOptions, Sink, SinkError, SinkWrite,
+    Cache, JournalError, Mode, Modify, Node, OpenError, PutOptions, Sink, SinkError, SinkWrite,
     WriteBehind, WriteError,
 };
 
@@ -327,6 +328,66 @@ async fn writers_at_once_share_a_sync() -> TestResult {
         assert!(stats.journal_syncs <= 160, "{} syncs", stats.journal_syncs);
         node.shutdown().await;
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_read_modify_write_that_a_later_write_has_overtaken_is_not_made_after_a_restart()
+-> TestResult {
+    /// A put and a read-modify-write of one key while the disk is busy, with `busy_with` or with the put itself.
+    async fn overtaken(busy_with: Option<&'static str>) -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let log = lines(folder.path(), "log");
+        let record = || Record {
+            log: log.clone(),
+            has_trouble: false,
+        };
+        let is_busy = Arc::new(AtomicBool::new(false));
+        let is_released = Arc::new(AtomicBool::new(false));
+        let (busy, released) = (Arc::clone(&is_busy), Arc::clone(&is_released));
+        let slow = policy(folder.path()).step_hook(move |step| {
+            while step == "appended" && !released.load(Ordering::SeqCst) {
+                busy.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let (node, things) = open("one", record(), slow).await?;
+        let put = |key: &'static str| {
+            let things = things.clone();
+            tokio::spawn(async move { things.put(key, "00000001".to_owned()).await })
+        };
+        let other = busy_with.map(put);
+        if busy_with.is_some() {
+            eventually(|| is_busy.load(Ordering::SeqCst)).await;
+        }
+        // Its caller gives up; it is made nevertheless.
+        let given_up = put("a");
+        eventually(|| is_busy.load(Ordering::SeqCst)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        given_up.abort();
+        let modify = tokio::spawn(things.modify("a", Modify::set("00000002".to_owned())));
+        eventually(|| things.peek("a").is_some_and(|value| *value == "00000002")).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        is_released.store(true, Ordering::SeqCst);
+        assert!(modify.await??.applied);
+        if let Some(other) = other {
+            other.await??;
+        }
+        things.flush_writes(Duration::from_secs(10)).await?;
+        assert!(things.peek("a").is_some_and(|value| *value == "00000001"));
+        node.shutdown().await;
+        let (node, things) = open("one", record(), policy(folder.path())).await?;
+        things.flush_writes(Duration::from_secs(10)).await?;
+        node.shutdown().await;
+        let written = log.read();
+        assert_eq!(last_of(&written).get("a"), Some(&1), "{written:?}");
+        Ok(())
+    }
+
+    bounded(async {
+        overtaken(Some("x")).await?;
+        overtaken(None).await
     })
     .await
 }

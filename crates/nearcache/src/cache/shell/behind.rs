@@ -45,6 +45,8 @@ pub(crate) struct Op<V> {
     pub(crate) entry: Option<Handle<V>>,
     /// What the sink is told.
     pub(crate) version: Version,
+    /// That under which the cache has it.
+    pub(super) stored: Version,
 }
 
 impl<V> Clone for Op<V> {
@@ -52,6 +54,7 @@ impl<V> Clone for Op<V> {
         Self {
             entry: self.entry.clone(),
             version: self.version,
+            stored: self.stored,
         }
     }
 }
@@ -176,7 +179,11 @@ fn restored<V: Payload>(record: WriteRecord) -> Write<Op<V>> {
         key,
         seq,
         bytes: bytes as u64,
-        content: Op { entry, version },
+        content: Op {
+            entry,
+            version,
+            stored: version,
+        },
     }
 }
 
@@ -279,7 +286,11 @@ impl<V: Payload> Shell<V> {
             key: Bytes::copy_from_slice(key),
             seq,
             bytes: room.taken(),
-            content: Op { entry, version },
+            content: Op {
+                entry,
+                version,
+                stored: version,
+            },
         };
         let before = queue.next_due();
         // Without a journal nobody need be told.
@@ -370,15 +381,19 @@ impl<V: Payload> Shell<V> {
                 .stamp()
                 .unwrap_or_else(|_| self.store.known(key).version()),
         };
+        let op = Op {
+            entry,
+            version,
+            stored: version,
+        };
         if let Some(journal) = &behind.journal {
-            let what = What::Stored(Op { entry, version });
+            let what = What::Stored(op);
             let accepted = journal.accept(behind, key.clone(), room, what).await;
             if accepted.is_err() {
                 self.drop_in_doubt(key);
             }
             return accepted.map(drop).map_err(ModifyError::from);
         }
-        let op = Op { entry, version };
         let mut queue = behind.queue.lock();
         if is_newest(&queue, key, &op) {
             let write = Write {
@@ -469,7 +484,7 @@ impl<V: Payload> Shell<V> {
         let queue = behind.queue.lock();
         let published = match settled {
             Settled::Written(write) if queue.pending(&write.key).is_none() => {
-                let Op { entry, version } = &write.content;
+                let Op { entry, version, .. } = &write.content;
                 self.confirm_here(&write.key, entry.as_ref(), *version)
             }
             Settled::GivenUp(write) => {
@@ -638,7 +653,7 @@ impl<V: Payload> Behind<V> {
 /// Whether no later write of the key waits: a write of this node may have come after a read-modify-write was decided.
 pub(super) fn is_newest<V>(queue: &WriteQueue<Op<V>>, key: &[u8], op: &Op<V>) -> bool {
     let pending = queue.pending(key);
-    pending.is_none_or(|pending| pending.content.version < op.version)
+    pending.is_none_or(|pending| pending.content.stored < op.stored)
 }
 
 /// Writes what falls due, until the node stops.

@@ -5,9 +5,12 @@
 //! written ─▶ settled ─▶ a mark, when there is nothing better to do
 //! ```
 //!
+//! What is recorded is queued, in the order of its numbers: after a restart the last record of a key is what is written. So a
+//! read-modify-write that a later write of this node has overtaken meanwhile is not recorded at all.
+//!
 //! What waits is bounded by the queue: each request holds room in it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -140,6 +143,14 @@ impl<V: Payload> Behind<V> {
         // Who has given up need not know.
         let _ = accepting.answer.send(Err(error));
     }
+
+    /// A later write of its key stands for it.
+    fn pass_over(&self, accepting: Accepting<V>, version: Version) {
+        self.give_back(accepting.bytes);
+        let accepted = (super::Written::nothing(version), None);
+        // Who has given up need not know.
+        let _ = accepting.answer.send(Ok(accepted));
+    }
 }
 
 /// Uses the journal until the node stops, then closes it.
@@ -224,8 +235,8 @@ async fn keep<V: Payload>(
     journaling.is_closed.store(true, Ordering::Release);
 }
 
-/// A write, its number and what the sink is told.
-type Numbered<V> = (Accepting<V>, WriteSeq, Version);
+/// A write, its number and what the sink is told. No number if another write of the same frame stands for it.
+type Numbered<V> = (Accepting<V>, Option<WriteSeq>, Version);
 
 impl<V: Payload> Shell<V> {
     fn journaling(&self) -> Option<(&Behind<V>, &Journaling<V>)> {
@@ -242,6 +253,8 @@ impl<V: Payload> Shell<V> {
     ) -> (Vec<Numbered<V>>, Vec<WriteRecord>) {
         let (mut batch, mut records, mut bytes) = (Vec::new(), Vec::new(), 0);
         let now = self.node().now();
+        // What the frame has: the version under which the cache holds it, or nothing if it gets a new one when it is stored.
+        let mut keys: BTreeMap<Bytes, Option<Version>> = BTreeMap::new();
         while let Some(first) = waiting.front() {
             let wants = first.bytes + AROUND_BYTES;
             let is_full = !journal.has_room(bytes + wants);
@@ -259,20 +272,32 @@ impl<V: Payload> Shell<V> {
                 behind.refuse(accepting, WriteError::SinkOverloaded { queued });
                 continue;
             }
-            let version = match &accepting.what {
-                What::Stored(op) => Ok(op.version),
-                What::Wanted { .. } => self.stamp(),
-            };
-            let version = match version {
-                Ok(version) => version,
-                Err(error) => {
-                    behind.refuse(accepting, error);
-                    continue;
+            let (version, stored) = match &accepting.what {
+                What::Stored(op) => {
+                    let (version, stored) = (op.version, op.stored);
+                    if !is_newest(&behind.queue().lock(), &accepting.key, op) {
+                        behind.pass_over(accepting, version);
+                        continue;
+                    }
+                    let earlier = keys.get(&accepting.key);
+                    if earlier.is_some_and(|earlier| earlier.is_none_or(|one| one > stored)) {
+                        batch.push((accepting, None, version));
+                        continue;
+                    }
+                    (version, Some(stored))
                 }
+                What::Wanted { .. } => match self.stamp() {
+                    Ok(version) => (version, None),
+                    Err(error) => {
+                        behind.refuse(accepting, error);
+                        continue;
+                    }
+                },
             };
             let seq = behind.queue().lock().next_seq();
+            keys.insert(accepting.key.clone(), stored);
             records.push(record(&accepting, seq, version));
-            batch.push((accepting, seq, version));
+            batch.push((accepting, Some(seq), version));
             bytes += wants;
         }
         (batch, records)
@@ -297,8 +322,10 @@ impl<V: Payload> Shell<V> {
             } else if let Some(error) = refused.take() {
                 behind.refuse(accepting, WriteError::Journal(error.again()));
                 refused = Some(error);
-            } else {
+            } else if let Some(seq) = seq {
                 released.extend(self.accept_one(behind, accepting, seq, version));
+            } else {
+                behind.pass_over(accepting, version);
             }
         }
         released
@@ -331,23 +358,19 @@ impl<V: Payload> Shell<V> {
                 let op = Op {
                     entry,
                     version: recorded,
+                    stored: version,
                 };
                 (op, Some((stored, ack, timeout)))
             }
             What::Stored(op) => (op, None),
         };
-        let released = if stored.is_some() || is_newest(&queue, &key, &op) {
-            let write = Write {
-                key,
-                seq,
-                bytes,
-                content: op,
-            };
-            queue.put(self.node().now(), write)
-        } else {
-            queue.give_back(bytes);
-            smallvec::smallvec![seq]
+        let write = Write {
+            key,
+            seq,
+            bytes,
+            content: op,
         };
+        let released = queue.put(self.node().now(), write);
         drop(queue);
         behind.wake();
         behind.step("accepted");
