@@ -391,3 +391,37 @@ async fn a_read_modify_write_that_a_later_write_has_overtaken_is_not_made_after_
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_leaves_waits_for_a_write_that_is_on_its_way_to_the_journal() -> TestResult {
+    bounded(async {
+        let folder = tempfile::tempdir()?;
+        let record = Record {
+            log: lines(folder.path(), "log"),
+            has_trouble: false,
+        };
+        let (reached, is_reached) = std::sync::mpsc::channel();
+        let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+        let goes_on = std::sync::Mutex::new(goes_on);
+        let policy = policy(folder.path()).delay(Duration::from_secs(600));
+        let policy = policy.step_hook(move |step| {
+            if step == "before append" {
+                let _ = reached.send(());
+                let goes_on = goes_on.lock().expect("nobody panics");
+                let _ = goes_on.recv_timeout(Duration::from_secs(5));
+            }
+        });
+        let (node, things) = open("one", record, policy).await?;
+        let put = tokio::spawn(async move { things.put("a", "00000001".to_owned()).await });
+        tokio::task::spawn_blocking(move || is_reached.recv()).await??;
+        let leaves = tokio::spawn(async move { node.shutdown().await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        go_on.send(())?;
+        put.await??;
+        leaves.await?;
+        let written = lines(folder.path(), "log").read();
+        assert_eq!(written, [("a".to_owned(), 1)]);
+        Ok(())
+    })
+    .await
+}

@@ -575,6 +575,31 @@ async fn c9_behind_a_full_queue_makes_writers_wait_and_then_refuses() -> TestRes
 }
 
 #[tokio::test]
+async fn behind_who_waits_for_room_is_refused_when_the_node_leaves() -> TestResult {
+    bounded(async {
+        let (node, mut record) = (alone().await, Record::new());
+        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
+        table.lets = Semaphore::new(0);
+        let policy = quick().keys_max(1).wait(FLUSH);
+        let things = behind(&node, Mode::Local, &record, policy).await;
+        things.put("a", "x".to_owned()).await?;
+        let waits = {
+            let things = things.clone();
+            tokio::spawn(async move { things.put("b", "x".to_owned()).await })
+        };
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!waits.is_finished());
+        let leaves = tokio::spawn(async move { node.shutdown().await });
+        assert!(matches!(waits.await?, Err(WriteError::NodeStopped)));
+        record.0.lets.add_permits(10);
+        leaves.await?;
+        assert_eq!(record.log(), [("a".to_owned(), text("x"))]);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_key_is_told_the_sink_in_its_own_type() -> TestResult {
     #[derive(Clone, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
     struct Order {

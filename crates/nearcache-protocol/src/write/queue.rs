@@ -496,6 +496,11 @@ impl<T: Clone> WriteQueue<T> {
         }
     }
 
+    /// From now on a write is due as soon as it is accepted.
+    pub const fn end_delay(&mut self) {
+        self.config.delay = Duration::ZERO;
+    }
+
     /// Whether all writes up to this one are settled: written, superseded, or dead letters. Cost: O(keys).
     #[must_use]
     pub fn is_settled_to(&self, seq: WriteSeq) -> bool {
@@ -512,6 +517,12 @@ impl<T: Clone> WriteQueue<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Writes that room is kept for.
+    #[must_use]
+    pub const fn reserved(&self) -> usize {
+        self.reserved_keys
     }
 
     /// Whether nothing is to be written.

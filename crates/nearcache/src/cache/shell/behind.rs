@@ -243,7 +243,7 @@ impl<V: Payload> Shell<V> {
         let Some(wanted) = wanted(change).filter(|_| behind.journal.is_none()) else {
             return Err(WriteError::SinkMustWait);
         };
-        let room = behind.room_now(key, bytes_of(key, &wanted))?;
+        let room = self.room_now(behind, key, bytes_of(key, &wanted))?;
         let stored = self.accept(behind, key, wanted, room)?;
         Ok(self.tell_acked(stored, Ack::Local, Duration::ZERO).0)
     }
@@ -258,15 +258,33 @@ impl<V: Payload> Shell<V> {
             loop {
                 // Registered before the look, so that what is settled in between is noticed.
                 let settled = behind.settled.notified();
-                match behind.room_now(key, bytes) {
-                    Err(_) if !self.node.is_leaving() => settled.await,
+                match self.room_now(behind, key, bytes) {
+                    Err(WriteError::SinkOverloaded { .. }) => settled.await,
                     room => return room,
                 }
             }
         };
         match tokio::time::timeout(behind.policy.wait, waiting).await {
             Ok(room) => room,
-            Err(_) => behind.room_now(key, bytes),
+            Err(_) => self.room_now(behind, key, bytes),
+        }
+    }
+
+    /// Room, if there is any. A node that leaves gives none.
+    fn room_now<'a>(
+        &self,
+        behind: &'a Behind<V>,
+        key: &[u8],
+        bytes: u64,
+    ) -> Result<Room<'a, V>, WriteError> {
+        let mut queue = behind.queue.lock();
+        // Looked at under the lock under which a node that leaves counts what it has to write: it counts this, or this is refused.
+        if self.node.is_leaving() {
+            return Err(WriteError::NodeStopped);
+        }
+        match queue.reserve(key, bytes) {
+            Ok(()) => Ok(Room { behind, bytes }),
+            Err(full) => Err(WriteError::SinkOverloaded { queued: full.keys }),
         }
     }
 
@@ -573,9 +591,17 @@ impl<V: Payload> Shell<V> {
         last
     }
 
-    /// Makes all that is queued due, and says how many keys that are.
+    /// This node leaves: all that is queued is due, and what has room and is queued from now on is too. Says how many keys that are.
     pub(super) fn hurry_and_count(&self) -> usize {
-        self.hurry_writes();
+        let Some(behind) = self.behind() else {
+            return 0;
+        };
+        let mut queue = behind.queue.lock();
+        queue.hurry(self.node.now());
+        queue.end_delay();
+        drop(queue);
+        // Also those that wait for room: they get none any more.
+        behind.nudge();
         self.queued_keys()
     }
 
@@ -585,8 +611,12 @@ impl<V: Payload> Shell<V> {
         journal.is_some_and(|journal| !journal.is_closed())
     }
 
+    /// Keys that are to be written, and writes that have room and are not queued yet.
     pub(super) fn queued_keys(&self) -> usize {
-        self.behind().map_or(0, |behind| behind.queue.lock().len())
+        self.behind().map_or(0, |behind| {
+            let queue = behind.queue.lock();
+            queue.len() + queue.reserved()
+        })
     }
 
     /// Whoever waits for the queue looks again.
@@ -634,19 +664,6 @@ impl<V: Payload> Shell<V> {
             queue.oldest_since().map(|since| now - since),
             behind.journal.as_ref().map_or((0, 0), Journaling::read),
         )
-    }
-}
-
-impl<V: Payload> Behind<V> {
-    fn room_now(&self, key: &[u8], bytes: u64) -> Result<Room<'_, V>, WriteError> {
-        let reserved = self.queue.lock().reserve(key, bytes);
-        match reserved {
-            Ok(()) => Ok(Room {
-                behind: self,
-                bytes,
-            }),
-            Err(full) => Err(WriteError::SinkOverloaded { queued: full.keys }),
-        }
     }
 }
 
