@@ -113,12 +113,17 @@ pub enum Settled<T> {
 /// Numbers of writes that need no journal record any more.
 pub type Released = SmallVec<[WriteSeq; 2]>;
 
-/// What a queue has counted since it began.
+/// What a queue has counted since it began. Whatever came in (accepted, restored, replayed) has left (coalesced, written, given up) or
+/// is still queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueCounts {
     /// Writes that were accepted.
     pub accepted: u64,
-    /// Of these, the ones whose place a later write of their key took before they were written.
+    /// Writes that were accepted before a restart.
+    pub restored: u64,
+    /// Dead letters that were queued again, each time counted.
+    pub replayed: u64,
+    /// Writes whose place a later write of their key took, and that the sink has not taken.
     pub coalesced: u64,
     /// Writes that the sink has taken.
     pub written: u64,
@@ -159,8 +164,8 @@ struct Slot<T> {
     since: Time,
     /// The number of the oldest that is not settled.
     oldest: WriteSeq,
-    /// Where it stands among those that wait; nothing while it is with the sink.
-    place: Option<(Time, WriteSeq)>,
+    /// The number of the one that is with the sink.
+    flying: Option<WriteSeq>,
     failures: u32,
     failing_since: Option<Time>,
     /// The most writes of a batch that it may be in: fewer where it may be to blame, so that it takes nothing else down.
@@ -185,6 +190,8 @@ impl<T: Clone> WriteQueue<T> {
             last_success: None,
             counts: QueueCounts {
                 accepted: 0,
+                restored: 0,
+                replayed: 0,
                 coalesced: 0,
                 written: 0,
                 batches: 0,
@@ -255,6 +262,7 @@ impl<T: Clone> WriteQueue<T> {
 
     /// Takes in a write that was accepted before a restart; it is due at once.
     pub fn restore(&mut self, now: Time, write: Write<T>) {
+        self.counts.restored += 1;
         self.enqueue(now, now, write, &mut Released::new());
     }
 
@@ -263,8 +271,8 @@ impl<T: Clone> WriteQueue<T> {
         self.bytes += write.bytes;
         if let Some(slot) = self.slots.get_mut(&write.key) {
             self.bytes -= slot.write.bytes;
-            // What is with the sink already is written all the same.
-            self.counts.coalesced += u64::from(slot.place.is_some());
+            // What is with the sink is counted when that has ended.
+            self.counts.coalesced += u64::from(slot.flying != Some(slot.write.seq));
             released.push(slot.write.seq);
             slot.write = write;
             return;
@@ -274,7 +282,7 @@ impl<T: Clone> WriteQueue<T> {
             write,
             since: now,
             oldest: seq,
-            place: Some((due, seq)),
+            flying: None,
             failures: 0,
             failing_since: None,
             together: usize::MAX,
@@ -306,7 +314,7 @@ impl<T: Clone> WriteQueue<T> {
                 }
                 continue;
             }
-            slot.place = None;
+            slot.flying = Some(slot.write.seq);
             limit = limit.min(slot.together);
             writes.push(slot.write.clone());
         }
@@ -391,6 +399,7 @@ impl<T: Clone> WriteQueue<T> {
         let Some(slot) = self.slots.get_mut(&write.key) else {
             return false;
         };
+        self.counts.coalesced += u64::from(slot.write.seq != write.seq);
         slot.failures = slot.failures.saturating_add(1);
         let failing_since = *slot.failing_since.get_or_insert(now);
         let by_itself = len == 1;
@@ -427,6 +436,7 @@ impl<T: Clone> WriteQueue<T> {
         };
         if slot.write.seq != write.seq {
             // What was rejected is superseded anyway.
+            self.counts.coalesced += 1;
             self.retry(&write.key, now);
             return false;
         }
@@ -468,9 +478,8 @@ impl<T: Clone> WriteQueue<T> {
 
     fn wait(&mut self, key: &Bytes, due: Time) {
         if let Some(slot) = self.slots.get_mut(key) {
-            let place = (due, slot.write.seq);
-            slot.place = Some(place);
-            self.due.insert(place, key.clone());
+            slot.flying = None;
+            self.due.insert((due, slot.write.seq), key.clone());
         }
     }
 
@@ -488,11 +497,7 @@ impl<T: Clone> WriteQueue<T> {
     pub fn hurry(&mut self, now: Time) {
         let waiting = std::mem::take(&mut self.due);
         for ((due, seq), key) in waiting {
-            let place = (due.min(now), seq);
-            if let Some(slot) = self.slots.get_mut(&key) {
-                slot.place = Some(place);
-                self.due.insert(place, key);
-            }
+            self.due.insert((due.min(now), seq), key);
         }
     }
 
@@ -559,6 +564,7 @@ impl<T: Clone> WriteQueue<T> {
     pub fn replay_dead(&mut self, now: Time) -> usize {
         let letters: Vec<_> = self.dead.take_all().collect();
         let count = letters.len();
+        self.counts.replayed += count as u64;
         for letter in letters {
             // A later write of the key would have taken the letter out.
             self.enqueue(now, now, letter.write, &mut Released::new());

@@ -333,6 +333,15 @@ mod model {
                 let kept: std::collections::BTreeSet<_> =
                     pending.chain(queue.dead().seqs().map(|seq| seq.0)).collect();
                 prop_assert_eq!(&kept, &remembered);
+                // Whatever came in has left or is queued: the newest of each key, and what is with the sink.
+                let counts = queue.counts();
+                let superseded = flying.iter().flat_map(|batch| &batch.writes)
+                    .filter(|write| queue.pending(&write.key).is_some_and(|newest| newest.seq != write.seq));
+                let queued = (queue.len() + superseded.count()) as u64;
+                prop_assert_eq!(
+                    counts.accepted + counts.restored + counts.replayed,
+                    counts.coalesced + counts.written + counts.given_up + queued
+                );
             }
             // The sink is whole again.
             queue.replay_dead(now);

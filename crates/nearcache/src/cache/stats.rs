@@ -52,7 +52,11 @@ pub struct WriteStats {
     pub journal_syncs: u64,
     /// Writes accepted.
     pub accepted: u64,
-    /// Of these, the ones whose place a later write of their key took.
+    /// Writes that were accepted before a restart and came back from the journal.
+    pub restored: u64,
+    /// Dead letters that were queued again, each time counted.
+    pub replayed: u64,
+    /// Writes whose place a later write of their key took, and that the sink has not taken.
     pub coalesced: u64,
     /// Writes that the sink has taken.
     pub written: u64,
@@ -79,6 +83,8 @@ impl WriteStats {
             journal_bytes,
             journal_syncs,
             accepted: counts.accepted,
+            restored: counts.restored,
+            replayed: counts.replayed,
             coalesced: counts.coalesced,
             written: counts.written,
             batches: counts.batches,

@@ -157,8 +157,18 @@ const COUNTERS: &[Row<CacheStats>] = &[
     ),
     (
         "cache_writes_coalesced",
-        "Of these, the ones whose place a later write of their key took",
+        "Writes whose place a later write of their key took, and that the system of record has not taken",
         |stats| stats.writes.coalesced,
+    ),
+    (
+        "cache_writes_restored",
+        "Writes that came back from the journal of write-behind after a restart",
+        |stats| stats.writes.restored,
+    ),
+    (
+        "cache_writes_replayed",
+        "Dead letters of write-behind that were queued again",
+        |stats| stats.writes.replayed,
     ),
     (
         "cache_writes_written",
