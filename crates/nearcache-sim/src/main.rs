@@ -26,17 +26,45 @@ const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COU
                      [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--bug NAME | --mutants] [--keep FOLDER]\n\
                      or: nearcache-sim scale [SIZE | mesh:SIZE]...";
 
+const HELP: &str = "
+What to run
+  --seed N            one seed, and the hash of its trace
+  --seeds A..B        these seeds, B not among them
+  --seeds COUNT       the first so many
+  --plan FILE         a plan that was kept, to the letter
+  scale [SIZE]...     what so many nodes cost; mesh:SIZE without the tree
+
+What it is like
+  --mode MODE         replicated (unless told otherwise) or invalidation
+  --loads             read and written through the cache: loaders, sinks, outages
+  --tree              more members than a full mesh may have
+  --bug NAME          with a planted bug, which some seed should find
+  --mutants           every planted bug in turn
+
+What is told and kept
+  --verbose           every step
+  --keep FOLDER       plans of failing seeds
+
+Exit code: 0 if every seed is clean, 1 if one is not (the first is told in full), 2 for a wrong command.";
+
 /// How often progress is told.
 const PROGRESS_SEEDS: u64 = 500;
 
 fn main() -> ExitCode {
+    if std::env::args()
+        .skip(1)
+        .any(|arg| arg == "--help" || arg == "-h")
+    {
+        println!("{USAGE}\n{HELP}");
+        return ExitCode::SUCCESS;
+    }
     if std::env::args().nth(1).as_deref() == Some("scale") {
         return scale(std::env::args().skip(2));
     }
     let (seeds, options) = match parse(std::env::args().skip(1)) {
         Ok(command) => command,
         Err(why) => {
-            println!("{why}\n{USAGE}");
+            println!("{why}\n{USAGE}\n--help tells more");
             return ExitCode::from(2);
         }
     };
