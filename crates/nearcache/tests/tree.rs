@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use authority::{Authority, CLUSTER, NodeFiles};
 use common::{TestResult, eventually};
-use nearcache::{Ack, Cache, Condition, Mode, Modify, Node, NodeBuilder, PutOptions, StaticPeers};
+use nearcache::{
+    Ack, Cache, Condition, Mode, Modify, Node, NodeBuilder, PutOptions, StaticPeers, WriteError,
+};
 
 type Strings = Cache<String, String>;
 
@@ -96,6 +98,11 @@ async fn bounded<T>(test: impl Future<Output = T>) -> T {
         .expect("the test takes too long")
 }
 
+/// The write was made, and is not acknowledged by all because the tree is on.
+fn is_beyond_mesh<T>(result: &Result<T, WriteError>, nodes: usize) -> bool {
+    matches!(result, Err(WriteError::AckAllBeyondMesh { members, .. }) if *members == nodes)
+}
+
 /// The value of a metric without labels.
 fn metric(node: &Node, name: &str) -> u64 {
     let mut text = String::new();
@@ -151,11 +158,15 @@ async fn two_dozen_nodes_have_few_sessions_and_what_one_writes_all_read() -> Tes
         let refused = many.caches[3]
             .put_with("acked", "all".into(), options)
             .await;
-        assert!(
-            refused.is_err() && begun.elapsed() < Duration::from_secs(1),
-            "{refused:?}"
-        );
+        assert!(is_beyond_mesh(&refused, count), "{refused:?}");
+        // Far from its timeout.
+        assert!(begun.elapsed() < Duration::from_secs(1));
         many.all_read("acked", "all").await;
+        let dropped = many.caches[4].invalidate("acked", Ack::All, BOUND).await;
+        assert!(is_beyond_mesh(&dropped, count), "{dropped:?}");
+        for cache in &many.caches {
+            eventually(|| cache.peek("acked").is_none()).await;
+        }
 
         // One that dies takes its place in the tree with it: nobody loses an update by it.
         many.kill(7);
@@ -273,6 +284,8 @@ async fn beyond_the_mesh_copies_of_mode_invalidation_are_not_served() -> TestRes
             node.links().sessions < 6 && cache.peek("key").is_none()
         };
         eventually(|| many.nodes.iter().zip(&caches).any(does_not_serve)).await;
+        let dropped = caches[0].invalidate("key", Ack::All, BOUND).await;
+        assert!(is_beyond_mesh(&dropped, 7), "{dropped:?}");
         Ok(())
     })
     .await

@@ -39,8 +39,8 @@ pub enum Ack {
     /// This many peers have applied it. Beyond `mesh_max` members only those count that this node is connected to, about twice
     /// the logarithm of the number of members.
     Peers(u32),
-    /// Every peer that is alive has applied it. Beyond `mesh_max` members nobody hears from everybody: refused at once there, with
-    /// nobody counted.
+    /// Every peer that is alive has applied it. Beyond `mesh_max` members nobody hears from everybody: there the waiter is told
+    /// [`NotAcked::BeyondMesh`] at once, and those that wait when the members become so many are too.
     All,
 }
 
@@ -116,7 +116,7 @@ pub enum Output<V> {
 #[derive(Debug)]
 pub enum Outcome<V> {
     /// A publish with an acknowledgement has ended.
-    Acked(Result<(), AckTimeout>),
+    Acked(Result<(), NotAcked>),
     /// A modify has ended. What the key holds now is in this node's store.
     Modified(Result<Modified<V>, ModifyError>),
     /// A find has ended: whether the key was found. If so it is in this node's store.
@@ -127,6 +127,29 @@ pub enum Outcome<V> {
     Inspected(Inspected),
     /// Whether the caller is to load a key, or somebody else has.
     Turn(Turn),
+}
+
+/// Why a write was not acknowledged. It is applied here, and on its way to all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NotAcked {
+    /// Not in time.
+    #[error(transparent)]
+    Timeout(#[from] AckTimeout),
+    /// [`Ack::All`] with more members than a full mesh may have.
+    #[error(transparent)]
+    BeyondMesh(#[from] BeyondMesh),
+}
+
+/// Nobody hears from all members where there are more than a full mesh may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "write is applied here and on its way; of {members} members nobody hears from all (mesh_max is {mesh_max})"
+)]
+pub struct BeyondMesh {
+    /// Live members, this node included.
+    pub members: usize,
+    /// Up to how many members there are connections between all.
+    pub mesh_max: usize,
 }
 
 /// A write is applied here, but not known to be applied by all it waited for. It is still on its way to them.

@@ -149,6 +149,8 @@ pub(super) fn of_write(error: WriteError) -> Problem {
         WriteError::TombstoneLimit => (StatusCode::INSUFFICIENT_STORAGE, "TombstoneLimit"),
         WriteError::Superseded { .. } => (StatusCode::CONFLICT, "Superseded"),
         WriteError::AckTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "AckTimeout"),
+        // Written here and on its way, as after a timeout.
+        WriteError::AckAllBeyondMesh { .. } => (StatusCode::GATEWAY_TIMEOUT, "AckAllBeyondMesh"),
         WriteError::ClockSkew => (StatusCode::SERVICE_UNAVAILABLE, "ClockSkew"),
         WriteError::NodeStopped => (StatusCode::SERVICE_UNAVAILABLE, "NodeStopped"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "Internal"),
@@ -179,5 +181,15 @@ mod tests {
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         let kind = &response.headers()[header::CONTENT_TYPE];
         assert_eq!(kind, "application/problem+json");
+    }
+
+    #[test]
+    fn an_acknowledgement_by_all_beyond_the_mesh_is_refused_as_a_write_that_was_made() {
+        let (members, mesh_max) = (70, 64);
+        let problem = of_write(WriteError::AckAllBeyondMesh { members, mesh_max });
+        assert_eq!(
+            problem.into_response().status(),
+            StatusCode::GATEWAY_TIMEOUT
+        );
     }
 }

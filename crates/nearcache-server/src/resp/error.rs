@@ -224,6 +224,7 @@ impl From<WriteError> for CommandError {
             WriteError::TombstoneLimit => "TombstoneLimit",
             WriteError::Superseded { .. } => "Superseded",
             WriteError::AckTimeout { .. } => "AckTimeout",
+            WriteError::AckAllBeyondMesh { .. } => "AckAllBeyondMesh",
             WriteError::ClockSkew => "ClockSkew",
             WriteError::NodeStopped => "NodeStopped",
             _ => "WriteFailed",
@@ -291,5 +292,14 @@ mod tests {
             "{refusal}"
         );
         assert!(refusal.contains("write through a node of the larger side"));
+    }
+
+    #[test]
+    fn an_acknowledgement_by_all_beyond_the_mesh_is_refused_with_what_to_do() {
+        let (members, mesh_max) = (70, 64);
+        let refusal = CommandError::from(WriteError::AckAllBeyondMesh { members, mesh_max });
+        let refusal = refusal.to_string();
+        assert!(refusal.contains("AckAllBeyondMesh"), "{refusal}");
+        assert!(refusal.contains("do not repeat it"), "{refusal}");
     }
 }

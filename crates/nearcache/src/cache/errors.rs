@@ -145,6 +145,18 @@ pub enum WriteError {
         /// Peers that were asked for.
         wanted: usize,
     },
+    /// [`Ack::All`](crate::Ack::All) where there are more members than a full mesh may have
+    /// ([`NodeBuilder::mesh_max`](crate::NodeBuilder::mesh_max)): no node hears from all of them. **The write is applied here and on
+    /// its way to all**; do not repeat it. Ask for [`Ack::Peers`](crate::Ack::Peers), or raise `mesh_max` on all nodes.
+    #[error(
+        "the write is applied here and on its way to all, do not repeat it; but of {members} members no node hears from all (mesh_max is {mesh_max}): ask for the acknowledgement of a number of peers, or raise mesh_max"
+    )]
+    AckAllBeyondMesh {
+        /// Live members, this node included.
+        members: usize,
+        /// Up to how many members every node is connected to every other.
+        mesh_max: usize,
+    },
     /// This node's clock cannot give versions now: it is too far from its peers', or a peer's
     /// clock has run ahead. Nothing was changed.
     #[error("the clock of this node is out of step with its peers: check time synchronisation")]

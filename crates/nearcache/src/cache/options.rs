@@ -17,9 +17,12 @@ pub enum Ack {
     #[default]
     Local,
     /// Once that many peers have applied it as well. Fewer live peers than that: the call waits
-    /// for more until its timeout.
+    /// for more until its timeout. Beyond [`mesh_max`](crate::NodeBuilder::mesh_max) members those count that this node is connected
+    /// to, about twice the logarithm (of base 2) of their number.
     Peers(usize),
-    /// Once every live member has applied it. With no peer this is `Local`.
+    /// Once every live member has applied it. With no peer this is `Local`. Beyond
+    /// [`mesh_max`](crate::NodeBuilder::mesh_max) members nobody hears from all: the write is made and the call fails at once with
+    /// [`WriteError::AckAllBeyondMesh`](crate::WriteError::AckAllBeyondMesh).
     All,
 }
 

@@ -39,7 +39,7 @@ use nearcache_protocol::clock::{ClockError, Hlc};
 use nearcache_protocol::config::{OnDisconnect, ReplicationConfig};
 use nearcache_protocol::core::CacheCore;
 use nearcache_protocol::ids::CacheId;
-use nearcache_protocol::mode::{Freshness, Outcome, Output, Published, Status, Waiter};
+use nearcache_protocol::mode::{Freshness, NotAcked, Outcome, Output, Published, Status, Waiter};
 use nearcache_protocol::modify::ModifyOp;
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::time::Time;
@@ -451,10 +451,16 @@ impl<V: Payload> Shell<V> {
     async fn acked(&self, waiting: Waiting<V>) -> Result<(), WriteError> {
         match self.outcome(waiting).await {
             Some(Outcome::Acked(Ok(()))) => Ok(()),
-            Some(Outcome::Acked(Err(timeout))) => Err(WriteError::AckTimeout {
+            Some(Outcome::Acked(Err(NotAcked::Timeout(timeout)))) => Err(WriteError::AckTimeout {
                 acked: timeout.acked as usize,
                 wanted: timeout.wanted as usize,
             }),
+            Some(Outcome::Acked(Err(NotAcked::BeyondMesh(beyond)))) => {
+                Err(WriteError::AckAllBeyondMesh {
+                    members: beyond.members,
+                    mesh_max: beyond.mesh_max,
+                })
+            }
             Some(_) | None => Err(WriteError::NodeStopped),
         }
     }

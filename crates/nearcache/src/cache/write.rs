@@ -52,7 +52,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// # Errors
     ///
-    /// [`WriteError`]; after [`WriteError::AckTimeout`] the write *is* applied here.
+    /// [`WriteError`]; after [`WriteError::AckTimeout`] and [`WriteError::AckAllBeyondMesh`] the write *is* applied here.
     pub async fn put_with<Q: KeyFor<K> + ?Sized>(
         &self,
         key: &Q,
@@ -162,7 +162,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// # Errors
     ///
-    /// [`WriteError`]; after [`WriteError::AckTimeout`] the removal *is* applied here.
+    /// [`WriteError`]; after [`WriteError::AckTimeout`] and [`WriteError::AckAllBeyondMesh`] the removal *is* applied here.
     pub async fn remove_acked<Q: KeyFor<K> + ?Sized>(
         &self,
         key: &Q,
@@ -222,7 +222,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     ///
     /// # Errors
     ///
-    /// [`WriteError`]; after [`WriteError::AckTimeout`] the invalidation *is* applied here and on its way.
+    /// [`WriteError`]; after [`WriteError::AckTimeout`] and [`WriteError::AckAllBeyondMesh`] the invalidation *is* applied here and on its way.
     pub async fn invalidate<Q: KeyFor<K> + ?Sized>(
         &self,
         key: &Q,

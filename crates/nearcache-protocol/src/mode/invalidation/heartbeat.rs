@@ -62,6 +62,7 @@ impl<V: Payload> Invalidation<V> {
 
     /// Asks every peer how far it is.
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.refuse_all_beyond_mesh(out);
         for to in self.connected() {
             let subscribed = |link: &super::members::Link| link.sending.cursor.is_some();
             let link = self

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use nearcache_store::{Change, NodeId};
 
 use super::Invalidation;
-use super::members::{Link, Member};
+use super::members::{Link, Member, Standing};
 use crate::ids::StreamId;
 use crate::message::ProgressVector;
 use crate::mode::stream::{Awaited, Pair, Sends as _, Shared, Streaming, shared};
-use crate::mode::{Ack, FlushCause, Outcome, Output, Published, Waiter};
+use crate::mode::{Ack, BeyondMesh, FlushCause, Outcome, Output, Published, Waiter};
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::{Applied, Update};
@@ -56,6 +56,13 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
         holding
             .map(|(id, member)| (*id, member.excused_at()))
             .collect()
+    }
+
+    fn beyond_mesh(&self) -> Option<BeyondMesh> {
+        let alive = self.members.values();
+        let alive = alive.filter(|member| member.standing == Standing::Alive);
+        let (members, mesh_max) = (alive.count() + 1, self.config.mesh_max);
+        (members > mesh_max).then_some(BeyondMesh { members, mesh_max })
     }
 
     /// Who holds nothing needs no past.

@@ -7,8 +7,8 @@ use super::Replicated;
 use super::peer::Peer;
 use crate::ids::{Epoch, StreamId};
 use crate::message::CacheMessage;
-use crate::mode::Output;
 use crate::mode::stream::{Awaited, Pair, Receives as _, Shared, Streaming, shared};
+use crate::mode::{BeyondMesh, Output};
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::{Applied, Reader, Update};
@@ -51,6 +51,13 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
         let connected = connected.filter(|(_, peer)| peer.may_hold_copies(now));
         let members = connected.map(|(id, _)| *id).chain(lost.map(|(id, _)| *id));
         members.map(|id| (id, Time::MAX)).collect()
+    }
+
+    fn beyond_mesh(&self) -> Option<BeyondMesh> {
+        self.relay.is_on().then(|| BeyondMesh {
+            members: self.relay.alive() + 1,
+            mesh_max: self.config.mesh_max,
+        })
     }
 
     /// A joining node will get the past by a transfer: it asks only for what comes.

@@ -9,7 +9,7 @@ use nearcache_store::NodeId;
 use smallvec::SmallVec;
 
 use crate::ids::WaiterId;
-use crate::mode::{Ack, AckTimeout, Outcome, Output, Waiter};
+use crate::mode::{Ack, AckTimeout, BeyondMesh, NotAcked, Outcome, Output, Waiter};
 use crate::time::Time;
 
 /// Waiters by the number of the update they wait for.
@@ -63,7 +63,7 @@ impl Waiting {
         }
     }
 
-    fn done<V>(&self, result: Result<(), AckTimeout>, out: &mut Vec<Output<V>>) {
+    fn done<V>(&self, result: Result<(), NotAcked>, out: &mut Vec<Output<V>>) {
         out.push(Output::Done {
             waiter: self.waiter.id,
             result: Outcome::Acked(result),
@@ -111,7 +111,7 @@ impl Acks {
         if waiting.is_done() {
             waiting.done(Ok(()), out);
         } else if self.numbers.len() >= waiters_max {
-            waiting.done(Err(waiting.timeout()), out);
+            waiting.done(Err(waiting.timeout().into()), out);
         } else {
             self.deadlines.insert((waiter.deadline, waiter.id));
             self.numbers.insert(waiter.id, number);
@@ -189,6 +189,19 @@ impl Acks {
         self.by_number.retain(|_, waiting| !waiting.is_empty());
     }
 
+    /// There are more members than anybody hears from: whoever waits for all is told so.
+    pub(in crate::mode) fn refuse_all<V>(&mut self, reason: BeyondMesh, out: &mut Vec<Output<V>>) {
+        let waiting = self.by_number.values().flatten();
+        let for_all = waiting.filter(|one| matches!(one.want, Want::Nodes(_)));
+        let refused: Vec<WaiterId> = for_all.map(|one| one.waiter.id).collect();
+        for id in refused {
+            if let Some(waiting) = self.take(id) {
+                waiting.done(Err(reason.into()), out);
+            }
+        }
+        self.excuses.clear();
+    }
+
     fn finish<V>(
         waiting: &mut SmallVec<[Waiting; 1]>,
         deadlines: &mut BTreeSet<(Time, WaiterId)>,
@@ -220,7 +233,7 @@ impl Acks {
                 break;
             }
             if let Some(waiting) = self.take(id) {
-                waiting.done(Err(waiting.timeout()), out);
+                waiting.done(Err(waiting.timeout().into()), out);
             }
         }
     }
@@ -277,7 +290,7 @@ mod tests {
         (acks, out)
     }
 
-    fn results(out: &mut Vec<Output<()>>) -> Vec<(u64, Result<(), AckTimeout>)> {
+    fn results(out: &mut Vec<Output<()>>) -> Vec<(u64, Result<(), NotAcked>)> {
         out.drain(..)
             .map(|output| match output {
                 Output::Done {
@@ -328,6 +341,31 @@ mod tests {
     }
 
     #[test]
+    fn c7_who_waits_for_all_is_told_that_nobody_hears_from_all() {
+        let (mut acks, mut out) = one_waits_for_all(&[2, 3]);
+        acks.wait(
+            5,
+            Ack::Peers(1),
+            waiter(2, 100),
+            [].into_iter(),
+            10,
+            &mut out,
+        );
+        let reason = BeyondMesh {
+            members: 5,
+            mesh_max: 4,
+        };
+        acks.refuse_all(reason, &mut out);
+        assert_eq!(
+            results(&mut out),
+            vec![(1, Err(NotAcked::BeyondMesh(reason)))]
+        );
+        acks.acked(node(2), 0, 5, &mut out);
+        assert_eq!(results(&mut out), vec![(2, Ok(()))]);
+        assert_eq!((acks.len(), acks.next_deadline()), (0, Time::MAX));
+    }
+
+    #[test]
     fn all_includes_a_member_that_comes_up_meanwhile() {
         let (mut acks, mut out) = one_waits_for_all(&[2]);
         acks.joined(node(3));
@@ -359,10 +397,10 @@ mod tests {
             results(&mut out),
             vec![(
                 1,
-                Err(AckTimeout {
+                Err(NotAcked::Timeout(AckTimeout {
                     acked: 1,
                     wanted: 2
-                })
+                }))
             )]
         );
     }
@@ -390,10 +428,10 @@ mod tests {
             results(&mut out),
             vec![(
                 2,
-                Err(AckTimeout {
+                Err(NotAcked::Timeout(AckTimeout {
                     acked: 0,
                     wanted: 1
-                })
+                }))
             )]
         );
         assert!(acks.forget(WaiterId(1)));

@@ -42,7 +42,7 @@ use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, StreamId};
 use crate::log::Log;
-use crate::mode::{ModeStats, Output};
+use crate::mode::{BeyondMesh, ModeStats, Output};
 use crate::payload::Payload;
 use crate::progress::Progress;
 use crate::time::Time;
@@ -118,6 +118,8 @@ pub(in crate::mode) trait Streaming<V: Payload>: Sized {
     fn each_pair(&mut self, see: impl FnMut(NodeId, Pair<'_>));
     /// Whom a write of now waits for, if it waits for all.
     fn awaited(&self, now: Time) -> Awaited;
+    /// There are more members than a full mesh may have, so that this node does not hear from all.
+    fn beyond_mesh(&self) -> Option<BeyondMesh>;
     /// Whether a stream that was never heard of is of interest only from now on.
     fn needs_no_past(&self) -> bool;
     /// One update of a peer has come; nothing if it was skipped.

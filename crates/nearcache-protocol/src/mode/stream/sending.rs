@@ -8,7 +8,7 @@ use super::{Awaited, Streaming};
 use crate::ids::Epoch;
 use crate::lane::Lane;
 use crate::message::CacheMessage;
-use crate::mode::{Ack, AckTimeout, Outcome, Output, Published, Waiter};
+use crate::mode::{Ack, Outcome, Output, Published, Waiter};
 use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Reader;
@@ -24,6 +24,7 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
         waiter: Option<Waiter>,
         out: &mut Vec<Output<V>>,
     ) -> u64 {
+        let beyond_mesh = waiter.and_then(|_| self.beyond_mesh());
         let awaited = if waiter.is_some() {
             self.awaited(now)
         } else {
@@ -32,12 +33,11 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
         let shared = self.shared();
         let number = shared.log.append(published);
         shared.stats.published += 1;
-        if let Some(waiter) = waiter.filter(|_| ack == Ack::All && shared.relay.is_on()) {
-            // Nobody hears from everybody: the caller learns at once that there will be no answer.
-            let wanted = u32::try_from(awaited.len()).unwrap_or(u32::MAX);
+        if let (Some(waiter), Some(reason), Ack::All) = (waiter, beyond_mesh, ack) {
+            // The caller learns at once that there will be no answer.
             out.push(Output::Done {
                 waiter: waiter.id,
-                result: Outcome::Acked(Err(AckTimeout { acked: 0, wanted })),
+                result: Outcome::Acked(Err(reason.into())),
             });
         } else if let Some(waiter) = waiter {
             let (members, waiters_max) = (awaited.into_iter(), shared.config.waiters_max);
@@ -59,6 +59,13 @@ pub(in crate::mode) trait Sends<V: Payload>: Streaming<V> {
         }
         self.relay_own(number, out);
         number
+    }
+
+    /// Whoever waits for all is told so, if there are more members than anybody hears from.
+    fn refuse_all_beyond_mesh(&mut self, out: &mut Vec<Output<V>>) {
+        if let Some(reason) = self.beyond_mesh() {
+            self.shared().acks.refuse_all(reason, out);
+        }
     }
 
     /// What `to` gets next of our stream.

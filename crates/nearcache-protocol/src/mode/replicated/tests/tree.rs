@@ -6,7 +6,7 @@ use nearcache_store::NodeId;
 
 use super::{SECOND, all};
 use crate::config::ReplicationConfig;
-use crate::mode::{Ack, Outcome, Status};
+use crate::mode::{Ack, BeyondMesh, NotAcked, Outcome, Status};
 use crate::modify::{ModifyError, ModifyOp};
 use crate::testing::Cluster;
 
@@ -157,9 +157,33 @@ fn neighbours_acknowledge_and_nobody_waits_for_all_beyond_the_mesh() {
     assert!(matches!(acked, Outcome::Acked(Ok(()))), "{acked:?}");
     let waiter = cluster.put_acked(1, "k", "two", Ack::All);
     let refused = &cluster.nodes[&1].results[&waiter];
-    assert!(matches!(refused, Outcome::Acked(Err(_))), "{refused:?}");
+    let reason = BeyondMesh {
+        members: 16,
+        mesh_max: 4,
+    };
+    let told = |outcome: &Outcome<_>| matches!(outcome, Outcome::Acked(Err(NotAcked::BeyondMesh(told))) if *told == reason);
+    assert!(told(refused), "{refused:?}");
     cluster.deliver();
     assert_eq!(cluster.read_all("k"), all("two", 16));
+}
+
+#[test]
+fn who_waits_for_all_when_the_tree_turns_on_is_told_so() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.drops.insert((2, "updates"));
+    let waiter = cluster.put_acked(1, "k", "one", Ack::All);
+    cluster.deliver();
+    assert!(!cluster.nodes[&1].results.contains_key(&waiter));
+    for id in 4..=6 {
+        let member = NodeId::from_u64(id);
+        cluster.act(1, |node, now, _| node.core.member_up(now, member));
+    }
+    cluster.run(SECOND);
+    let refused = &cluster.nodes[&1].results[&waiter];
+    assert!(
+        matches!(refused, Outcome::Acked(Err(NotAcked::BeyondMesh(told))) if told.members == 6),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn an_acknowledgement_of_all_waits_for_every_member_and_not_for_the_dead() {
         wanted: 2,
     };
     assert!(
-        matches!(cluster.nodes[&1].results[&too_many], Outcome::Acked(Err(error)) if error == expected)
+        matches!(cluster.nodes[&1].results[&too_many], Outcome::Acked(Err(error)) if error == expected.into())
     );
 }
 

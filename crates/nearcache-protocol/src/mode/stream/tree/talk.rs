@@ -227,6 +227,7 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         if std::mem::replace(&mut shared.relay.on, on) == on {
             return;
         }
+        self.refuse_all_beyond_mesh(out);
         let mut peers = Vec::new();
         self.each_pair(|peer, pair| {
             if pair.met {
