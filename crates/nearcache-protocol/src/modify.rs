@@ -95,6 +95,8 @@ pub struct Modified<V> {
     pub previous: Option<Handle<V>>,
     /// What the key held right after the decision.
     pub current: Option<Handle<V>>,
+    /// The version of the change, if one was made and the home node said so.
+    pub version: Option<Version>,
 }
 
 /// Why a modify has no result.

@@ -1,159 +1,19 @@
 //! Writing the system of record: through the cache, and behind it.
 
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a helper that fails fails its test; a sink panics on purpose"
-)]
-
 mod common;
+#[path = "common/record.rs"]
+mod record;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::{TestResult, bounded, eventually, node};
 use nearcache::{
-    Ack, Cache, FlushError, Mode, Modify, ModifyError, Node, PutOptions, Raw, RawValue, Sink,
-    SinkError, SinkWrite, Version, WriteBehind, WriteError, WriteThrough,
+    Ack, FlushError, Mode, Modify, ModifyError, PutOptions, Raw, RawValue, Sink, SinkError,
+    SinkWrite, WriteError, WriteThrough,
 };
-use tokio::sync::Semaphore;
-
-type Texts = Cache<String, String>;
-
-/// What a system of record does when it is asked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mood {
-    Fine,
-    Failing,
-    Rejecting,
-    Panicking,
-    Hanging,
-}
-
-/// A table, and how it was written.
-struct Table {
-    rows: Mutex<BTreeMap<String, String>>,
-    /// Every write, in order.
-    log: Mutex<Vec<(String, Option<String>, Version)>>,
-    calls: AtomicUsize,
-    mood: Mutex<Mood>,
-    /// A write waits for one of these.
-    lets: Semaphore,
-}
-
-/// The sink is a handle to the table.
-#[derive(Clone)]
-struct Record(Arc<Table>);
-
-impl Record {
-    fn new() -> Self {
-        Self(Arc::new(Table {
-            rows: Mutex::default(),
-            log: Mutex::default(),
-            calls: AtomicUsize::new(0),
-            mood: Mutex::new(Mood::Fine),
-            lets: Semaphore::new(Semaphore::MAX_PERMITS),
-        }))
-    }
-
-    fn is(&self, mood: Mood) {
-        *self.0.mood.lock().expect("a mood") = mood;
-    }
-
-    fn row(&self, key: &str) -> Option<String> {
-        self.0.rows.lock().expect("rows").get(key).cloned()
-    }
-
-    fn log(&self) -> Vec<(String, Option<String>)> {
-        let log = self.0.log.lock().expect("a log");
-        log.iter()
-            .map(|(key, value, _)| (key.clone(), value.clone()))
-            .collect()
-    }
-
-    fn calls(&self) -> usize {
-        self.0.calls.load(Ordering::SeqCst)
-    }
-
-    async fn load(self, key: &'static str) -> Result<Option<String>, String> {
-        Ok(self.row(key))
-    }
-
-    fn apply(&self, write: &SinkWrite<'_, String, String>) {
-        let mut rows = self.0.rows.lock().expect("rows");
-        match write.value() {
-            Some(value) => rows.insert(write.key().clone(), value.clone()),
-            None => rows.remove(write.key()),
-        };
-        let mut log = self.0.log.lock().expect("a log");
-        log.push((write.key().clone(), write.value().cloned(), write.version()));
-    }
-}
-
-impl Sink<String, String> for Record {
-    async fn write(&self, write: &SinkWrite<'_, String, String>) -> Result<(), SinkError> {
-        self.write_many(std::slice::from_ref(write)).await
-    }
-
-    async fn write_many(&self, writes: &[SinkWrite<'_, String, String>]) -> Result<(), SinkError> {
-        self.0.calls.fetch_add(1, Ordering::SeqCst);
-        let permit = self.0.lets.acquire().await?;
-        permit.forget();
-        let mood = *self.0.mood.lock().expect("a mood");
-        match mood {
-            Mood::Fine => {}
-            Mood::Failing => return Err("the table is locked".into()),
-            Mood::Rejecting => {
-                if writes.iter().any(|write| write.key().starts_with("bad")) {
-                    return Err(SinkError::rejected("no such column"));
-                }
-            }
-            Mood::Panicking => panic!("on purpose"),
-            Mood::Hanging => std::future::pending().await,
-        }
-        for write in writes {
-            self.apply(write);
-        }
-        Ok(())
-    }
-}
-
-async fn through(node: &Node, mode: Mode, record: &Record, policy: WriteThrough) -> Texts {
-    let cache = node.cache("things").mode(mode);
-    let cache = cache.write_through(record.clone(), policy);
-    cache.open().await.expect("a cache opens")
-}
-
-async fn behind(node: &Node, mode: Mode, record: &Record, policy: WriteBehind) -> Texts {
-    let cache = node.cache("things").mode(mode);
-    let cache = cache.write_behind(record.clone(), policy);
-    cache.open().await.expect("a cache opens")
-}
-
-fn quick() -> WriteBehind {
-    WriteBehind::new()
-        .delay(Duration::from_millis(5))
-        .backoff(Duration::from_millis(2), Duration::from_millis(10))
-}
-
-/// One that writes nothing by itself for as long as a test takes.
-fn idle() -> WriteBehind {
-    WriteBehind::new().delay(Duration::from_secs(600))
-}
-
-const FLUSH: Duration = Duration::from_secs(10);
-
-fn text(value: &str) -> Option<String> {
-    Some(value.to_owned())
-}
-
-async fn alone() -> Node {
-    let node = node("alone", &[]).await;
-    node.ready().await;
-    node
-}
+use record::{FLUSH, Mood, Record, Texts, alone, behind, idle, quick, text, through};
 
 #[tokio::test]
 async fn through_puts_removes_and_modifies_are_in_the_system_of_record_when_they_are_answered()
@@ -244,9 +104,7 @@ async fn c7_after_a_failure_nobody_serves_what_may_be_wrong_and_after_a_rejectio
 async fn c9_writes_through_wait_for_a_place_in_order_and_are_refused_beyond_the_bound() -> TestResult
 {
     bounded(async {
-        let (node, mut record) = (alone().await, Record::new());
-        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
-        table.lets = Semaphore::new(0);
+        let (node, record) = (alone().await, Record::letting(0));
         let policy = WriteThrough::new()
             .calls_max(1)
             .queued_max(1)
@@ -280,14 +138,20 @@ async fn c9_writes_through_wait_for_a_place_in_order_and_are_refused_beyond_the_
 async fn through_a_modify_whose_caller_gives_up_is_in_the_system_of_record_all_the_same()
 -> TestResult {
     bounded(async {
-        let (node, mut record) = (alone().await, Record::new());
-        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
-        table.lets = Semaphore::new(1);
+        let (node, record) = (alone().await, Record::letting(1));
         let things = through(&node, Mode::Replicated, &record, WriteThrough::new()).await;
         things.put("a", "old".to_owned()).await?;
-        let modify = things.modify("a", Modify::set("new".to_owned()));
-        let given_up = tokio::time::timeout(Duration::from_millis(50), modify).await;
-        assert!(given_up.is_err(), "the sink has not answered yet");
+        let modify = tokio::spawn({
+            let things = things.clone();
+            async move { things.modify("a", Modify::set("new".to_owned())).await }
+        });
+        eventually(|| record.calls() == 2).await;
+        modify.abort();
+        let given_up = modify.await.err();
+        assert!(
+            given_up.is_some_and(|error| error.is_cancelled()),
+            "the sink has not answered yet"
+        );
         assert_eq!(things.get("a").await?.as_deref(), text("new").as_ref());
         record.0.lets.add_permits(10);
         eventually(|| record.row("a") == text("new")).await;
@@ -521,9 +385,7 @@ async fn behind_failures_are_retried_and_rejections_become_letters_that_can_be_r
 #[tokio::test]
 async fn behind_a_write_waits_neither_for_a_failed_one_nor_for_one_with_the_sink() -> TestResult {
     bounded(async {
-        let (node, mut record) = (alone().await, Record::new());
-        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
-        table.lets = Semaphore::new(1);
+        let (node, record) = (alone().await, Record::letting(1));
         record.is(Mood::Failing);
         let long = Duration::from_secs(600);
         let policy = quick().backoff(long, long).timeout(long);
@@ -577,9 +439,7 @@ async fn c9_behind_a_full_queue_makes_writers_wait_and_then_refuses() -> TestRes
 #[tokio::test]
 async fn behind_who_waits_for_room_is_refused_when_the_node_leaves() -> TestResult {
     bounded(async {
-        let (node, mut record) = (alone().await, Record::new());
-        let table = Arc::get_mut(&mut record.0).expect("nobody else has it");
-        table.lets = Semaphore::new(0);
+        let (node, record) = (alone().await, Record::letting(0));
         let policy = quick().keys_max(1).wait(FLUSH);
         let things = behind(&node, Mode::Local, &record, policy).await;
         things.put("a", "x".to_owned()).await?;

@@ -11,6 +11,7 @@
 //! | file | concept |
 //! |---|---|
 //! | `queue` | what is to be written: one write of a key at a time, the newest; batches, retries, bounds |
+//! | `watched` | what was accepted of a key while a read-modify-write of it was being decided elsewhere |
 //! | `backoff` | how long to wait after a failure |
 //! | `dead` | writes that were given up, to be listed and replayed |
 //! | `record` | what a journal looks like, byte for byte |
@@ -21,3 +22,4 @@ pub mod dead;
 pub mod ledger;
 pub mod queue;
 pub mod record;
+mod watched;

@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearcache_store::Version;
 use smallvec::SmallVec;
 
 use super::backoff::Backoff;
 use super::dead::{DeadLetter, DeadLetters};
+use super::watched::Watched;
 use crate::time::Time;
 
 /// Bounds and times of a queue.
@@ -61,6 +63,8 @@ pub struct Write<T> {
     pub key: Bytes,
     /// Its number.
     pub seq: WriteSeq,
+    /// That under which the cache has it.
+    pub version: Version,
     /// What key and value take, in bytes.
     pub bytes: u64,
     /// What is to be written.
@@ -144,6 +148,7 @@ pub struct WriteQueue<T> {
     due: BTreeMap<(Time, WriteSeq), Bytes>,
     flying: BTreeMap<BatchId, Vec<Write<T>>>,
     dead: DeadLetters<T>,
+    watched: Watched,
     reserved_keys: usize,
     reserved_bytes: u64,
     bytes: u64,
@@ -181,6 +186,7 @@ impl<T: Clone> WriteQueue<T> {
             due: BTreeMap::new(),
             flying: BTreeMap::new(),
             dead: DeadLetters::new(config.dead_letters_max),
+            watched: Watched::new(),
             reserved_keys: 0,
             reserved_bytes: 0,
             bytes: 0,
@@ -252,12 +258,33 @@ impl<T: Clone> WriteQueue<T> {
     pub fn put(&mut self, now: Time, write: Write<T>) -> Released {
         self.give_back(write.bytes);
         self.counts.accepted += 1;
+        self.watched.accepted(&write.key, write.version);
         let mut released = Released::new();
         if let Some(letter) = self.dead.take(&write.key) {
             released.push(letter.write.seq);
         }
         self.enqueue(now, now + self.config.delay, write, &mut released);
         released
+    }
+
+    /// From now on [`is_newest`](Self::is_newest) knows what was accepted of `key`, also when that has left the queue: for a
+    /// read-modify-write that is about to be decided, perhaps by another node. To be ended by one [`unwatch`](Self::unwatch).
+    pub fn watch(&mut self, key: Bytes) {
+        self.watched.watch(key);
+    }
+
+    /// Ends one [`watch`](Self::watch).
+    pub fn unwatch(&mut self, key: &[u8]) {
+        self.watched.unwatch(key);
+    }
+
+    /// Whether this version of `key` is still what the system of record is to hold: nothing later waits or is with the sink, and while the
+    /// key is [watched](Self::watch) nothing later was accepted. Cost: O(log keys).
+    #[must_use]
+    pub fn is_newest(&self, key: &[u8], version: Version) -> bool {
+        let pending = self.pending(key);
+        pending.is_none_or(|pending| pending.version < version)
+            && !self.watched.has_later(key, version)
     }
 
     /// Takes in a write that was accepted before a restart; it is due at once.

@@ -1,3 +1,5 @@
+use nearcache_store::{NodeId, Timestamp};
+
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -22,6 +24,13 @@ fn at(ms: u64) -> Time {
     Time::from_millis(ms)
 }
 
+fn version(time: u64) -> Version {
+    Version {
+        time: Timestamp::from_u64(time),
+        origin: NodeId::from_u64(1),
+    }
+}
+
 /// A queue and what its sink has been given.
 struct World {
     queue: WriteQueue<u32>,
@@ -43,6 +52,7 @@ impl World {
         let write = Write {
             key,
             seq,
+            version: version(seq.0),
             bytes: 10,
             content,
         };
@@ -237,6 +247,38 @@ fn c9_without_room_for_a_dead_letter_it_is_tried_for_ever_and_writers_wait_in_th
 }
 
 #[test]
+fn k4_a_modify_that_a_later_write_has_overtaken_is_not_written_also_if_that_one_is_written_by_now()
+{
+    let mut world = world(config());
+    // Numbers are versions too.
+    world.put(0, "a", 1).unwrap();
+    world.queue.watch(Bytes::from_static(b"a"));
+    world.queue.watch(Bytes::from_static(b"a"));
+    let (decided_before, decided_after) = (version(1), version(5));
+    assert!(!world.queue.is_newest(b"a", decided_before), "one waits");
+    world.put(1, "a", 2).unwrap();
+    world.put(1, "b", 3).unwrap();
+    let (id, contents) = world.batch(20).unwrap();
+    assert_eq!(contents, [2, 3]);
+    world.end(20, id, BatchOutcome::Written);
+    assert!(world.queue.is_empty());
+    assert!(!world.queue.is_newest(b"a", decided_before));
+    assert!(world.queue.is_newest(b"a", decided_after));
+    assert!(world.queue.is_newest(b"b", decided_before), "another key");
+    // One whose later write is a letter is not made either: the letter stays.
+    world.put(30, "a", 4).unwrap();
+    let (id, _) = world.batch(40).unwrap();
+    world.end(40, id, BatchOutcome::Rejected("no"));
+    assert!(!world.queue.is_newest(b"a", decided_before));
+    world.queue.unwatch(b"a");
+    assert!(!world.queue.is_newest(b"a", decided_before), "watched");
+    world.queue.unwatch(b"a");
+    // What begins after all that is later, whatever the clock of its home says.
+    world.queue.watch(Bytes::from_static(b"a"));
+    assert!(world.queue.is_newest(b"a", decided_before));
+}
+
+#[test]
 fn a_write_beyond_the_bound_in_bytes_has_room_by_itself() {
     let mut queue = WriteQueue::<u32>::new(config());
     queue.reserve(b"large", 1_000).unwrap();
@@ -251,6 +293,10 @@ mod model {
     #[derive(Debug, Clone)]
     enum Step {
         Put(u8),
+        /// The key's home decides a read-modify-write.
+        Decide(u8),
+        /// Its answer arrives.
+        Answer(u8),
         Pass(u8),
         Take,
         End(u8, u8),
@@ -261,6 +307,8 @@ mod model {
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => (0..5u8).prop_map(Step::Put),
+            2 => (0..5u8).prop_map(Step::Decide),
+            2 => (0..5u8).prop_map(Step::Answer),
             2 => any::<u8>().prop_map(Step::Pass),
             4 => Just(Step::Take),
             4 => (any::<u8>(), 0..4u8).prop_map(|(which, how)| Step::End(which, how)),
@@ -270,8 +318,29 @@ mod model {
         prop::collection::vec(step, 0..200)
     }
 
+    fn put(
+        queue: &mut WriteQueue<u64>,
+        now: Time,
+        key: &'static [u8],
+        version: Version,
+        remembered: &mut std::collections::BTreeSet<u64>,
+    ) {
+        let seq = queue.next_seq();
+        let write = Write {
+            key: Bytes::from_static(key),
+            seq,
+            version,
+            bytes: 10,
+            content: seq.0,
+        };
+        remembered.insert(seq.0);
+        for old in queue.put(now, write) {
+            assert!(remembered.remove(&old.0), "released twice");
+        }
+    }
+
     proptest! {
-        /// Whatever happens: per key the sink sees growing numbers only, no two at once; nothing accepted is forgotten
+        /// Whatever happens: per key the sink sees growing numbers and versions only, no two at once; nothing accepted is forgotten
         /// before something newer is written; and in the end the newest of each key is written or a dead letter.
         #[test]
         fn nothing_accepted_is_lost_and_each_key_keeps_its_order(steps in steps()) {
@@ -282,8 +351,11 @@ mod model {
             let mut written: BTreeMap<Bytes, u64> = BTreeMap::new();
             let mut remembered = std::collections::BTreeSet::new();
             let mut flying: Vec<Batch<u64>> = Vec::new();
+            let (mut stamps, mut versions) = (0, BTreeMap::<Bytes, Version>::new());
+            let mut decided: BTreeMap<&[u8], Version> = BTreeMap::new();
             let finish = |queue: &mut WriteQueue<u64>, now, batch: Batch<u64>, how: u8,
-                          written: &mut BTreeMap<Bytes, u64>, remembered: &mut std::collections::BTreeSet<u64>| {
+                          written: &mut BTreeMap<Bytes, u64>, versions: &mut BTreeMap<Bytes, Version>,
+                          remembered: &mut std::collections::BTreeSet<u64>| {
                 let outcome = match how {
                     0 => BatchOutcome::Failed("down"),
                     1 => BatchOutcome::Rejected("no"),
@@ -293,6 +365,8 @@ mod model {
                 for write in &batch.writes {
                     let before = written.insert(write.key.clone(), write.content).unwrap_or(0);
                     assert!(before <= write.content, "an older write follows a newer one");
+                    let before = versions.insert(write.key.clone(), write.version).unwrap_or(Version::ZERO);
+                    assert!(before <= write.version, "an older version follows a newer one");
                 }
                 let (_, released) = queue.ended(now, batch.id, outcome, 0.5);
                 for seq in released {
@@ -304,13 +378,31 @@ mod model {
                     Step::Put(key) => {
                         let key = keys[usize::from(key)];
                         if queue.reserve(key, 10).is_ok() {
-                            let seq = queue.next_seq();
-                            let write = Write { key: Bytes::from_static(key), seq, bytes: 10, content: seq.0 };
-                            remembered.insert(seq.0);
-                            for old in queue.put(now, write) {
-                                assert!(remembered.remove(&old.0), "released twice");
+                            stamps += 1;
+                            put(&mut queue, now, key, version(stamps), &mut remembered);
+                            accepted.insert(key, queue.last_seq().0);
+                        }
+                    }
+                    Step::Decide(key) => {
+                        let key = keys[usize::from(key)];
+                        if let std::collections::btree_map::Entry::Vacant(place) = decided.entry(key)
+                            && queue.reserve(key, 10).is_ok()
+                        {
+                            queue.watch(Bytes::from_static(key));
+                            stamps += 1;
+                            place.insert(version(stamps));
+                        }
+                    }
+                    Step::Answer(key) => {
+                        let key = keys[usize::from(key)];
+                        if let Some(version) = decided.remove(key) {
+                            if queue.is_newest(key, version) {
+                                put(&mut queue, now, key, version, &mut remembered);
+                                accepted.insert(key, queue.last_seq().0);
+                            } else {
+                                queue.give_back(10);
                             }
-                            accepted.insert(key, seq.0);
+                            queue.unwatch(key);
                         }
                     }
                     Step::Pass(ms) => now += Duration::from_millis(ms.into()),
@@ -318,7 +410,7 @@ mod model {
                     Step::End(which, how) => {
                         if !flying.is_empty() {
                             let batch = flying.remove(usize::from(which) % flying.len());
-                            finish(&mut queue, now, batch, how, &mut written, &mut remembered);
+                            finish(&mut queue, now, batch, how, &mut written, &mut versions, &mut remembered);
                         }
                     }
                     Step::Hurry => queue.hurry(now),
@@ -346,11 +438,11 @@ mod model {
             // The sink is whole again.
             queue.replay_dead(now);
             for batch in std::mem::take(&mut flying) {
-                finish(&mut queue, now, batch, 2, &mut written, &mut remembered);
+                finish(&mut queue, now, batch, 2, &mut written, &mut versions, &mut remembered);
             }
             queue.hurry(now);
             while let Some(batch) = queue.next_batch(now) {
-                finish(&mut queue, now, batch, 2, &mut written, &mut remembered);
+                finish(&mut queue, now, batch, 2, &mut written, &mut versions, &mut remembered);
             }
             prop_assert!(queue.is_empty() && remembered.is_empty());
             prop_assert_eq!(queue.bytes(), 0);

@@ -302,6 +302,7 @@ impl Cluster {
             let write = Write {
                 key: Bytes::from(key(asked.key)),
                 seq,
+                version,
                 bytes: BYTES,
                 content: op(asked.key, version, value.as_deref()),
             };
@@ -522,6 +523,7 @@ impl Cluster {
             let write = Write {
                 key: record.key,
                 seq: record.seq,
+                version: record.version,
                 bytes: BYTES,
                 content: op(number, record.version, value.as_deref()),
             };

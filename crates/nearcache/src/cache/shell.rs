@@ -59,7 +59,7 @@ use crate::subscription::Hub;
 use gate::Gate;
 use waiters::{Waiters, Waiting};
 
-pub(crate) use behind::Behind;
+pub(crate) use behind::{Behind, Op};
 pub(crate) use gate::{is_fresh, is_leased};
 pub(crate) use leases::{Load, LoadLease};
 pub(crate) use loads::{FlightGuard, Loads, Part, Slot};
@@ -500,9 +500,17 @@ impl<V: Payload> Shell<V> {
             if modified.applied && !removes && current.as_ref().is_none_or(Handle::is_stub) {
                 return Err(ModifyError::Indeterminate);
             }
-            let applied = modified.applied;
+            let (applied, version) = (modified.applied, modified.version);
             got = Some(modified);
-            Ok((applied, current))
+            // Also if the clock is out of step: the change was made.
+            let unsaid = || {
+                let version = self.stamp();
+                version.unwrap_or_else(|_| self.store.known(&key).version())
+            };
+            Ok(applied.then(|| Op {
+                version: version.unwrap_or_else(unsaid),
+                entry: current,
+            }))
         };
         match self.sinking() {
             Some(Sinking::Through(through)) => {

@@ -133,7 +133,7 @@ impl<V: Payload> Replicated<V> {
         match self.home.replies.by_request.get(&id) {
             Some(None) => return,
             Some(Some(result)) => {
-                let mut result = reply(result.clone());
+                let mut result = reply(&key, result.clone());
                 if let Ok(modified) = &mut result {
                     modified.fit(peer.reader(&self.config), VALUE_BYTES_ON_WIRE_MAX);
                 }
@@ -295,7 +295,7 @@ impl<V: Payload> Replicated<V> {
             }
             Answer::Peer { to, request } => {
                 self.home.replies.end(request, &result);
-                let mut result = reply(result);
+                let mut result = reply(&key, result);
                 if let Ok(modified) = &mut result
                     && modified.current.is_none()
                 {
@@ -314,11 +314,20 @@ impl<V: Payload> Replicated<V> {
     }
 }
 
-fn reply<V>(result: Result<Modified<V>, ModifyError>) -> Result<ModifiedAt<V>, ModifyError> {
-    result.map(|modified| ModifiedAt {
-        applied: modified.applied,
-        previous: modified.previous.map(Update::Entry),
-        current: modified.current.map(Update::Entry),
+fn reply<V>(
+    key: &Bytes,
+    result: Result<Modified<V>, ModifyError>,
+) -> Result<ModifiedAt<V>, ModifyError> {
+    result.map(|modified| {
+        let removal = modified.version.map(|version| Update::Remove {
+            key: key.clone(),
+            version,
+        });
+        ModifiedAt {
+            applied: modified.applied,
+            previous: modified.previous.map(Update::Entry),
+            current: modified.current.map(Update::Entry).or(removal),
+        }
     })
 }
 
@@ -378,6 +387,7 @@ pub(in crate::mode) fn decide<V: Payload>(
                         applied: true,
                         previous: returned,
                         current: entry,
+                        version: Some(version),
                     },
                     Some(published),
                 ))
@@ -387,6 +397,7 @@ pub(in crate::mode) fn decide<V: Payload>(
                     applied: false,
                     previous: returned,
                     current: previous,
+                    version: None,
                 },
                 None,
             )),

@@ -241,6 +241,7 @@ impl<V: Payload> Replicated<V> {
         // C6: the answer must be about the key that was asked for.
         let current = current.filter(|update| update.key() == Some(&key));
         self.apply_all(now, from, current.clone().into_iter().collect(), out);
+        let version = current.as_ref().filter(|_| applied).map(Update::version);
         let current = current.and_then(Update::into_entry).map(|decided| {
             let held = self.store.peek(&key);
             held.filter(|held| held.version() == decided.version())
@@ -251,6 +252,7 @@ impl<V: Payload> Replicated<V> {
             applied,
             previous,
             current,
+            version,
         }
     }
 

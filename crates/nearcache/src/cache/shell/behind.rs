@@ -45,8 +45,6 @@ pub(crate) struct Op<V> {
     pub(crate) entry: Option<Handle<V>>,
     /// What the sink is told.
     pub(crate) version: Version,
-    /// That under which the cache has it.
-    pub(super) stored: Version,
 }
 
 impl<V> Clone for Op<V> {
@@ -54,7 +52,6 @@ impl<V> Clone for Op<V> {
         Self {
             entry: self.entry.clone(),
             version: self.version,
-            stored: self.stored,
         }
     }
 }
@@ -159,6 +156,25 @@ impl<V: Payload> Drop for Room<'_, V> {
     }
 }
 
+/// Somebody wants to know what is accepted of a key meanwhile.
+struct Watch<'a, V: Payload> {
+    behind: &'a Behind<V>,
+    key: &'a [u8],
+}
+
+impl<'a, V: Payload> Watch<'a, V> {
+    fn begin(behind: &'a Behind<V>, key: &'a Bytes) -> Self {
+        behind.queue.lock().watch(key.clone());
+        Self { behind, key }
+    }
+}
+
+impl<V: Payload> Drop for Watch<'_, V> {
+    fn drop(&mut self) {
+        self.behind.queue.lock().unwatch(self.key);
+    }
+}
+
 /// An accepted write, and the peers that its caller waits for.
 pub(super) type Acknowledging<V> = (Written<V>, Option<Waiting<V>>);
 
@@ -178,12 +194,9 @@ fn restored<V: Payload>(record: WriteRecord) -> Write<Op<V>> {
     Write {
         key,
         seq,
+        version,
         bytes: bytes as u64,
-        content: Op {
-            entry,
-            version,
-            stored: version,
-        },
+        content: Op { entry, version },
     }
 }
 
@@ -303,12 +316,9 @@ impl<V: Payload> Shell<V> {
         let write = Write {
             key: Bytes::copy_from_slice(key),
             seq,
+            version,
             bytes: room.taken(),
-            content: Op {
-                entry,
-                version,
-                stored: version,
-            },
+            content: Op { entry, version },
         };
         let before = queue.next_due();
         // Without a journal nobody need be told.
@@ -375,34 +385,21 @@ impl<V: Payload> Shell<V> {
         behind: &Behind<V>,
         key: &Bytes,
         bytes: u64,
-        modify: impl Future<Output = Result<(bool, Option<Handle<V>>), ModifyError>>,
+        modify: impl Future<Output = Result<Option<Op<V>>, ModifyError>>,
     ) -> Result<(), ModifyError> {
         behind.sink.takes(key).map_err(WriteError::from)?;
         let room = self.room(behind, key, bytes).await?;
         let _turn = behind.turns.take(key.clone()).await;
-        let (applied, entry) = match modify.await {
-            Ok(modified) => modified,
+        let _watch = Watch::begin(behind, key);
+        let op = match modify.await {
+            Ok(Some(op)) => op,
+            Ok(None) => return Ok(()),
             Err(error) => {
                 if matches!(error, ModifyError::Indeterminate) {
                     self.drop_in_doubt(key);
                 }
                 return Err(error);
             }
-        };
-        if !applied {
-            return Ok(());
-        }
-        let version = match &entry {
-            Some(entry) => entry.version(),
-            // Also if the clock is out of step: the change was made.
-            None => self
-                .stamp()
-                .unwrap_or_else(|_| self.store.known(key).version()),
-        };
-        let op = Op {
-            entry,
-            version,
-            stored: version,
         };
         if let Some(journal) = &behind.journal {
             let what = What::Stored(op);
@@ -413,10 +410,12 @@ impl<V: Payload> Shell<V> {
             return accepted.map(drop).map_err(ModifyError::from);
         }
         let mut queue = behind.queue.lock();
-        if is_newest(&queue, key, &op) {
+        // A later write of this node may have come after it was decided.
+        if queue.is_newest(key, op.version) {
             let write = Write {
                 key: key.clone(),
                 seq: queue.next_seq(),
+                version: op.version,
                 bytes: room.taken(),
                 content: op,
             };
@@ -486,32 +485,39 @@ impl<V: Payload> Shell<V> {
             self.show(behind, &settled);
             return;
         }
+        // Later ones of its key may have come to their end before this is shown.
+        behind.queue.lock().watch(write.key.clone());
         let shell = Arc::clone(self);
         tokio::spawn(async move {
             if let Some(behind) = shell.behind() {
                 let (Settled::Written(write) | Settled::GivenUp(write)) = &settled;
+                let _watch = Watch {
+                    behind,
+                    key: &write.key,
+                };
                 let _turn = behind.turns.take(write.key.clone()).await;
                 shell.show(behind, &settled);
             }
         });
     }
 
-    /// Makes what has come of a write seen, unless a later one of its key waits: then that one's end will be.
+    /// Makes what has come of a write seen, unless a later one of its key waits, or has ended by now: then that one's end says what is to
+    /// be seen.
     fn show(&self, behind: &Behind<V>, settled: &Settled<Op<V>>) {
+        let (Settled::Written(write) | Settled::GivenUp(write)) = settled;
+        let is_written = matches!(settled, Settled::Written(_));
+        if !is_written {
+            tracing::error!(cache = %self.name, "a write was given up: see the dead letters");
+        }
         // Nothing of the key is queued between the look and what is stored.
         let queue = behind.queue.lock();
-        let published = match settled {
-            Settled::Written(write) if queue.pending(&write.key).is_none() => {
-                let Op { entry, version, .. } = &write.content;
-                self.confirm_here(&write.key, entry.as_ref(), *version)
-            }
-            Settled::GivenUp(write) => {
-                tracing::error!(cache = %self.name, "a write was given up: see the dead letters");
-                let is_newest = queue.pending(&write.key).is_none();
-                let dropped = is_newest.then(|| self.drop_here(&write.key));
-                dropped.flatten()
-            }
-            Settled::Written(_) => None,
+        let published = if !queue.is_newest(&write.key, write.version) {
+            None
+        } else if is_written {
+            let Op { entry, version } = &write.content;
+            self.confirm_here(&write.key, entry.as_ref(), *version)
+        } else {
+            self.drop_here(&write.key)
         };
         drop(queue);
         self.tell(published);
@@ -665,12 +671,6 @@ impl<V: Payload> Shell<V> {
             behind.journal.as_ref().map_or((0, 0), Journaling::read),
         )
     }
-}
-
-/// Whether no later write of the key waits: a write of this node may have come after a read-modify-write was decided.
-pub(super) fn is_newest<V>(queue: &WriteQueue<Op<V>>, key: &[u8], op: &Op<V>) -> bool {
-    let pending = queue.pending(key);
-    pending.is_none_or(|pending| pending.content.stored < op.stored)
 }
 
 /// Writes what falls due, until the node stops.

@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shell;
-use super::behind::{Acknowledging, Behind, Op, Room, is_newest};
+use super::behind::{Acknowledging, Behind, Op, Room};
 use super::sinking::Wanted;
 use crate::cache::errors::WriteError;
 use crate::cache::options::Ack;
@@ -274,17 +274,17 @@ impl<V: Payload> Shell<V> {
             }
             let (version, stored) = match &accepting.what {
                 What::Stored(op) => {
-                    let (version, stored) = (op.version, op.stored);
-                    if !is_newest(&behind.queue().lock(), &accepting.key, op) {
+                    let version = op.version;
+                    if !behind.queue().lock().is_newest(&accepting.key, version) {
                         behind.pass_over(accepting, version);
                         continue;
                     }
                     let earlier = keys.get(&accepting.key);
-                    if earlier.is_some_and(|earlier| earlier.is_none_or(|one| one > stored)) {
+                    if earlier.is_some_and(|earlier| earlier.is_none_or(|one| one > version)) {
                         batch.push((accepting, None, version));
                         continue;
                     }
-                    (version, Some(stored))
+                    (version, Some(version))
                 }
                 What::Wanted { .. } => match self.stamp() {
                     Ok(version) => (version, None),
@@ -346,7 +346,7 @@ impl<V: Payload> Shell<V> {
             ..
         } = accepting;
         let mut queue = behind.queue().lock();
-        let (op, stored) = match what {
+        let (op, version, stored) = match what {
             What::Wanted {
                 wanted,
                 ack,
@@ -358,15 +358,15 @@ impl<V: Payload> Shell<V> {
                 let op = Op {
                     entry,
                     version: recorded,
-                    stored: version,
                 };
-                (op, Some((stored, ack, timeout)))
+                (op, version, Some((stored, ack, timeout)))
             }
-            What::Stored(op) => (op, None),
+            What::Stored(op) => (op, recorded, None),
         };
         let write = Write {
             key,
             seq,
+            version,
             bytes,
             content: op,
         };

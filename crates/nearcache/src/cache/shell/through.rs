@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_protocol::payload::Payload;
-use nearcache_store::{Change, Handle};
+use nearcache_store::Change;
 use tokio::sync::Semaphore;
 
 use super::sinking::{Sinking, call_sink, wanted};
 use super::turns::Turns;
-use super::{Shell, Written};
+use super::{Op, Shell, Written};
 use crate::cache::errors::{ModifyError, WriteError};
 use crate::cache::options::Ack;
 use crate::cache::sink::{CellSink, CellWrite, SinkFault, WriteThrough};
@@ -142,11 +142,12 @@ impl<V: Payload> Shell<V> {
         &self,
         through: &Through<V>,
         key: Bytes,
-        modify: impl Future<Output = Result<(bool, Option<Handle<V>>), ModifyError>>,
+        modify: impl Future<Output = Result<Option<Op<V>>, ModifyError>>,
     ) -> Result<(), ModifyError> {
         let _place = through.place(&key).await?;
-        let (applied, current) = match modify.await {
-            Ok(modified) => modified,
+        let Op { entry, version } = match modify.await {
+            Ok(Some(op)) => op,
+            Ok(None) => return Ok(()),
             Err(error) => {
                 if matches!(error, ModifyError::Indeterminate) {
                     self.drop_in_doubt(&key);
@@ -154,24 +155,14 @@ impl<V: Payload> Shell<V> {
                 return Err(error);
             }
         };
-        if !applied {
-            return Ok(());
-        }
-        let version = match &current {
-            Some(entry) => entry.version(),
-            // Also if the clock is out of step: the change was made.
-            None => self
-                .stamp()
-                .unwrap_or_else(|_| self.store.known(&key).version()),
-        };
         let write = CellWrite {
             key: &key,
-            cell: current.as_ref().map(|entry| entry.value()),
+            cell: entry.as_ref().map(|entry| entry.value()),
             version,
         };
         match call_sink(&through.sink, vec![write], through.policy.timeout).await {
             Ok(()) => {
-                self.confirm(&key, current.as_ref(), version);
+                self.confirm(&key, entry.as_ref(), version);
                 Ok(())
             }
             Err(fault) => {
