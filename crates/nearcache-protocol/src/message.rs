@@ -297,8 +297,23 @@ pub struct State {
     pub except: Vec<(NodeId, Option<Duration>)>,
     /// How far it is in the streams that were advanced.
     pub streams: Vec<(StreamId, u64)>,
-    /// Members that came, and that are gone.
-    pub members: Vec<(NodeId, bool)>,
+    /// These are all the members that it holds for alive: what it told of others before is void.
+    pub whole: bool,
+    /// Members that came, that are gone, and of which it has heard whether they run the cache.
+    pub members: Vec<MemberWord>,
+}
+
+/// What a node says of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberWord {
+    /// The member.
+    pub node: NodeId,
+    /// Whether it holds it for alive.
+    pub alive: bool,
+    /// The newest start of the member of which is known whether it runs the cache; 0 if that is known of none.
+    pub epoch: Epoch,
+    /// Whether that start runs the cache.
+    pub runs: bool,
 }
 
 /// The effect of a modify at the key's home node.

@@ -60,6 +60,8 @@ pub enum PlantedBug {
     LeaseForAll,
     /// What a neighbour knows of others counts as if it were as of now (breaks C11).
     TreeAddsNoAge,
+    /// Beyond the mesh who opened the cache after its session was ended counts for nobody's freshness (breaks C11).
+    StrangersLeftOut,
 }
 
 impl PlantedBug {
@@ -135,6 +137,10 @@ impl PlantedBug {
         } else {
             age
         }
+    }
+
+    pub(crate) const fn leaves_out_strangers(self) -> bool {
+        self.is(Self::StrangersLeftOut)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -130,6 +130,8 @@ pub(crate) struct Cluster {
     queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
     /// Messages with these names are dropped on their way to this node.
     pub(crate) drops: BTreeSet<(u64, &'static str)>,
+    /// Nothing that the first says arrives at the second.
+    pub(crate) mute: BTreeSet<(u64, u64)>,
     /// How many messages of each name were delivered, and their bytes.
     pub(crate) carried: BTreeMap<&'static str, (u64, usize)>,
     /// Messages with these names are overtaken by all others on their way to this node: they arrive after the rest.
@@ -148,6 +150,7 @@ impl Cluster {
             meets: BTreeSet::new(),
             queue: VecDeque::new(),
             drops: BTreeSet::new(),
+            mute: BTreeSet::new(),
             carried: BTreeMap::new(),
             delays: BTreeSet::new(),
             config,
@@ -361,7 +364,8 @@ impl Cluster {
             }
             delivered += 1;
             assert!(delivered < 1_000_000, "messages never end");
-            if !self.links.contains(&(from, to)) || self.drops.contains(&(to, message.name())) {
+            let is_lost = self.drops.contains(&(to, message.name()));
+            if is_lost || self.mute.contains(&(from, to)) || !self.links.contains(&(from, to)) {
                 continue;
             }
             let (message, bytes) = through_wire_measured(&message);

@@ -75,6 +75,8 @@ bugs! {
     TreeClaimsPastAGap = "tree-claims-past-a-gap",
     /// Beyond the mesh: the age of what a neighbour tells is not added.
     TreeAddsNoAge = "tree-adds-no-age",
+    /// Beyond the mesh: who opened the cache after its session was ended counts for nobody's freshness.
+    StrangersLeftOut = "strangers-left-out",
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
     LeaseOnEcho = "lease-on-echo",
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
@@ -146,7 +148,10 @@ impl Bug {
     /// Whether it is one of the tree, which it is looked for in.
     #[must_use]
     pub const fn is_of_tree(self) -> bool {
-        matches!(self, Self::TreeClaimsPastAGap | Self::TreeAddsNoAge)
+        matches!(
+            self,
+            Self::TreeClaimsPastAGap | Self::TreeAddsNoAge | Self::StrangersLeftOut
+        )
     }
 
     /// Plants it if it is one of a store.
@@ -182,6 +187,7 @@ impl Bug {
             Self::PiecesInAnyOrder => ProtocolBug::PiecesInAnyOrder,
             Self::TreeClaimsPastAGap => ProtocolBug::TreeClaimsPastAGap,
             Self::TreeAddsNoAge => ProtocolBug::TreeAddsNoAge,
+            Self::StrangersLeftOut => ProtocolBug::StrangersLeftOut,
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,

@@ -53,6 +53,8 @@ const STAGGERED_MAX: usize = 20;
 pub(crate) enum Event {
     /// A node starts on the host.
     Start { host: usize },
+    /// A node opens the cache, some time after its start.
+    Open { host: usize, life: u32 },
     /// A node's timers are due.
     Wake { host: usize, life: u32 },
     /// A node looks for others at the addresses it was configured with.
@@ -239,7 +241,10 @@ impl Cluster {
     /// Until when the event waits, because the host that it concerns does not run.
     fn held_back(&self, event: &Event) -> Option<Time> {
         let host = match event {
-            Event::Wake { host, .. } | Event::Seek { host, .. } | Event::Read { host } => *host,
+            Event::Wake { host, .. }
+            | Event::Open { host, .. }
+            | Event::Seek { host, .. }
+            | Event::Read { host } => *host,
             Event::Loaded(load) => load.host,
             Event::Landing { host, .. }
             | Event::Synced { host, .. }
@@ -268,6 +273,7 @@ impl Cluster {
         match event {
             Event::Start { host } => self.start(host)?,
             Event::Wake { host, life } => self.wake(host, life)?,
+            Event::Open { host, life } => self.open(host, life)?,
             Event::Seek { host, life } => self.seek(host, life),
             Event::Operate(n) => self.operate(n)?,
             Event::Strike(n) => self.strike(n),
@@ -328,8 +334,31 @@ impl Cluster {
             self.sometimes.reach(crate::sometimes::Place::Restart);
         }
         self.queue.schedule(self.now, Event::Seek { host, life });
+        if let Some(node) = self.hosts[host].node.as_ref().filter(|node| !node.is_open) {
+            self.queue
+                .schedule(node.opens_at, Event::Open { host, life });
+        }
         self.reschedule(host);
         self.recover(host)
+    }
+
+    fn open(&mut self, host: usize, life: u32) -> Result<(), Violation> {
+        let now = self.now;
+        let state = &mut self.hosts[host];
+        let Some(node) = state.node.as_mut().filter(|_| state.life == life) else {
+            return Ok(());
+        };
+        let own = node.time(now);
+        node.opens_at = now;
+        let out = node.open(own, &self.plan, self.bug);
+        let start = (node.id, node.epoch);
+        self.checkers.coherence.opens(start, now);
+        self.sometimes.reach(crate::sometimes::Place::OpenedLate);
+        self.trace.step(now, &[18, host as u64], || {
+            format!("n{host} opens the cache")
+        });
+        self.carry_cache(host, out)?;
+        self.settle(host)
     }
 
     fn wake(&mut self, host: usize, life: u32) -> Result<(), Violation> {
@@ -348,7 +377,7 @@ impl Cluster {
         if ticks {
             node.membership.tick(own, &mut membership);
         }
-        if node.core.next_tick() <= own {
+        if node.is_open && node.core.next_tick() <= own {
             node.core.tick(own, &mut cache);
         }
         if ticks {

@@ -13,7 +13,7 @@ use nearcache_protocol::identity::{Identity, Zone};
 use nearcache_protocol::ids::{CacheId, Epoch, WaiterId};
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{MEMBER_LIMIT_MAX, Membership, MembershipConfig};
-use nearcache_protocol::mode::Waiter;
+use nearcache_protocol::mode::{Output, Waiter};
 use nearcache_protocol::rendezvous::PlacementKey;
 use nearcache_protocol::time::Time;
 use nearcache_store::{
@@ -25,7 +25,7 @@ use crate::cluster::Leaving;
 use crate::cluster::load::{NodeLoads, STALE_FOR};
 use crate::cluster::write::NodeWrites;
 use crate::long::Long;
-use crate::plan::Plan;
+use crate::plan::{COUNTS_AFTER, Plan};
 use crate::value::Value;
 
 /// Wall clock at the start of every run, in milliseconds since 1970.
@@ -82,6 +82,19 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
             ..shipped
         },
     }
+}
+
+/// The machine of the cache.
+fn core_of(
+    own: Time,
+    store: &Arc<Store<Value>>,
+    clock: &Arc<Hlc>,
+    epoch: Epoch,
+    config: ReplicationConfig,
+) -> CacheCore<Value> {
+    let placement = PlacementKey::of_cluster(CLUSTER);
+    let (store, clock) = (Arc::clone(store), Arc::clone(clock));
+    CacheCore::new(own, store, clock, epoch, placement, config)
 }
 
 /// The id of the node on a host.
@@ -194,6 +207,9 @@ pub(crate) struct Node {
     /// When the membership is due, by its own clock; renewed after whatever it did, because to ask it costs O(members).
     pub(crate) membership_due: Time,
     pub(crate) core: CacheCore<Value>,
+    /// When it opens the cache, in virtual time, and whether it has.
+    pub(crate) opens_at: Time,
+    pub(crate) is_open: bool,
     pub(crate) store: Arc<Store<Value>>,
     pub(crate) clock: Arc<Hlc>,
     coarse: CoarseClock,
@@ -293,14 +309,8 @@ impl Node {
         };
         let membership = Membership::new(membership_config, identity, seed, Time::ZERO).ok()?;
         let config = replication(plan, bug);
-        let core = CacheCore::new(
-            Time::ZERO,
-            Arc::clone(&store),
-            Arc::clone(&clock),
-            epoch,
-            PlacementKey::of_cluster(CLUSTER),
-            config,
-        );
+        let core = core_of(Time::ZERO, &store, &clock, epoch, config);
+        let opens_at = plan.opens_at(host, now);
         Some(Self {
             started: now,
             ppm: plan.clock_ppm[host],
@@ -309,6 +319,8 @@ impl Node {
             membership_due: membership.next_tick(),
             membership,
             core,
+            opens_at,
+            is_open: opens_at <= now,
             store,
             clock,
             coarse,
@@ -334,6 +346,28 @@ impl Node {
             store_tick_at: Time::ZERO,
             wake_at: Time::MAX,
         })
+    }
+
+    /// Opens the cache, on a node that has run for a while.
+    pub(crate) fn open(&mut self, own: Time, plan: &Plan, bug: Option<Bug>) -> Vec<Output<Value>> {
+        let mut out = Vec::new();
+        let config = replication(plan, bug);
+        self.core = core_of(own, &self.store, &self.clock, self.epoch, config);
+        self.is_open = true;
+        for member in self.membership.members() {
+            self.core.member_up(own, member.identity.node);
+        }
+        for peer in self.sessions.keys() {
+            if let Some(epoch) = self.epochs.get(peer) {
+                self.core.peer_up(own, *peer, *epoch, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Whether what it writes now may not be missed by anybody: it has not just opened the cache.
+    pub(crate) fn is_known(&self, now: Time) -> bool {
+        self.opens_at <= self.started || now >= self.opens_at + COUNTS_AFTER
     }
 
     /// The version of a write.
@@ -385,10 +419,12 @@ impl Node {
 
     /// When the node wants to run next, in virtual time.
     pub(crate) fn next_wake(&self) -> Time {
-        let own = self
-            .membership_due
-            .min(self.core.next_tick())
-            .min(self.store_tick_at);
+        let of_cache = if self.is_open {
+            self.core.next_tick()
+        } else {
+            Time::MAX
+        };
+        let own = self.membership_due.min(of_cache).min(self.store_tick_at);
         if own == Time::MAX {
             return Time::MAX;
         }

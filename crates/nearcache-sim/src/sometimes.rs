@@ -166,6 +166,8 @@ places! {
     ReachedFar,
     /// A session was ended because the tree did not want it.
     Parted,
+    /// A node opened the cache long after it had started.
+    OpenedLate,
 }
 
 /// How often each [`Place`] was reached.

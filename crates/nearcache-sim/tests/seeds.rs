@@ -48,6 +48,7 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         Place::NeighbourAsked,
         Place::ReachedFar,
         Place::Parted,
+        Place::OpenedLate,
     ];
     let missing: Vec<Place> = sometimes
         .missing()
@@ -170,6 +171,7 @@ fn r1_r2_r3_c2_hold_over_seeds_of_more_nodes_than_a_mesh_may_have() {
         Place::NeighbourAsked,
         Place::ReachedFar,
         Place::Parted,
+        Place::OpenedLate,
         Place::Gap,
         Place::Loss,
         Place::Reconciled,

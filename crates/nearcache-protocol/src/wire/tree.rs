@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::WireError;
 use super::reader::Reader;
 use crate::ids::StreamId;
-use crate::message::{Ask, Relayed, State};
+use crate::message::{Ask, MemberWord, Relayed, State};
 use crate::payload::Payload;
 
 /// An age that is not known.
@@ -90,10 +90,13 @@ pub(super) fn put_state(state: &State, out: &mut BytesMut) {
         put_stream(*stream, out);
         out.put_u64(*number);
     }
+    out.put_u8(u8::from(state.whole));
     put_count(state.members.len(), out);
-    for (node, alive) in state.members.iter().take(usize::from(u16::MAX)) {
-        out.put_u64(node.as_u64());
-        out.put_u8(u8::from(*alive));
+    for word in state.members.iter().take(usize::from(u16::MAX)) {
+        out.put_u64(word.node.as_u64());
+        out.put_u8(u8::from(word.alive));
+        out.put_u64(word.epoch.as_u64());
+        out.put_u8(u8::from(word.runs));
     }
 }
 
@@ -109,8 +112,14 @@ pub(super) fn state(reader: &mut Reader<'_>) -> Result<State, WireError> {
         oldest: age(reader)?,
         except: list(reader, 16, |reader| Ok((reader.node()?, age(reader)?)))?,
         streams: list(reader, 24, |reader| Ok((stream(reader)?, reader.u64()?)))?,
-        members: list(reader, 9, |reader| {
-            Ok((reader.node()?, reader.bool("alive")?))
+        whole: reader.bool("whole")?,
+        members: list(reader, 18, |reader| {
+            Ok(MemberWord {
+                node: reader.node()?,
+                alive: reader.bool("alive")?,
+                epoch: reader.epoch()?,
+                runs: reader.bool("runs")?,
+            })
         })?,
     })
 }

@@ -15,7 +15,7 @@ use nearcache_store::{NodeId, Version};
 use super::Broken;
 use super::freshness::Start;
 use crate::node::Node;
-use crate::plan::{KEYS, key};
+use crate::plan::{COUNTS_AFTER, KEYS, key};
 
 /// I1: how long a superseded value may be served, whatever the network does, with some reserve for the steps of the simulation.
 const STALE_MAX: Duration = Duration::from_millis(3_000 + 20);
@@ -37,6 +37,8 @@ pub(crate) struct Coherence {
     known: BTreeMap<(usize, NodeId, Epoch), Time>,
     /// Per host and key the generation that it wrote last and must still hold.
     own: BTreeMap<(usize, usize), u64>,
+    /// From when on what a node writes may not be missed that opened the cache late.
+    counts_from: BTreeMap<Start, Time>,
     /// The newest group invalidation.
     grouped: Version,
 }
@@ -47,6 +49,7 @@ impl Default for Coherence {
             writes: BTreeMap::new(),
             known: BTreeMap::new(),
             own: BTreeMap::new(),
+            counts_from: BTreeMap::new(),
             grouped: Version::ZERO,
         }
     }
@@ -62,6 +65,11 @@ impl Coherence {
     /// The node on `host` has heard of a start of another.
     pub(crate) fn meets(&mut self, host: usize, node: NodeId, epoch: Epoch, now: Time) {
         self.known.entry((host, node, epoch)).or_insert(now);
+    }
+
+    /// A node opens the cache, late.
+    pub(crate) fn opens(&mut self, start: Start, now: Time) {
+        self.counts_from.insert(start, now + COUNTS_AFTER);
     }
 
     /// The generation that the system of record holds.
@@ -160,7 +168,8 @@ impl Coherence {
                 continue;
             };
             let by = self.superseder(number, held, Some(version));
-            let by = by.filter(|by| by.at < as_of && members.contains(&by.by));
+            let counts = |by: &Write| self.counts_from.get(&by.by).is_none_or(|at| by.at >= *at);
+            let by = by.filter(|by| by.at < as_of && members.contains(&by.by) && counts(by));
             if let Some(by) = by {
                 let what = format!(
                     "n{host} says that it has all as of {as_of:?} and holds value {held} of key {number}, superseded by {by:?}"
@@ -189,7 +198,8 @@ impl Coherence {
         if by == (node.id, node.epoch) {
             return Some(Time::ZERO);
         }
-        self.known.get(&(host, by.0, by.1)).copied()
+        let known = self.known.get(&(host, by.0, by.1)).copied();
+        known.map(|known| known.max(self.counts_from.get(&by).copied().unwrap_or(known)))
     }
 }
 

@@ -63,7 +63,9 @@ impl Freshness {
     /// The node's store has changed: what it wrote itself, in this life, others must have before they call themselves fresh.
     pub(crate) fn observe(&mut self, now: Time, node: &Node, heard: &[Heard]) {
         let is_told = |change: &&Heard| {
-            node.has_made(change.version) && !self.untold.contains(&change.version)
+            node.is_known(now)
+                && node.has_made(change.version)
+                && !self.untold.contains(&change.version)
         };
         for change in heard.iter().filter(is_told) {
             let told = self.told.entry((node.id, node.epoch)).or_default();

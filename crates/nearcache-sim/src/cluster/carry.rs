@@ -59,7 +59,8 @@ impl Cluster {
                         .step(now, &[5, host as u64, identity.node.as_u64()], || {
                             format!("n{host} sees member {identity:?}")
                         });
-                    if let Some(node) = self.hosts[host].node.as_mut() {
+                    let node = self.hosts[host].node.as_mut();
+                    if let Some(node) = node.filter(|node| node.is_open) {
                         node.core.member_up(node.time(now), identity.node);
                     }
                 }
@@ -116,7 +117,8 @@ impl Cluster {
         if let Some((session, end)) = self.session_with(host, peer) {
             self.close(session, end, true)?;
         }
-        let Some(node) = self.hosts[host].node.as_mut() else {
+        let node = self.hosts[host].node.as_mut();
+        let Some(node) = node.filter(|node| node.is_open) else {
             return Ok(());
         };
         let (own, mut out) = (node.time(now), Vec::new());
@@ -524,7 +526,9 @@ impl Cluster {
                 .is_ok(),
             Ok(None) => match wire::decode::<Value>(&frame) {
                 Ok(message) => {
-                    node.core.handle(own, from, message, &mut cache);
+                    if node.is_open {
+                        node.core.handle(own, from, message, &mut cache);
+                    }
                     true
                 }
                 Err(_) => false,

@@ -68,7 +68,8 @@ impl Cluster {
     pub(super) fn read(&mut self, host: usize) -> Result<(), Violation> {
         let now = self.now;
         self.queue.schedule(now + READ_PERIOD, Event::Read { host });
-        let Some(node) = self.hosts[host].node.as_ref() else {
+        let node = self.hosts[host].node.as_ref();
+        let Some(node) = node.filter(|node| node.is_open) else {
             return Ok(());
         };
         let broken = if self.plan.loads {

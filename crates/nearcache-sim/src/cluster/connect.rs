@@ -276,7 +276,9 @@ impl Cluster {
         };
         let epoch = node.epochs.insert(peer.node, peer.epoch);
         node.membership.connected(own, &peer, &mut membership);
-        node.core.peer_up(own, peer.node, peer.epoch, &mut cache);
+        if node.is_open {
+            node.core.peer_up(own, peer.node, peer.epoch, &mut cache);
+        }
         if epoch.is_some_and(|before| before < peer.epoch) {
             self.sometimes.reach(Place::EpochChange);
         }
@@ -361,7 +363,9 @@ impl Cluster {
         };
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
-        node.core.peer_down(own, peer, &mut cache);
+        if node.is_open {
+            node.core.peer_down(own, peer, &mut cache);
+        }
         node.membership.peer_lost(own, peer, &mut membership);
         self.trace.step(now, &[4, from as u64, to as u64], || {
             format!("n{from} loses session {session} with n{to}")

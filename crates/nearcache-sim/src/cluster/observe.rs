@@ -40,7 +40,7 @@ impl Cluster {
         result.map_err(|(rule, what)| self.violation(rule, what))?;
         let result = bounds::check(&self.plan, host, node);
         result.map_err(|(rule, what)| self.violation(rule, what))?;
-        if self.hosts[host].life == 1 && !self.healed {
+        if self.hosts[host].life == 1 && !self.healed && self.plan.late.is_empty() {
             let apart = &self.checkers.apart;
             let result = apart.check(now, (host, node), &self.plan);
             result.map_err(|(rule, what)| self.violation(rule, what))?;

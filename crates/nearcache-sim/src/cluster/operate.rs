@@ -35,7 +35,7 @@ impl Cluster {
         let mut order = (0..hosts).map(|step| (planned + step) % hosts);
         order.find(|host| {
             let node = self.hosts[*host].node.as_ref();
-            node.is_some_and(|node| node.leaving.is_none())
+            node.is_some_and(|node| node.leaving.is_none() && node.is_open)
         })
     }
 

@@ -6,6 +6,7 @@
 
 mod after;
 mod faults;
+mod late;
 mod operations;
 mod text;
 
@@ -21,6 +22,7 @@ use crate::long::Long;
 
 pub(crate) use self::after::{After, Rest};
 pub(crate) use self::faults::{Cut, Fault, Garbage, kinds_at_once};
+pub(crate) use self::late::COUNTS_AFTER;
 pub(crate) use self::operations::{Operation, Shape};
 
 /// Keys of a run: four prefixes of five keys.
@@ -119,6 +121,8 @@ pub(crate) struct Plan {
     pub(crate) weather: Weather,
     pub(crate) operations: Vec<(Time, usize, Operation)>,
     pub(crate) faults: Vec<(Time, Fault)>,
+    /// Hosts whose nodes open the cache later than they start, and when.
+    pub(crate) late: Vec<(usize, Time)>,
     /// From when on all nodes are restarted one after the other, in runs in which nothing else goes wrong.
     pub(crate) rolling_from: Option<Time>,
     /// When operations and faults have ended, but for those that last.
@@ -156,6 +160,7 @@ impl Plan {
         self.store_bytes = 1 << 20;
         self.value_bytes = 0;
         self.after = After::Whole;
+        self.late.clear();
         self.faults
             .retain(|(_, fault)| !matches!(fault, Fault::Diverge { .. }));
     }
@@ -171,7 +176,9 @@ impl Plan {
     pub(crate) fn draw_tree(seed: u64, mode: ModeKind) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let nodes = *[7, 8, 9, 10, 12].choose(&mut rng).unwrap_or(&8);
-        Self::of_nodes(seed, mode, (nodes, TREE_MESH_MAX), &mut rng)
+        let mut plan = Self::of_nodes(seed, mode, (nodes, TREE_MESH_MAX), &mut rng);
+        plan.open_late();
+        plan
     }
 
     /// So many nodes in good weather, that are told what to do while they run.
@@ -205,6 +212,7 @@ impl Plan {
             },
             operations: Vec::new(),
             faults: Vec::new(),
+            late: Vec::new(),
             heal: Time::MAX,
             after: After::Whole,
             ..drawn
@@ -295,6 +303,7 @@ impl Plan {
             weather,
             operations,
             faults,
+            late: Vec::new(),
             rolling_from,
             heal,
             after,

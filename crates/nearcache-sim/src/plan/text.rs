@@ -101,6 +101,9 @@ impl fmt::Display for Plan {
             write!(f, "op {} {node} ", at.as_millis())?;
             put_operation(f, operation)?;
         }
+        for (host, at) in &self.late {
+            writeln!(f, "late {host} {}", at.as_millis())?;
+        }
         if let Some(at) = self.rolling_from {
             writeln!(f, "rolling_from {}", at.as_millis())?;
         }
@@ -434,7 +437,7 @@ impl FromStr for Plan {
     fn from_str(text: &str) -> Read<Self> {
         let mut plan = Self::draw(0, ModeKind::Replicated);
         (plan.operations, plan.faults, plan.weather.chaos) = (Vec::new(), Vec::new(), None);
-        (plan.rolling_from, plan.long) = (None, None);
+        (plan.rolling_from, plan.long, plan.late) = (None, None, Vec::new());
         for (index, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
@@ -496,6 +499,7 @@ impl FromStr for Plan {
                     });
                 }
                 "loads" => plan.loads = line.value()?,
+                "late" => plan.late.push((line.value()?, line.time()?)),
                 "rolling_from" => plan.rolling_from = Some(line.time()?),
                 "heal" => plan.heal = line.time()?,
                 "after" => plan.after = line.after()?,

@@ -114,6 +114,8 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
         }
     }
 
+    fn on_mesh(&mut self, _: Time) {}
+
     fn says_ready(&self) -> bool {
         self.ready
     }

@@ -46,12 +46,12 @@ impl<V: Payload> Replicated<V> {
             }
             Verdict::Alike => {}
         }
-        let met = !peer.agrees();
+        let (met, since) = (!peer.agrees(), peer.since);
         peer.agreement = Agreed::Yes;
         peer.ready = theirs.ready;
         peer.takes_values_of(theirs.value_bytes_max);
+        self.relay.hear_runs(from, peer.epoch, true);
         if met {
-            let since = peer.since;
             self.start_clean_if_away(now, since, out);
             let Some(peer) = self.peers.get_mut(&from) else {
                 return;
@@ -79,6 +79,9 @@ impl<V: Payload> Replicated<V> {
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         self.set_by_tree(now, out);
         let by_tree = self.relay.is_on();
+        if by_tree {
+            self.meet_over_silent(out);
+        }
         let progress = if by_tree {
             ProgressVector::default()
         } else {
@@ -122,6 +125,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     pub(super) fn freshness_now(&self, now: Time) -> Freshness {
+        let by_tree = self.relay.is_on();
         let agreeing = self.peers.iter().filter(|(_, peer)| peer.agrees());
         let per_peer: Vec<_> = agreeing
             .map(|(id, peer)| {
@@ -139,12 +143,11 @@ impl<V: Payload> Replicated<V> {
                 }
             })
             .chain(
-                self.lost
-                    .iter()
-                    .filter(|(_, lost)| !lost.dead)
-                    .map(|(id, lost)| PeerFreshness {
-                        peer: *id,
-                        age: self.fresh_at_of_lost(*id, lost).map(|at| now - at),
+                self.far_members()
+                    .filter(|id| !by_tree || self.relay.runs(*id) != Some(false))
+                    .map(|id| PeerFreshness {
+                        peer: id,
+                        age: self.fresh_at_of_far(id).map(|at| now - at),
                         round_trip: None,
                         clock_offset_ms: None,
                         missing: 0,
@@ -154,15 +157,6 @@ impl<V: Payload> Replicated<V> {
             .collect();
         let worst = self.read_bound_now().worst_age(now);
         Freshness { worst, per_peer }
-    }
-
-    /// Over how many neighbours freshness comes at most, about.
-    pub(super) fn hops_max(&self) -> u32 {
-        if self.relay.is_on() {
-            self.relay.alive().checked_ilog2().unwrap_or(0) + 1
-        } else {
-            1
-        }
     }
 
     /// A peer has answered what we asked: it is here.
@@ -175,36 +169,34 @@ impl<V: Payload> Replicated<V> {
 
     /// Beyond the mesh most members are heard through others, and later.
     pub(super) fn note_far(&mut self) {
-        let window = super::split::window(&self.config) * self.hops_max();
+        let window = super::split::window(&self.config) * self.relay.hops_max();
         self.view.set_window(window);
         if !self.relay.is_on() {
             return;
         }
-        for (id, lost) in self.lost.iter().filter(|(_, lost)| !lost.dead) {
-            if let Some(at) = self.relay.fresh_at(*id).max(lost.fresh_at) {
-                self.view.heard_by_others(*id, at);
+        for id in self.far_runners().collect::<Vec<_>>() {
+            if let Some(at) = self.fresh_at_of_far(id) {
+                self.view.heard_by_others(id, at);
             }
         }
     }
 
     /// No lease is needed: what is here is as old as the slowest peer's freshness.
     pub(super) fn read_bound_now(&self) -> ReadBound {
-        let connected = self.peers.values();
-        let connected = connected.filter(|peer| peer.counts_for_freshness());
-        let connected = connected.map(|peer| peer.echoes.fresh_at);
-        let lost = self.lost.iter().filter(|(_, lost)| !lost.dead);
-        let all = connected.chain(lost.map(|(id, lost)| self.fresh_at_of_lost(*id, lost)));
+        let all = self.each_that_counts();
         ReadBound {
             serve_until: Time::MAX,
-            fresh_since: all.fold(Time::MAX, |since, at| since.min(at.unwrap_or(Time::ZERO))),
+            fresh_since: all.fold(Time::MAX, |since, (_, at)| {
+                since.min(at.unwrap_or(Time::ZERO))
+            }),
         }
     }
 
     pub(super) fn clock_bound_now(&self, now: Time) -> Duration {
         let max_drift = self.clock.max_drift();
         // Whoever may write what this node does not hear of yet: those it is about to meet, and those beyond a netsplit, whether they are
-        // taken for dead or not.
-        if !self.join.is_ready() || !self.lost.is_empty() {
+        // taken for dead or not. Beyond the mesh: most members.
+        if !self.join.is_ready() || !self.lost.is_empty() || self.relay.is_on() {
             return max_drift;
         }
         let may_write = self.peers.values();
@@ -217,13 +209,6 @@ impl<V: Payload> Replicated<V> {
             }
         });
         bounds.max().unwrap_or_default()
-    }
-
-    /// Marks the peers that have had the time to say that they run the cache: until then they count, whatever they will say.
-    pub(super) fn judge_silent(&mut self, now: Time) {
-        for peer in self.peers.values_mut() {
-            peer.silent = peer.agreement == Agreed::Unknown && !peer.may_hold_copies(now);
-        }
     }
 
     /// Tells those who wait for freshness, and asks for them.
@@ -243,7 +228,7 @@ impl<V: Payload> Replicated<V> {
         if !self.peers.values().any(Peer::agrees) && !self.lost.is_empty() {
             return Status::Isolated;
         }
-        let stale_after = self.config.heartbeat_every * STALE_HEARTBEATS * self.hops_max();
+        let stale_after = self.config.heartbeat_every * STALE_HEARTBEATS * self.relay.hops_max();
         let fresh = self
             .freshness_now(now)
             .worst

@@ -328,6 +328,8 @@ impl<V: Payload> Replicated<V> {
 
     /// Asks the next peer that may hold the value to send what is missing.
     fn ask_next(&mut self, now: Time, key: &Bytes, out: &mut Vec<Output<V>>) {
+        let has_far = self.far_members().next().is_some();
+        let far: Vec<NodeId> = self.far_runners().collect();
         let Some(wanted) = self.large.wanted.get_mut(key) else {
             return;
         };
@@ -344,7 +346,7 @@ impl<V: Payload> Replicated<V> {
             self.large.by_request.remove(&request);
         }
         let Some(from) = source else {
-            let missing = self.lost.values().any(|lost| !lost.dead)
+            let missing = has_far
                 || self
                     .peers
                     .values()
@@ -353,8 +355,7 @@ impl<V: Payload> Replicated<V> {
                 let again_at = now + LOOK_AGAIN_AFTER;
                 wanted.state = State::Stranded { again_at };
                 // Beyond the mesh: neighbours do not hold it, so others are met, the origin first.
-                let far = self.lost.iter().filter(|(_, lost)| !lost.dead);
-                let far = far.map(|(id, _)| *id);
+                let far = far.into_iter();
                 let far = far.filter(|id| may_hold(id, &wanted.without));
                 let next = far.min_by_key(|id| (*id != version.origin, *id));
                 if let Some(next) = next {

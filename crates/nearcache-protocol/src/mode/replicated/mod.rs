@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `streams` | what an update and a hole in a stream mean here |
 //! | `heartbeat` | meeting a peer, telling all how far we are, freshness |
+//! | `far` | members that there is no session with |
 //! | `view`, `split` | whether this node is with most of its cluster, and what becomes of it if not |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
 //! | `leave` | handing over before leaving |
@@ -21,6 +22,7 @@
 
 mod away;
 mod compare;
+mod far;
 mod filling;
 mod find;
 mod heartbeat;
@@ -262,17 +264,17 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
-        if let Some(dropped) = self.drop_peer(now, peer, out)
-            && dropped.may_hold_copies(now)
-        {
-            self.lost.insert(
-                peer,
-                Lost {
+        if let Some(dropped) = self.drop_peer(now, peer, out) {
+            if dropped.may_hold_copies(now) {
+                let lost = Lost {
                     epoch: Some(dropped.epoch),
                     fresh_at: dropped.echoes.fresh_at,
                     dead: false,
-                },
-            );
+                };
+                self.lost.insert(peer, lost);
+            } else {
+                self.lose_silent(now, peer);
+            }
         }
         if !self.join.is_ready() {
             self.check_joined(now, out);

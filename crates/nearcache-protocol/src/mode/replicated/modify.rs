@@ -76,15 +76,18 @@ impl<V> Asked<V> {
 }
 
 impl<V: Payload> Replicated<V> {
-    /// The key's home among the members that this node can reach, itself included; beyond the mesh among all that live.
+    /// The key's home among the members that this node can reach, itself included; beyond the mesh among all that live and
+    /// are known to run the cache.
     pub(super) fn home_of(&self, key: &[u8]) -> NodeId {
+        let by_tree = self.relay.is_on();
         // Beyond the mesh sessions come and go: whose announcement is on its way counts as it did before the session.
-        let counts =
-            |peer: &Peer| peer.agrees() || self.relay.is_on() && peer.counts_for_freshness();
-        let peers = self.peers.iter().filter(|(_, peer)| counts(peer));
+        let ran = |id: &NodeId, peer: &Peer| {
+            by_tree && peer.counts_for_freshness() && self.relay.runs(*id) == Some(true)
+        };
+        let peers = self.peers.iter();
+        let peers = peers.filter(|(id, peer)| peer.agrees() || ran(id, peer));
         let peers = peers.map(|(id, _)| *id);
-        let far = self.lost.iter().filter(|(_, lost)| !lost.dead);
-        let far = far.filter(|_| self.relay.is_on()).map(|(id, _)| *id);
+        let far = self.far_runners().filter(move |_| by_tree);
         let members = peers.chain(far).chain([self.me()]);
         rendezvous::home(self.placement, key, members).unwrap_or(self.me())
     }

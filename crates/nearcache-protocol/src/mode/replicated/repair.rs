@@ -130,7 +130,7 @@ impl<V: Payload> Replicated<V> {
 
     /// Whether membership takes a node that we are not connected to for alive.
     fn is_alive(&self, node: NodeId) -> bool {
-        self.lost.get(&node).is_some_and(|lost| !lost.dead)
+        !self.peers.contains_key(&node) && self.relay.is_alive(node)
     }
 
     /// Whether nothing that is known of is missing, apart from what is on its way.

@@ -2,7 +2,6 @@
 
 use nearcache_store::NodeId;
 
-use super::Lost;
 use super::Replicated;
 use super::peer::Peer;
 use crate::ids::{Epoch, StreamId};
@@ -46,10 +45,9 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
     }
 
     fn awaited(&self, now: Time) -> Awaited {
-        let lost = self.lost.iter().filter(|(_, lost)| !lost.dead);
         let connected = self.peers.iter();
         let connected = connected.filter(|(_, peer)| peer.may_hold_copies(now));
-        let members = connected.map(|(id, _)| *id).chain(lost.map(|(id, _)| *id));
+        let members = connected.map(|(id, _)| *id).chain(self.far_runners());
         members.map(|id| (id, Time::MAX)).collect()
     }
 
@@ -92,19 +90,22 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
 
     fn each_origin(
         &self,
-        _: Time,
+        now: Time,
         asks: impl Fn(NodeId) -> bool,
         mut see: impl FnMut(NodeId, Option<Time>),
     ) {
         for (id, peer) in self.peers.iter().filter(|(id, _)| asks(**id)) {
-            if peer.counts_for_freshness() {
-                see(*id, peer.echoes.fresh_at);
-            }
+            let fresh_at = peer.echoes.fresh_at.max(self.relay.fresh_at(*id));
+            let runs_nothing = !peer.counts_for_freshness();
+            see(*id, if runs_nothing { Some(now) } else { fresh_at });
         }
-        let lost = self.lost.iter().filter(|(id, _)| asks(**id));
-        for (id, lost) in lost.filter(|(_, lost)| !lost.dead) {
-            see(*id, self.fresh_at_of_lost(*id, lost));
+        for id in self.strangers().filter(|id| asks(*id)) {
+            see(id, self.fresh_at_of_far(id));
         }
+    }
+
+    fn on_mesh(&mut self, _: Time) {
+        self.miss_strangers();
     }
 
     fn says_ready(&self) -> bool {
@@ -131,11 +132,6 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
 }
 
 impl<V: Payload> Replicated<V> {
-    /// When this node last had all of a member that it is not connected to.
-    pub(super) fn fresh_at_of_lost(&self, id: NodeId, lost: &Lost) -> Option<Time> {
-        lost.fresh_at.max(self.relay.fresh_at(id))
-    }
-
     /// A transfer may have changed progress in every stream. What is missing after a hole that is not closed may still be in
     /// its origin's ring.
     pub(super) fn advanced_everywhere(&mut self, now: Time, out: &mut Vec<Output<V>>) {

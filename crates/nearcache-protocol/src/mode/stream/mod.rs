@@ -128,13 +128,16 @@ pub(in crate::mode) trait Streaming<V: Payload>: Sized {
     fn on_applied(&mut self, _now: Time, _out: &mut Vec<Output<V>>) {}
     /// The stream goes on after `after`, and its origin no longer has all that is missing before that.
     fn on_hole(&mut self, now: Time, stream: StreamId, after: u64, out: &mut Vec<Output<V>>);
-    /// Shows every live origin in question that may write, and when this node last had all of it.
+    /// Shows every live member in question, and when this node last had all of it. A peer that does not run the cache has nothing that
+    /// may be missing: when it opens it, it says so over the session before anything else.
     fn each_origin(
         &self,
         now: Time,
         asks: impl Fn(NodeId) -> bool,
         see: impl FnMut(NodeId, Option<Time>),
     );
+    /// The mesh has come back: members that are not connected yet count all the same.
+    fn on_mesh(&mut self, now: Time);
     /// Whether this node has what its peers had, so that others may fill themselves from it.
     fn says_ready(&self) -> bool;
     /// The same of a peer.

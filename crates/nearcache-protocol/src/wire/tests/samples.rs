@@ -12,7 +12,8 @@ use crate::frame::FrameLimit;
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
 use crate::load::lease::{Answer, LoadMessage};
 use crate::message::{
-    Ask, Batch, CacheMessage, Chunk, ModifiedAt, ProgressVector, Relayed, State, TransferCursor,
+    Ask, Batch, CacheMessage, Chunk, MemberWord, ModifiedAt, ProgressVector, Relayed, State,
+    TransferCursor,
 };
 use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
 use crate::parts::Parts;
@@ -116,7 +117,13 @@ pub(super) fn state() -> State {
         oldest: Some(Duration::from_nanos(10)),
         except: vec![(NodeId::from_u64(11), None)],
         streams: vec![(stream, 12)],
-        members: vec![(NodeId::from_u64(13), true)],
+        whole: true,
+        members: vec![MemberWord {
+            node: NodeId::from_u64(13),
+            alive: true,
+            epoch: Epoch::from_u64(14),
+            runs: true,
+        }],
     }
 }
 

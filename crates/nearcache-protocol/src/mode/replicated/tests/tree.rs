@@ -227,3 +227,135 @@ fn a_home_that_cannot_be_met_changes_nothing_and_says_so_by_the_deadline() {
     assert!(unreachable, "{result:?}");
     assert_eq!(cluster.read_all(&key), vec![None; 12]);
 }
+
+/// Fifteen nodes that run the cache, and a sixteenth that is connected to its links among them and does not, as far as they can tell.
+fn with_a_silent_one() -> Cluster {
+    let mut cluster = Cluster::tree(15, config());
+    cluster.start(16);
+    for id in 1..=15 {
+        cluster.mute.insert((16, id));
+    }
+    cluster.link_tree();
+    cluster
+}
+
+fn worst(cluster: &Cluster, id: u64) -> Option<Duration> {
+    cluster.nodes[&id].core.freshness(cluster.now).worst
+}
+
+#[test]
+fn c11_a_member_that_never_opens_the_cache_holds_nobody_up_beyond_the_mesh() {
+    let mut cluster = with_a_silent_one();
+    cluster.run(SECOND);
+    // It may be about to say that it runs it.
+    assert!((1..=15).all(|id| worst(&cluster, id).is_none()));
+    cluster.run(SECOND * 9);
+    for id in 1..=15 {
+        assert!(worst(&cluster, id).unwrap() < SECOND * 4, "{id}");
+        assert_eq!(cluster.nodes[&id].core.status(cluster.now), Status::Synced);
+    }
+}
+
+#[test]
+fn c11_a_cache_that_is_opened_after_the_session_was_ended_counts_for_freshness() {
+    let mut cluster = with_a_silent_one();
+    cluster.run(SECOND * 10);
+    let linked: Vec<u64> = (1..=15)
+        .filter(|id| cluster.is_connected(16, *id))
+        .collect();
+    let (parted, rest) = linked.split_first().unwrap();
+    cluster.cut(16, *parted);
+    assert!(worst(&cluster, *parted).unwrap() < SECOND * 8);
+    cluster.mute.clear();
+    cluster.run(SECOND * 6);
+    assert!(!rest.is_empty());
+    assert!(worst(&cluster, *parted).unwrap() < SECOND * 4);
+    // It is written there, and the tree does not bring it.
+    for name in ["relayed", "transfer-chunk", "entries"] {
+        cluster.drops.insert((*parted, name));
+    }
+    cluster.put(16, "k", "unheard");
+    cluster.run(SECOND * 6);
+    assert_eq!(cluster.read(*parted, "k"), None);
+    assert!(worst(&cluster, *parted).unwrap() >= SECOND * 6);
+    cluster.drops.clear();
+    cluster.run(SECOND * 6);
+    assert_eq!(cluster.read(*parted, "k").as_deref(), Some("unheard"));
+    assert!(worst(&cluster, *parted).unwrap() < SECOND * 4);
+}
+
+#[test]
+fn r7_who_opens_the_cache_late_is_a_home_for_those_too_who_have_no_session_with_it() {
+    let mut cluster = with_a_silent_one();
+    cluster.run(SECOND * 10);
+    let keys: Vec<String> = (0..40).map(|n| format!("key-{n}")).collect();
+    let all_add = |cluster: &mut Cluster| {
+        let mut waiters = Vec::new();
+        for key in &keys {
+            for id in 1..=15 {
+                waiters.push((id, cluster.modify(id, key, ModifyOp::Add { delta: 1 })));
+            }
+        }
+        cluster.deliver();
+        cluster.meet();
+        cluster.run(SECOND);
+        for (id, waiter) in waiters {
+            let result = &cluster.nodes[&id].results[&waiter];
+            let is_done = matches!(result, Outcome::Modified(Ok(done)) if done.applied);
+            assert!(is_done, "{id}: {result:?}");
+        }
+        cluster.run(SECOND);
+    };
+    all_add(&mut cluster);
+    assert_eq!(cluster.read(1, &keys[0]).as_deref(), Some("15"));
+    cluster.mute.clear();
+    cluster.run(SECOND * 6);
+    all_add(&mut cluster);
+    for key in &keys {
+        assert_eq!(cluster.read_all(key), all("30", 16));
+    }
+}
+
+#[test]
+fn a_cache_that_few_nodes_run_finds_who_runs_it_over_those_that_do_not() {
+    // Of 16 members three run it, and none of them is linked to another.
+    let mut cluster = Cluster::new(config());
+    let links: Vec<(u64, Vec<NodeId>)> = (1..=16)
+        .map(|id| {
+            let members = (1..=16).map(NodeId::from_u64);
+            (id, crate::overlay::links(NodeId::from_u64(id), members))
+        })
+        .collect();
+    let are_linked = |a: u64, b: u64| {
+        let wants = |from: u64, to: u64| {
+            let (_, links) = &links[usize::try_from(from - 1).unwrap()];
+            links.contains(&NodeId::from_u64(to))
+        };
+        wants(a, b) || wants(b, a)
+    };
+    let (a, b) = (1..=16)
+        .flat_map(|a| (a + 1..=16).map(move |b| (a, b)))
+        .find(|(a, b)| !are_linked(*a, *b))
+        .unwrap();
+    for id in 1..=16 {
+        cluster.start(id);
+        for other in (1..=16).filter(|other| *other != id && *other != a && *other != b) {
+            cluster.drops.insert((other, "announce"));
+        }
+    }
+    // Nobody but these two hears of the cache; they do not hear of it of others.
+    cluster.link_tree();
+    for id in (1..=16).filter(|id| *id != a && *id != b) {
+        for to in [a, b] {
+            cluster.mute.insert((id, to));
+        }
+    }
+    for _ in 0..10 {
+        cluster.run(SECOND);
+        cluster.meet();
+    }
+    assert!(cluster.is_connected(a, b));
+    cluster.put(a, "k", "one");
+    cluster.run(SECOND);
+    assert_eq!(cluster.read(b, "k").as_deref(), Some("one"));
+}

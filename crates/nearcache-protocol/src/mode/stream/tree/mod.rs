@@ -20,11 +20,13 @@
 //! | `repair` | what the tree did not bring |
 //! | `far` | freshness about members that we are not connected to |
 //! | `log` | what is passed on and may be asked for again |
+//! | `members` | who is alive and who runs the cache |
 //! | `state` | what is kept for all that |
 
 mod far;
 mod forward;
 mod log;
+mod members;
 mod repair;
 mod state;
 mod talk;

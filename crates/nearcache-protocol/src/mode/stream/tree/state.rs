@@ -7,8 +7,9 @@ use nearcache_store::NodeId;
 
 use super::far::Far;
 use super::log::RelayLog;
+use super::members::Members;
 use crate::config::ReplicationConfig;
-use crate::ids::StreamId;
+use crate::ids::{Epoch, StreamId};
 use crate::overlay::{self, Place};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -49,14 +50,6 @@ pub(in crate::mode) struct Branch {
     pub(super) knows: BTreeMap<Place, NodeId>,
 }
 
-/// Who is alive, and when that changed.
-#[derive(Debug, Default)]
-pub(super) struct Members {
-    known: BTreeMap<NodeId, (bool, u64)>,
-    changes: BTreeMap<u64, NodeId>,
-    changed: u64,
-}
-
 impl<V: Payload> Relay<V> {
     pub(in crate::mode) fn new(me: NodeId, config: &ReplicationConfig) -> Self {
         Self {
@@ -94,12 +87,43 @@ impl<V: Payload> Relay<V> {
     }
 
     /// Members alive, this node not counted.
-    pub(in crate::mode) fn alive(&self) -> usize {
-        self.members
-            .known
-            .values()
-            .filter(|(alive, _)| *alive)
-            .count()
+    pub(in crate::mode) const fn alive(&self) -> usize {
+        self.members.alive()
+    }
+
+    /// Who is alive, in the order of their ids.
+    pub(in crate::mode) fn living(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.living()
+    }
+
+    pub(in crate::mode) fn is_alive(&self, node: NodeId) -> bool {
+        self.members.is_alive(node)
+    }
+
+    /// Takes note that this start of a member runs the cache, or does not.
+    pub(in crate::mode) fn hear_runs(&mut self, node: NodeId, epoch: Epoch, runs: bool) {
+        self.members.hear_runs(node, epoch, runs);
+    }
+
+    /// Whether a member runs the cache, by what it or others said of its newest start; nothing if nobody has.
+    pub(in crate::mode) fn runs(&self, node: NodeId) -> Option<bool> {
+        self.members.runs(node)
+    }
+
+    /// Everything that a member had at `at` is here.
+    pub(in crate::mode) fn knew(&mut self, node: NodeId, at: Time) {
+        if self.members.is_alive(node) {
+            self.far.entry(node).or_default().reached(at);
+        }
+    }
+
+    /// Over how many neighbours what is told comes at most, about.
+    pub(in crate::mode) fn hops_max(&self) -> u32 {
+        if self.on {
+            self.alive().checked_ilog2().unwrap_or(0) + 1
+        } else {
+            1
+        }
     }
 
     /// Where the responsibility of the peer at `ahead` ends, if ours ends at `range`, as a distance ahead of us.
@@ -130,45 +154,5 @@ impl Branch {
         self.ahead
             .iter()
             .map(|(stream, (number, since))| (*stream, *number, *since))
-    }
-}
-
-impl Members {
-    /// Returns whether anything has changed.
-    fn note(&mut self, node: NodeId, alive: bool) -> bool {
-        let former = self.known.get(&node).copied();
-        if former.map_or(!alive, |(was, _)| was == alive) {
-            return false;
-        }
-        self.changed += 1;
-        if let Some((_, at)) = former {
-            self.changes.remove(&at);
-        }
-        self.known.insert(node, (alive, self.changed));
-        self.changes.insert(self.changed, node);
-        true
-    }
-
-    /// Who came or went after the change counted `since`, at most so many, and the count of the last one told.
-    pub(super) fn changed_since(&self, since: u64, max: usize) -> (Vec<(NodeId, bool)>, u64) {
-        let mut told = self.changed.max(since);
-        let mut members = Vec::new();
-        for (at, node) in self.changes.range(since.saturating_add(1)..) {
-            if members.len() == max {
-                break;
-            }
-            told = *at;
-            let alive = self.known.get(node).is_some_and(|(alive, _)| *alive);
-            members.push((*node, alive));
-        }
-        (members, told)
-    }
-
-    pub(super) fn is_alive(&self, node: NodeId) -> bool {
-        self.known.get(&node).is_some_and(|(alive, _)| *alive)
-    }
-
-    pub(super) const fn changes(&self) -> u64 {
-        self.changed
     }
 }

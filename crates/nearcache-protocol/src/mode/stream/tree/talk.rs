@@ -13,7 +13,7 @@ use super::far;
 use super::forward::Forwards;
 use crate::ids::{Epoch, StreamId};
 use crate::lane::Lane;
-use crate::message::{Ask, CacheMessage, State};
+use crate::message::{Ask, CacheMessage, MemberWord, State};
 use crate::mode::Output;
 use crate::mode::stream::{Receives, Sends, Streaming};
 use crate::overlay;
@@ -25,6 +25,9 @@ const CHANGES_MAX: usize = 2_048;
 
 /// Origins whose age is told one by one in an answer: those of which the answerer's knowledge is oldest.
 const EXCEPTIONS_MAX: usize = 16;
+
+/// Members next on the ring that are met because they may run the cache: half of the sessions that all caches may ask for.
+const MEETS_MAX: usize = 16;
 
 /// What is known of an origin that is older than so many heartbeats is an exception if there is room (guess).
 const OLD_HEARTBEATS: u32 = 16;
@@ -82,7 +85,7 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         let (oldest, except) = summary(ages, shared.config.heartbeat_every * OLD_HEARTBEATS);
         let (streams, told_streams) = shared.progress.changed_since(ask.told.0, CHANGES_MAX);
         let members = &shared.relay.members;
-        let (members, told_members) = members.changed_since(ask.told.1, CHANGES_MAX);
+        let (members, told_members, whole) = members.changed_since(ask.told.1, CHANGES_MAX);
         let complete = told_streams == shared.progress.changes()
             && told_members == shared.relay.members.changes();
         let state = State {
@@ -96,6 +99,7 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
             oldest: oldest.filter(|_| complete),
             except,
             streams,
+            whole,
             members,
         };
         let message = CacheMessage::State(state);
@@ -151,20 +155,30 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
             let look_at = now + shared.config.relay_patience / 2;
             shared.relay.look_at = shared.relay.look_at.min(look_at);
         }
-        if state.told.1 >= branch.told.1 {
-            for (member, alive) in &state.members {
+        // An answer that a later one has overtaken says nothing of the ages of those that the later one has added.
+        let overtaken = state.told.1 < branch.told.1;
+        if !overtaken {
+            if state.whole {
+                branch.knows.clear();
+            }
+            for MemberWord { node, alive, .. } in &state.members {
                 if *alive && branch.knows.len() < shared.config.streams_max {
-                    branch.knows.insert(overlay::place_of(*member), *member);
+                    branch.knows.insert(overlay::place_of(*node), *node);
                 } else {
-                    branch.knows.remove(&overlay::place_of(*member));
+                    branch.knows.remove(&overlay::place_of(*node));
                 }
             }
+        }
+        for word in state.members.iter().filter(|word| word.node != own.origin) {
+            shared.relay.hear_runs(word.node, word.epoch, word.runs);
         }
         branch.told = (
             branch.told.0.max(state.told.0),
             branch.told.1.max(state.told.1),
         );
-        self.learn_ages(from, &state);
+        if !overtaken {
+            self.learn_ages(from, &state);
+        }
         self.peer_says_ready(from, state.ready);
         if let Some(acked) = acked {
             let epoch = own.epoch;
@@ -178,7 +192,11 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
     fn learn_ages(&mut self, from: NodeId, state: &State) {
         let Some(oldest) = state.oldest else { return };
         let mut connected = Vec::new();
-        self.each_pair(|peer, _| connected.push(peer));
+        self.each_pair(|peer, pair| {
+            if pair.met {
+                connected.push(peer);
+            }
+        });
         let Some((shared, pair)) = self.pair(from) else {
             return;
         };
@@ -230,12 +248,18 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         self.refuse_all_beyond_mesh(out);
         let mut peers = Vec::new();
         self.each_pair(|peer, pair| {
+            if !on {
+                pair.branch.ahead.clear();
+            }
             if pair.met {
                 // What was expected in the one way may come in the other.
                 pair.receiving.ask_at = None;
                 peers.push(peer);
             }
         });
+        if !on {
+            self.on_mesh(now);
+        }
         for peer in peers {
             // The answer also says whether it is to go on by the tree.
             self.ask_state(now, peer, out);
@@ -243,6 +267,19 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
                 self.subscribe(now, peer, out);
             }
         }
+    }
+
+    /// Asks for sessions with those that stand on the ring between us and the first that takes the tree from us: nobody else is asked about
+    /// them, and one of them may run the cache.
+    fn meet_next(&mut self, out: &mut Vec<Output<V>>) {
+        let relay = self.shared().relay;
+        let reach = relay.ring.first().map_or(u64::MAX, |(ahead, _)| *ahead);
+        let ahead = |node| overlay::distance(relay.here, overlay::place_of(node));
+        let mut next: Vec<_> = relay.living().map(|node| (ahead(node), node)).collect();
+        next.retain(|(ahead, _)| *ahead < reach);
+        next.sort_unstable();
+        next.truncate(MEETS_MAX);
+        out.extend(next.into_iter().map(|(_, node)| Output::Meet(node)));
     }
 
     /// Whom to wake so that the peer gets what it asked for.
