@@ -52,6 +52,7 @@ macro_rules! view {
             bound: $core.mode.read_bound(),
             ready: $core.mode.is_ready(),
             placement: $core.placement,
+            by_tree: $core.mode.is_by_tree(),
         }
     };
 }
@@ -67,7 +68,7 @@ impl<V: Payload> CacheCore<V> {
         placement: PlacementKey,
         config: ReplicationConfig,
     ) -> Self {
-        let probes = Probes::new(config.agreement.mode);
+        let probes = Probes::new(config.agreement.mode, epoch);
         let mode: Box<dyn Mode<V>> = match config.agreement.mode {
             ModeKind::Local => Box::new(Local::new(Arc::clone(&store), Arc::clone(&clock))),
             ModeKind::Replicated => Box::new(Replicated::new(
@@ -132,8 +133,14 @@ impl<V: Payload> CacheCore<V> {
 
     /// A connection to the peer is gone, whatever the reason. It may come back.
     pub fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
-        self.probes.lost(peer, out);
+        let by_tree = self.mode.is_by_tree();
+        self.probes.lost(now, peer, by_tree, out);
         self.mode.peer_down(now, peer, out);
+    }
+
+    /// Beyond the mesh: no connection could be opened to carry an [`Output::Reach`] to the member.
+    pub fn unreached(&mut self, peer: NodeId) {
+        self.probes.unreached(peer);
     }
 
     /// Membership knows a live node, whether this one is connected to it or not: a write with [`Ack::All`] waits for it too.
@@ -298,7 +305,8 @@ impl<V: Payload> CacheCore<V> {
         self.mode.is_ready()
     }
 
-    /// Asks every member how a key stands there; values do not travel.
+    /// Asks every member how a key stands there; values do not travel. Members without a session are asked beyond the mesh too, 16 at a
+    /// time; for at most four callers at once. Cost: O(members).
     ///
     /// The waiter is told [`Outcome::Inspected`](crate::mode::Outcome::Inspected) by its deadline.
     pub fn inspect(&mut self, now: Time, key: &Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {
@@ -306,7 +314,9 @@ impl<V: Payload> CacheCore<V> {
         self.probes.inspect(now, key, waiter, &view, out);
     }
 
-    /// Writes a probe every so often from now on, `until` then or for good, and asks peers what they have of it. Nothing: no more.
+    /// Writes a probe every so often from now on, `until` then or for good, and asks peers what they have of it: up to
+    /// [`PEERS_MAX`](crate::probe::audit::PEERS_MAX) that there is a session with, and beyond the mesh up to
+    /// [`FAR_MAX`](crate::probe::audit::FAR_MAX) others. Nothing: no more.
     /// Never more often than [`EVERY_MIN`](crate::probe::audit::EVERY_MIN); in mode `local` there is nobody to ask.
     pub fn audit(&mut self, now: Time, every: Option<Duration>, until: Option<Time>) {
         self.probes.audit.schedule(now, every, until);
@@ -314,8 +324,8 @@ impl<V: Payload> CacheCore<V> {
 
     /// What came of the probes so far. Cost: O(peers), allocates.
     #[must_use]
-    pub fn audit_report(&self) -> AuditReport {
-        self.probes.audit.report()
+    pub fn audit_report(&self, now: Time) -> AuditReport {
+        self.probes.report(now)
     }
 
     /// Writes a probe, if one is due.
@@ -344,7 +354,8 @@ impl<V: Payload> CacheCore<V> {
             .publish(now, Published::Entry(entry), Ack::Local, None, out);
         let peers = self.mode.freshness(now).per_peer;
         let peers: Vec<NodeId> = peers.into_iter().map(|peer| peer.peer).collect();
-        self.probes.wrote(now, &key, version, &peers, out);
+        let view = view!(self);
+        self.probes.wrote(now, (&key, version), &peers, &view, out);
     }
 
     /// How much the machine holds of what has a bound.

@@ -128,6 +128,11 @@ pub(crate) struct Cluster {
     /// Sessions that were asked for: who with whom.
     pub(crate) meets: BTreeSet<(u64, u64)>,
     queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
+    /// What goes over no session, and how often each pair had something to say there.
+    short: VecDeque<(u64, u64, CacheMessage<Text>)>,
+    pub(crate) reached: BTreeMap<(u64, u64), u64>,
+    /// Members that cannot be reached over short-lived connections.
+    pub(crate) unreachable: BTreeSet<u64>,
     /// Messages with these names are dropped on their way to this node.
     pub(crate) drops: BTreeSet<(u64, &'static str)>,
     /// Nothing that the first says arrives at the second.
@@ -149,6 +154,9 @@ impl Cluster {
             links: BTreeSet::new(),
             meets: BTreeSet::new(),
             queue: VecDeque::new(),
+            short: VecDeque::new(),
+            reached: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
             drops: BTreeSet::new(),
             mute: BTreeSet::new(),
             carried: BTreeMap::new(),
@@ -326,6 +334,14 @@ impl Cluster {
                 Output::Meet(peer) => {
                     self.meets.insert((id, peer.as_u64()));
                 }
+                Output::Reach { to, message } => {
+                    *self.reached.entry((id, to.as_u64())).or_default() += 1;
+                    if self.unreachable.contains(&to.as_u64()) {
+                        self.nodes.get_mut(&id).unwrap().core.unreached(to);
+                    } else {
+                        self.short.push_back((id, to.as_u64(), message));
+                    }
+                }
                 Output::Done { waiter, result } => {
                     let node = self.nodes.get_mut(&id).unwrap();
                     assert!(
@@ -371,6 +387,16 @@ impl Cluster {
             let (message, bytes) = through_wire_measured(&message);
             let carried = self.carried.entry(message.name()).or_default();
             *carried = (carried.0 + 1, carried.1 + bytes);
+            self.act(to, |node, now, out| {
+                node.core.handle(now, NodeId::from_u64(from), message, out);
+            });
+        }
+        while let Some((from, to, message)) = self.short.pop_front() {
+            assert!(matches!(message, CacheMessage::Probe { .. }), "{message:?}");
+            if !self.nodes.contains_key(&to) || self.drops.contains(&(to, message.name())) {
+                continue;
+            }
+            let message = through_wire(&message);
             self.act(to, |node, now, out| {
                 node.core.handle(now, NodeId::from_u64(from), message, out);
             });

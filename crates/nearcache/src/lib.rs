@@ -106,8 +106,10 @@ pub use nearcache_protocol::ids::Epoch;
 pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status};
 pub use nearcache_protocol::modify::{Condition, ExpireCondition};
 pub use nearcache_protocol::probe::audit::{
-    AuditReport, PeerAudit, Verdicts, WITHIN as AUDITED_WITHIN,
+    AuditReport, COVERED_WITHIN as AUDIT_COVERED_WITHIN, PeerAudit, Propagation, Verdicts,
+    WITHIN as AUDITED_WITHIN,
 };
+pub use nearcache_protocol::probe::inspect::NoAnswer;
 pub use nearcache_protocol::probe::{Held, HeldEntry};
 pub use nearcache_store::{
     CoarseClock, Expiry, NodeId, Scope, StoreStats, Tags, Timestamp, Version,

@@ -141,3 +141,12 @@ pub(crate) fn is_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
     !name.is_empty() && name.len() <= NAME_LEN_MAX && name.bytes().all(is_allowed)
 }
+
+/// The longest that an inspection of a key waits for other nodes (as a read that demands freshness).
+///
+/// Who has not answered by then is told with that reason.
+pub const INSPECT_MAX: Duration = Duration::from_secs(1);
+
+/// The same beyond `mesh_max` members, where most are asked over connections that are opened for it, a few at a time (a guess: 1,000 members
+/// over eight connections at a time, at 20 ms each and some that do not answer).
+pub const INSPECT_MAX_BEYOND_MESH: Duration = Duration::from_secs(10);

@@ -115,7 +115,7 @@ async fn a_session_with_the_same_peer_stands_beside_it() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn row_31_only_the_membership_may_speak_and_a_bad_frame_is_held_against_its_sender()
+async fn row_31_only_the_membership_and_questions_about_keys_may_come_and_bad_frames_are_refused()
 -> TestResult {
     bounded(async {
         let one = alone().await?;
@@ -123,7 +123,12 @@ async fn row_31_only_the_membership_may_speak_and_a_bad_frame_is_held_against_it
             (201, framed(Kind::FIRST_OF_CACHE, &[0; 8]), "unknown_kind"),
             (202, framed(Kind::PART, &[]), "unknown_kind"),
             (203, framed(Kind::SWIM, b"no packet"), "membership"),
-            (204, framed(Kind::SWIM, &[0; 20_000]), "frame"),
+            (
+                204,
+                framed(Kind::SWIM, &[0; 100_000])[..1_000].to_vec(),
+                "frame",
+            ),
+            (205, framed(Kind(0x80), &[0; 3]), "message"),
         ];
         for (id, bytes, reason) in attacks {
             let before = counted(&one, "peer_frames_refused", reason);

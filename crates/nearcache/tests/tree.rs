@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use authority::{Authority, CLUSTER, NodeFiles};
 use common::{TestResult, eventually};
 use nearcache::{
-    Ack, Cache, Condition, Mode, Modify, Node, NodeBuilder, PutOptions, StaticPeers, WriteError,
+    Ack, Cache, Condition, Mode, Modify, Node, NodeBuilder, NodeId, PutOptions, StaticPeers,
+    WriteError,
 };
 
 type Strings = Cache<String, String>;
@@ -351,6 +352,66 @@ async fn the_home_of_a_key_decides_and_a_long_value_is_fetched_wherever_they_are
             eventually(|| cache.about("long").is_ok_and(|about| about.is_some())).await;
             let seen = cache.get("long").await?.ok_or("a miss")?;
             assert!(*seen == long);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_mesh_a_key_is_inspected_and_audited_on_every_node() -> TestResult {
+    bounded(async {
+        let count = 24;
+        let named = |number: usize, seeds: &[SocketAddr]| {
+            builder(&format!("n{number}"), 4, seeds).probe_connections(4)
+        };
+        let mut many = Many::start(count, named).await;
+        // The sessions of joining end; from then on most members are no neighbours of most.
+        eventually(|| many.sessions() * 2 < count * (count - 1)).await;
+        many.caches[7].put("key", "value".into()).await?;
+        many.all_read("key", "value").await;
+        let about = many.caches[7].about("key")?.ok_or("a miss")?;
+        for cache in many.caches.iter().step_by(5) {
+            let inspection = cache.inspect("key").await?;
+            assert_eq!(inspection.nodes.len(), count);
+            for (node, held) in &inspection.nodes {
+                let held = held.map_err(|reason| format!("{node}: {reason}"))?;
+                assert_eq!(held.entry.map(|entry| entry.version), Some(about.version));
+            }
+            assert!(inspection.agrees());
+        }
+        let named = |node: &NodeId| many.nodes[0].name_of(*node).is_some();
+        let inspection = many.caches[0].inspect("key").await?;
+        assert!(
+            inspection.nodes.keys().all(named),
+            "whom it has asked it can name"
+        );
+
+        // The audit goes round: everybody has been asked after a few probes, and had them.
+        let cache = &many.caches[0];
+        cache.audit(Duration::from_secs(1), None);
+        let report = || cache.audit_report();
+        eventually(|| report().covered == count - 1 && report().probes > 2).await;
+        cache.stop_audit();
+        let report = report();
+        assert_eq!(report.members, count - 1);
+        assert_eq!(report.within()[0].stale, 0, "{report:?}");
+        assert!(report.took.p50.is_some(), "{report:?}");
+
+        // Who cannot be reached is told, and nobody else is missing.
+        let gone = many.nodes[9].id();
+        many.kill(9);
+        let inspection = many.caches[0].inspect("key").await?;
+        let told = inspection.nodes.get(&gone);
+        assert!(told.is_none_or(Result::is_err), "{told:?}");
+        let answered = inspection.nodes.values().filter(|held| held.is_ok());
+        assert_eq!(answered.count(), count - 1, "{inspection:?}");
+        for node in &many.nodes {
+            let links = node.links();
+            assert!(
+                links.probes_dialled <= 4 && links.probes_accepted <= 4,
+                "{links:?}"
+            );
         }
         Ok(())
     })

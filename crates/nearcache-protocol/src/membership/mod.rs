@@ -215,6 +215,14 @@ impl Membership {
         })
     }
 
+    /// Another node, if it is a live member. Cost: O(log n).
+    #[must_use]
+    pub fn live_member(&self, node: NodeId) -> Option<Identity> {
+        let contact = self.contacts.get(node);
+        let contact = contact.filter(|contact| contact.down_since.is_none());
+        contact.map(|contact| contact.identity.clone())
+    }
+
     /// A session with `peer` has begun: its handshake is complete on the control lane.
     pub fn connected(&mut self, now: Time, peer: &Identity, out: &mut Vec<MembershipOutput>) {
         if self.left || peer.node == self.identity().node {

@@ -98,6 +98,14 @@ pub enum Output<V> {
     /// Beyond the mesh: something is to be asked of this member, or was. There shall be a session with it for a while; see
     /// [`Membership::meet`](crate::membership::Membership::meet). Repeated as long as it is needed.
     Meet(NodeId),
+    /// Beyond the mesh: send this to a member that there is no session with, over a short-lived connection. Lost if that cannot be; where no
+    /// connection can be opened, [`CacheCore::unreached`](crate::core::CacheCore::unreached) is to be told.
+    Reach {
+        /// To whom.
+        to: NodeId,
+        /// What: a question of [`probe`](crate::probe) or its answer, and nothing else.
+        message: CacheMessage<V>,
+    },
     /// A waiter's result.
     Done {
         /// Whose.
@@ -558,6 +566,10 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     fn status(&self, now: Time) -> Status;
     /// Whether a miss is a miss.
     fn is_ready(&self) -> bool;
+    /// Whether there are more members than a full mesh may have, so that most have no session with each other.
+    fn is_by_tree(&self) -> bool {
+        false
+    }
     /// How much it holds of what has a bound.
     fn held(&self) -> Held {
         Held::default()

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_store::{Change, Expiry, NodeId, Tags, Timestamp, Version};
 
-use super::{Held, Probe, View, is_reserved, send};
+use super::routes::Routes;
+use super::{Held, Probe, View, is_reserved};
 use crate::ids::RequestId;
 use crate::mode::Output;
 use crate::payload::{CodecTag, Payload};
@@ -80,12 +81,16 @@ impl Answers {
         now: Time,
         asked: Asked,
         view: &View<'_, V>,
+        routes: Routes<'_>,
         out: &mut Vec<Output<V>>,
     ) {
+        // The same question again: the way it came loses some.
+        let is_same = |other: &Asked| other.from == asked.from && other.request == asked.request;
+        self.waiting.retain(|other| !is_same(other));
         let held = view.held(now, &asked.key);
         let is_full = self.waiting.len() >= WAITING_MAX;
         if is_full || asked.until <= now || held.known >= asked.at_least {
-            out.push(answer(&asked, held));
+            out.push(answer(&asked, held, routes));
         } else {
             self.waiting.push(asked);
             self.look_at.get_or_insert(now + LOOK_EVERY);
@@ -97,13 +102,14 @@ impl Answers {
         &mut self,
         now: Time,
         view: &View<'_, V>,
+        routes: Routes<'_>,
         out: &mut Vec<Output<V>>,
     ) {
         self.waiting.retain(|asked| {
             let held = view.held(now, &asked.key);
             let waits = asked.until > now && held.known < asked.at_least;
             if !waits {
-                out.push(answer(asked, held));
+                out.push(answer(asked, held, routes));
             }
             waits
         });
@@ -120,6 +126,7 @@ impl Answers {
     }
 }
 
-fn answer<V>(asked: &Asked, held: Held) -> Output<V> {
-    send(asked.from, asked.request, Probe::Held(held))
+fn answer<V>(asked: &Asked, held: Held, routes: Routes<'_>) -> Output<V> {
+    let way = routes.back_to(asked.from);
+    way.carry(asked.from, asked.request, Probe::Held(held))
 }

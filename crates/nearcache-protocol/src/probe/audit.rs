@@ -3,6 +3,11 @@
 //! All times are of the writer's clock: a probe counts as seen when the answer that says so is here. The way back is in it, so nothing is
 //! told shorter than it was, whatever other clocks say and wherever an answer waited. Nor is an answer believed for a time before it
 //! came: a node that was paused and has caught up since was late.
+//!
+//! ```text
+//! near: up to PEERS_MAX that there is a session with, in turn    waits for the probe, up to 60 s; 1, 5 and 60 s
+//! far:  beyond the mesh, up to FAR_MAX of the others, drawn      waits for the probe, up to 1 s;  1, 5 and 60 s; asked again when lost
+//! ```
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -11,25 +16,59 @@ use nearcache_store::{NodeId, Version};
 
 use super::Held;
 use super::histogram::Histogram;
+pub use super::report::{AuditReport, COVERED_WITHIN, PeerAudit, Propagation, Verdicts, WITHIN};
+use super::rotation::Rotation;
 use crate::ids::RequestId;
 use crate::time::Time;
 
-/// How long after a probe was written it is asked for.
-pub const WITHIN: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(60),
-];
 /// The least time between two probes of a node: so no more than a minute's worth are followed at once.
 pub const EVERY_MIN: Duration = Duration::from_secs(1);
-/// Peers that are asked about one probe, in turn. It is sent to all, as every write is.
+/// Peers with a session that are asked about one probe, in turn. It is sent to all, as every write is.
 pub const PEERS_MAX: usize = 16;
+/// Members without a session that are asked about one probe, beyond the mesh.
+pub const FAR_MAX: usize = 16;
 /// How long an answer is waited for.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// The same of a member without a session: a connection must be opened first, and a question may be lost.
+const ANSWER_FAR_MAX: Duration = Duration::from_secs(3);
+/// After so long a question to such a member is asked again (a guess: several round trips and a handshake).
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
+/// How long a member without a session is asked to wait for a probe: about as long as its connection stays.
+const WAIT_FAR: Duration = Duration::from_secs(1);
+/// How long a probe is followed: until the last answer about it must have come.
+const FOLLOWED_FOR: Duration = Duration::from_secs(63);
 /// Probes that are followed at once.
-const PROBES_MAX: usize = 64;
+const PROBES_MAX: usize = 72;
 /// Peers whose results are kept; those of members that are gone go first.
 const RESULTS_MAX: usize = 1_024;
+
+/// A question on its way out.
+#[derive(Debug)]
+pub(super) struct Asks {
+    /// The question that this repeats.
+    pub(super) again: Option<RequestId>,
+    pub(super) peer: NodeId,
+    pub(super) at_least: Version,
+    pub(super) wait: Duration,
+}
+
+/// A question that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) request: RequestId,
+    /// It went over no session and may be lost.
+    pub(super) may_be_lost: bool,
+}
+
+/// Who is asked about a probe.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Audience<'a> {
+    pub(super) writer: NodeId,
+    /// Over sessions, if there are any.
+    pub(super) near: &'a [NodeId],
+    /// Over short-lived connections.
+    pub(super) far: &'a [NodeId],
+}
 
 /// What was asked, and of whom.
 #[derive(Debug)]
@@ -39,6 +78,8 @@ struct Question {
     until: Time,
     /// Which of [`WITHIN`]; nothing for the question that waits until the probe is seen.
     within: Option<usize>,
+    /// When it is asked again, should there be no answer.
+    again_at: Time,
 }
 
 /// A probe on its way.
@@ -52,92 +93,11 @@ struct Written {
     next: usize,
 }
 
-/// What a peer had of the probes after some time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Verdicts {
-    /// It was known to have the probe within the time, and had it then.
-    pub coherent: u64,
-    /// It got it later, or had neither it nor anything older.
-    pub late: u64,
-    /// It served something older.
-    pub stale: u64,
-    /// It did not answer.
-    pub silent: u64,
-}
-
-impl Verdicts {
-    /// All probes that were asked for.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.coherent + self.late + self.stale + self.silent
-    }
-
-    /// The share of coherent ones in nines: 3 is 99.9 %. One failure more is counted than there was, so that few probes do not look like
-    /// many nines.
-    #[must_use]
-    pub fn nines(&self) -> f64 {
-        #[expect(clippy::cast_precision_loss, reason = "a count of probes")]
-        let share = |count: u64| (count + 1) as f64;
-        let failed = self.total() - self.coherent;
-        (share(self.total()) / share(failed)).log10()
-    }
-}
-
-impl std::ops::AddAssign for Verdicts {
-    fn add_assign(&mut self, other: Self) {
-        self.coherent += other.coherent;
-        self.late += other.late;
-        self.stale += other.stale;
-        self.silent += other.silent;
-    }
-}
-
 #[derive(Debug, Default)]
 struct Results {
     within: [Verdicts; WITHIN.len()],
     took: Histogram,
-}
-
-/// What came of the probes of one node.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct AuditReport {
-    /// How often a probe is written; nothing if none are.
-    pub every: Option<Duration>,
-    /// Probes written.
-    pub probes: u64,
-    /// Probes that could not be written: the clock made no stamp, or the store had no room.
-    pub skipped: u64,
-    /// Per peer.
-    pub peers: Vec<PeerAudit>,
-}
-
-/// What came of the probes of one node on another.
-#[derive(Clone, PartialEq, Debug)]
-pub struct PeerAudit {
-    /// The other node.
-    pub peer: NodeId,
-    /// What it had after each of [`WITHIN`].
-    pub within: [Verdicts; WITHIN.len()],
-    /// Half of the probes were known to be there after so long; nothing if none has been judged. More than a minute means: not within it.
-    pub p50: Option<Duration>,
-    /// 99 of 100.
-    pub p99: Option<Duration>,
-    /// 999 of 1,000.
-    pub p999: Option<Duration>,
-}
-
-impl AuditReport {
-    /// The verdicts of all peers together.
-    #[must_use]
-    pub fn within(&self) -> [Verdicts; WITHIN.len()] {
-        let mut sums = [Verdicts::default(); WITHIN.len()];
-        for peer in &self.peers {
-            for (sum, verdicts) in sums.iter_mut().zip(peer.within) {
-                *sum += verdicts;
-            }
-        }
-        sums
-    }
+    answered_at: Option<Time>,
 }
 
 /// The audit of one cache on one node.
@@ -149,9 +109,11 @@ pub(crate) struct Audit {
     written: VecDeque<Written>,
     questions: BTreeMap<RequestId, Question>,
     results: BTreeMap<NodeId, Results>,
+    took: Histogram,
     probes: u64,
     skipped: u64,
     turn: usize,
+    rotation: Rotation,
 }
 
 impl Audit {
@@ -180,28 +142,43 @@ impl Audit {
     }
 
     /// A probe was written and is on its way to all; some of these are asked for it.
-    pub(crate) fn wrote(
+    pub(super) fn wrote(
         &mut self,
         now: Time,
         version: Version,
-        peers: &[NodeId],
-        mut ask: impl FnMut(NodeId, Version, u32) -> RequestId,
+        to: Audience<'_>,
+        mut ask: impl FnMut(Asks) -> Sent,
     ) {
         self.probes += 1;
         self.turn = self.turn.wrapping_add(PEERS_MAX);
-        let from = self.turn.checked_rem(peers.len()).unwrap_or(0);
-        let in_turn = peers.iter().cycle().skip(from).take(peers.len());
+        let from = self.turn.checked_rem(to.near.len()).unwrap_or(0);
+        let in_turn = to.near.iter().cycle().skip(from).take(to.near.len());
         let wait = WITHIN.iter().max().copied().unwrap_or_default();
-        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let near = in_turn
+            .take(PEERS_MAX)
+            .map(|peer| (*peer, wait, ANSWER_MAX));
+        // The look after a second tells what an answer that is later would.
+        let drawn = self.rotation.draw(to.writer, to.far, FAR_MAX);
+        let far = drawn
+            .into_iter()
+            .map(|peer| (peer, WAIT_FAR, Duration::ZERO));
         let mut seen = BTreeMap::new();
-        for peer in in_turn.take(PEERS_MAX).copied() {
+        for (peer, wait, and_then) in near.chain(far) {
+            let asks = Asks {
+                again: None,
+                peer,
+                at_least: version,
+                wait,
+            };
+            let sent = ask(asks);
             let question = Question {
                 peer,
                 written_at: now,
-                until: now + wait + ANSWER_MAX,
+                until: now + wait + and_then,
                 within: None,
+                again_at: again_at(now, &sent),
             };
-            self.questions.insert(ask(peer, version, wait_ms), question);
+            self.questions.insert(sent.request, question);
             seen.insert(peer, None);
         }
         self.written.push_back(Written {
@@ -213,27 +190,65 @@ impl Audit {
     }
 
     /// Asks what is due to be asked, and judges what was not answered.
-    pub(super) fn tick(
-        &mut self,
-        now: Time,
-        mut ask: impl FnMut(NodeId, Version, u32) -> RequestId,
-    ) {
+    pub(super) fn tick(&mut self, now: Time, mut ask: impl FnMut(Asks) -> Sent) {
         for written in &mut self.written {
             while let Some(within) = WITHIN.get(written.next).filter(|t| written.at + **t <= now) {
                 for peer in written.seen.keys() {
+                    let sent = ask(look(*peer, None));
+                    let patience = if sent.may_be_lost {
+                        ANSWER_FAR_MAX
+                    } else {
+                        ANSWER_MAX
+                    };
                     let question = Question {
                         peer: *peer,
                         written_at: written.at,
-                        until: written.at + *within + ANSWER_MAX,
+                        until: written.at + *within + patience,
                         within: Some(written.next),
+                        again_at: again_at(now, &sent),
                     };
-                    // At least nothing: answered at once.
-                    self.questions
-                        .insert(ask(*peer, Version::ZERO, 0), question);
+                    self.questions.insert(sent.request, question);
                 }
                 written.next += 1;
             }
         }
+        self.ask_again(now, ask);
+        self.judge_silence(now);
+        while let Some(first) = self.written.front() {
+            if first.at + FOLLOWED_FOR > now {
+                break;
+            }
+            let over = self.written.pop_front();
+            let seen = over.map(|written| written.seen).unwrap_or_default();
+            for (peer, _) in seen.into_iter().filter(|(_, seen)| seen.is_none()) {
+                self.note_took(peer, Duration::MAX);
+            }
+        }
+        self.bound_results();
+    }
+
+    fn ask_again(&mut self, now: Time, mut ask: impl FnMut(Asks) -> Sent) {
+        for (request, question) in &mut self.questions {
+            if question.again_at > now || question.until <= now {
+                continue;
+            }
+            let mut asks = look(question.peer, Some(*request));
+            if question.within.is_none() && question.written_at + WAIT_FAR <= now {
+                // The looks will tell.
+                question.again_at = Time::MAX;
+                continue;
+            }
+            if question.within.is_none() {
+                let mut written = self.written.iter();
+                let written = written.find(|written| written.at == question.written_at);
+                asks.at_least = written.map_or(Version::ZERO, |written| written.version);
+                asks.wait = (question.written_at + WAIT_FAR) - now;
+            }
+            question.again_at = again_at(now, &ask(asks));
+        }
+    }
+
+    fn judge_silence(&mut self, now: Time) {
         let over = |question: &Question| question.until <= now;
         let unanswered: Vec<RequestId> = self
             .questions
@@ -242,24 +257,11 @@ impl Audit {
             .map(|(request, _)| *request)
             .collect();
         for request in unanswered {
-            if let Some(question) = self.questions.remove(&request) {
-                match question.within {
-                    Some(within) => {
-                        self.verdicts(question.peer, within).silent += 1;
-                    }
-                    None => self.never_seen(question.peer, question.written_at),
-                }
+            let question = self.questions.remove(&request);
+            if let Some((peer, within)) = question.and_then(|q| Some((q.peer, q.within?))) {
+                self.verdicts(peer, within).silent += 1;
             }
         }
-        let lasts = WITHIN.iter().max().copied().unwrap_or_default() + ANSWER_MAX;
-        while self
-            .written
-            .front()
-            .is_some_and(|written| written.at + lasts <= now)
-        {
-            self.written.pop_front();
-        }
-        self.bound_results();
     }
 
     /// A peer has answered.
@@ -279,16 +281,14 @@ impl Audit {
             return;
         };
         let has_it = held.known >= version;
-        if has_it && seen.is_none() {
+        let is_news = has_it && seen.is_none();
+        if is_news {
             *seen = Some(now);
-            let took = now - at;
-            self.results.entry(from).or_default().took.add(took);
         }
-        let seen = self
-            .written
-            .iter()
-            .find(|written| written.at == at)
-            .and_then(|written| written.seen.get(&from).copied().flatten());
+        let seen = *seen;
+        if is_news {
+            self.note_took(from, now - at);
+        }
         let Some(within) = question.within else {
             return;
         };
@@ -304,27 +304,33 @@ impl Audit {
         } else {
             verdicts.late += 1;
         }
+        self.results.entry(from).or_default().answered_at = Some(now);
+    }
+
+    /// The session with a member is gone, and with it what was asked over it; beyond the mesh it is asked otherwise.
+    pub(super) fn lost(&mut self, now: Time, peer: NodeId) {
+        let asked = self.questions.values_mut();
+        for question in asked.filter(|question| question.peer == peer) {
+            question.again_at = now;
+        }
     }
 
     /// A member has died, or is held for dead: what it was asked it did not answer.
     pub(super) fn died(&mut self, peer: NodeId) {
         let asked = self.questions.values();
-        let asked = asked.filter(|question| question.peer == peer);
-        let asked: Vec<(Time, Option<usize>)> = asked
-            .map(|question| (question.written_at, question.within))
-            .collect();
-        for (written_at, within) in &asked {
-            // Of a probe that was never seen, and not asked for yet, the next look would have found nothing.
-            let is_asked_for =
-                |(at, within): &(Time, Option<usize>)| at == written_at && within.is_some();
-            let within = within.or_else(|| {
-                let mut written = self.written.iter();
-                let next = written.find(|written| written.at == *written_at)?.next;
-                (!asked.iter().any(is_asked_for) && next < WITHIN.len()).then_some(next)
-            });
-            if let Some(within) = within {
-                self.verdicts(peer, within).silent += 1;
-            }
+        let looks = asked.filter(|question| question.peer == peer);
+        let looks = looks.filter_map(|question| Some((question.written_at, question.within?)));
+        let mut silent: Vec<(Time, usize)> = looks.collect();
+        // Of a probe that was never seen, and not asked for yet, the next look would have found nothing.
+        let unseen = self.written.iter().filter(|written| {
+            let is_asked_for = silent.iter().any(|(at, _)| *at == written.at);
+            let is_unseen = written.seen.get(&peer) == Some(&None);
+            is_unseen && !is_asked_for && written.next < WITHIN.len()
+        });
+        let unseen: Vec<(Time, usize)> = unseen.map(|w| (w.at, w.next)).collect();
+        silent.extend(unseen);
+        for (_, within) in silent {
+            self.verdicts(peer, within).silent += 1;
         }
         self.gone(peer);
     }
@@ -342,23 +348,41 @@ impl Audit {
             let within = WITHIN.get(written.next)?;
             Some(written.at + *within)
         });
-        let judge = self.questions.values().map(|question| question.until);
+        let judge = self.questions.values();
+        let judge = judge.map(|question| question.until.min(question.again_at));
+        let end = self.written.front();
+        let end = end.map(|written| written.at + FOLLOWED_FOR).into_iter();
         let write = self.write_at.into_iter();
-        ask.chain(judge).chain(write).min().unwrap_or(Time::MAX)
+        let times = ask.chain(judge).chain(end).chain(write);
+        times.min().unwrap_or(Time::MAX)
     }
 
-    pub(crate) fn report(&self) -> AuditReport {
+    /// What came of the probes, of these other members.
+    pub(super) fn report<'a>(
+        &self,
+        now: Time,
+        members: impl Iterator<Item = &'a NodeId>,
+    ) -> AuditReport {
+        let ago = |results: &Results| results.answered_at.map(|at| now - at);
         let peer = |(peer, results): (&NodeId, &Results)| PeerAudit {
             peer: *peer,
             within: results.within,
-            p50: results.took.quantile(0.5),
-            p99: results.took.quantile(0.99),
-            p999: results.took.quantile(0.999),
+            took: propagation(&results.took),
+            answered: ago(results),
         };
+        let (mut count, mut covered) = (0, 0);
+        for member in members {
+            let ago = self.results.get(member).and_then(ago);
+            count += 1;
+            covered += usize::from(ago.is_some_and(|ago| ago <= COVERED_WITHIN));
+        }
         AuditReport {
             every: self.every,
             probes: self.probes,
             skipped: self.skipped,
+            members: count,
+            covered,
+            took: propagation(&self.took),
             peers: self.results.iter().map(peer).collect(),
         }
     }
@@ -374,16 +398,9 @@ impl Audit {
         }
     }
 
-    fn never_seen(&mut self, peer: NodeId, written_at: Time) {
-        let mut written = self.written.iter();
-        let written = written.find(|written| written.at == written_at);
-        if written.is_some_and(|written| written.seen.get(&peer) == Some(&None)) {
-            self.results
-                .entry(peer)
-                .or_default()
-                .took
-                .add(Duration::MAX);
-        }
+    fn note_took(&mut self, peer: NodeId, took: Duration) {
+        self.results.entry(peer).or_default().took.add(took);
+        self.took.add(took);
     }
 
     fn bound_results(&mut self) {
@@ -398,5 +415,31 @@ impl Audit {
             };
             self.results.remove(&idle);
         }
+    }
+}
+
+/// What a peer has now: answered at once.
+const fn look(peer: NodeId, again: Option<RequestId>) -> Asks {
+    Asks {
+        again,
+        peer,
+        at_least: Version::ZERO,
+        wait: Duration::ZERO,
+    }
+}
+
+fn again_at(now: Time, sent: &Sent) -> Time {
+    if sent.may_be_lost {
+        now + AGAIN_AFTER
+    } else {
+        Time::MAX
+    }
+}
+
+fn propagation(took: &Histogram) -> Propagation {
+    Propagation {
+        p50: took.quantile(0.5),
+        p99: took.quantile(0.99),
+        p999: took.quantile(0.999),
     }
 }

@@ -7,6 +7,9 @@
 //!           writer ─ Ask(key) ─▶ peers ─ Held ─▶ writer                  1, 5 and 60 s after the write
 //! ```
 //!
+//! Beyond the mesh most members have no session with each other. Questions and answers then go over short-lived connections
+//! ([`Output::Reach`]), may be lost, and are asked again.
+//!
 //! This stands beside the mode of the cache and sees what a reader sees: the store, and the bound that reads are compared with. It is
 //! told of peers and time as a mode is, and asks nothing of the mode but to publish its probes.
 
@@ -14,6 +17,9 @@ mod answer;
 pub mod audit;
 mod histogram;
 pub mod inspect;
+mod report;
+mod rotation;
+mod routes;
 #[cfg(test)]
 mod tests;
 
@@ -25,12 +31,12 @@ use nearcache_store::{Expiry, Known, NodeId, Store, Version};
 use siphasher::sip::SipHasher24;
 
 use self::answer::Answers;
-use self::audit::Audit;
+use self::audit::{Asks, Audience, Audit, AuditReport, Sent};
 use self::inspect::Inspections;
+use self::routes::{Routes, Way};
 use crate::announce::ModeKind;
 use crate::clock::Hlc;
-use crate::ids::RequestId;
-use crate::message::CacheMessage;
+use crate::ids::{Epoch, RequestId};
 use crate::mode::{Output, ReadBound};
 use crate::payload::Payload;
 use crate::rendezvous::PlacementKey;
@@ -119,6 +125,8 @@ pub(crate) struct View<'a, V> {
     pub(crate) bound: ReadBound,
     pub(crate) ready: bool,
     pub(crate) placement: PlacementKey,
+    /// Whether there are more members than a full mesh may have.
+    pub(crate) by_tree: bool,
 }
 
 impl<V: Payload> View<'_, V> {
@@ -162,11 +170,12 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    pub(crate) fn new(mode: ModeKind) -> Self {
+    pub(crate) fn new(mode: ModeKind, epoch: Epoch) -> Self {
         Self {
             mode,
             members: Members::new(),
-            last_request: 0,
+            // What was asked before this start, and is answered after it, is none of this one's questions.
+            last_request: epoch.as_u64() << 16,
             answers: Answers::default(),
             inspections: Inspections::default(),
             audit: Audit::default(),
@@ -189,12 +198,24 @@ impl Probes {
     }
 
     /// The connection to a member is gone.
-    pub(crate) fn lost<V>(&mut self, peer: NodeId, out: &mut Vec<Output<V>>) {
+    pub(crate) fn lost<V>(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        by_tree: bool,
+        out: &mut Vec<Output<V>>,
+    ) {
         if let Some(connected) = self.members.get_mut(&peer) {
             *connected = false;
         }
         self.answers.forget(peer);
-        self.inspections.gone(peer, out);
+        self.inspections.lost(now, peer, by_tree, out);
+        self.audit.lost(now, peer);
+    }
+
+    /// Beyond the mesh: no connection to a member could be opened.
+    pub(crate) fn unreached(&mut self, peer: NodeId) {
+        self.inspections.unreached(peer);
     }
 
     /// A member is held for dead.
@@ -225,6 +246,7 @@ impl Probes {
         view: &View<'_, V>,
         out: &mut Vec<Output<V>>,
     ) {
+        let routes = Routes::new(&self.members, view.by_tree);
         match probe {
             Probe::Ask {
                 key,
@@ -236,10 +258,11 @@ impl Probes {
                 if keeps && self.mode == ModeKind::Invalidation {
                     asked.keep_copy(now, view);
                 }
-                self.answers.ask(now, asked, view, out);
+                self.answers.ask(now, asked, view, routes, out);
             }
             Probe::Held(held) => {
-                self.inspections.answered(from, request, held, out);
+                self.inspections.answered(from, request, held);
+                self.inspections.go_on(now, routes, out);
                 self.audit.answered(now, from, request, held);
             }
         }
@@ -252,7 +275,8 @@ impl Probes {
         view: &View<'_, V>,
         out: &mut Vec<Output<V>>,
     ) {
-        self.answers.settle(now, view, out);
+        let routes = Routes::new(&self.members, view.by_tree);
+        self.answers.settle(now, view, routes, out);
     }
 
     /// Lets time pass for all but the audit's writes.
@@ -262,27 +286,40 @@ impl Probes {
         view: &View<'_, V>,
         out: &mut Vec<Output<V>>,
     ) {
-        self.answers.settle(now, view, out);
+        let routes = Routes::new(&self.members, view.by_tree);
+        self.answers.settle(now, view, routes, out);
         self.inspections.tick(now, out);
+        self.inspections.go_on(now, routes, out);
         let key = probe_key(view.clock.origin());
-        let (members, last) = (&self.members, &mut self.last_request);
-        let ask =
-            |peer, at_least, wait_ms| ask(&key, members, last, (peer, at_least, wait_ms), out);
+        let last = &mut self.last_request;
+        let ask = |asks: Asks| ask(&key, routes, last, &asks, out);
         self.audit.tick(now, ask);
     }
 
     /// This node has written a probe; some of these peers are asked for it.
-    pub(crate) fn wrote<V>(
+    pub(crate) fn wrote<V: Payload>(
         &mut self,
         now: Time,
-        key: &Bytes,
-        version: Version,
+        (key, version): (&Bytes, Version),
         peers: &[NodeId],
+        view: &View<'_, V>,
         out: &mut Vec<Output<V>>,
     ) {
-        let (members, last) = (&self.members, &mut self.last_request);
-        let ask = |peer, at_least, wait_ms| ask(key, members, last, (peer, at_least, wait_ms), out);
-        self.audit.wrote(now, version, peers, ask);
+        let routes = Routes::new(&self.members, view.by_tree);
+        let is_far = |peer: &NodeId| routes.to(*peer) == Some(Way::Short);
+        let (far, near): (Vec<NodeId>, Vec<NodeId>) = peers.iter().copied().partition(is_far);
+        let to = Audience {
+            writer: view.clock.origin(),
+            near: &near,
+            far: &far,
+        };
+        let last = &mut self.last_request;
+        let ask = |asks: Asks| ask(key, routes, last, &asks, out);
+        self.audit.wrote(now, version, to, ask);
+    }
+
+    pub(crate) fn report(&self, now: Time) -> AuditReport {
+        self.audit.report(now, self.members.keys())
     }
 
     pub(crate) fn next_tick(&self) -> Time {
@@ -292,30 +329,31 @@ impl Probes {
     }
 }
 
-/// Asks a peer about a probe, if it is connected; otherwise it will not have answered.
+/// Asks a peer about a probe, if there is a way to it; otherwise it will not have answered.
 fn ask<V>(
     key: &Bytes,
-    members: &Members,
+    routes: Routes<'_>,
     last_request: &mut u64,
-    (peer, at_least, wait_ms): (NodeId, Version, u32),
+    asks: &Asks,
     out: &mut Vec<Output<V>>,
-) -> RequestId {
-    *last_request += 1;
-    let request = RequestId(*last_request);
-    if members.get(&peer).copied().unwrap_or(false) {
+) -> Sent {
+    let request = asks.again.unwrap_or_else(|| {
+        *last_request += 1;
+        RequestId(*last_request)
+    });
+    let way = routes.to(asks.peer);
+    if let Some(way) = way {
         let message = Probe::Ask {
             key: key.clone(),
-            at_least,
-            wait_ms,
+            at_least: asks.at_least,
+            wait_ms: u32::try_from(asks.wait.as_millis()).unwrap_or(u32::MAX),
             // The question that waits must not find a copy where there is to be none.
-            keeps: wait_ms == 0,
+            keeps: asks.wait.is_zero(),
         };
-        out.push(send(peer, request, message));
+        out.push(way.carry(asks.peer, request, message));
     }
-    request
-}
-
-pub(crate) fn send<V>(to: NodeId, request: RequestId, message: Probe) -> Output<V> {
-    let message = CacheMessage::Probe { request, message };
-    Output::Send { to, message }
+    Sent {
+        request,
+        may_be_lost: way == Some(Way::Short),
+    }
 }

@@ -188,6 +188,13 @@ pub fn cache_id(frame: &Frame) -> Result<CacheId, WireError> {
     Ok(CacheId::from_u64(u64::from_be_bytes(*id)))
 }
 
+/// Whether a frame of this kind is a question or an answer about one key ([`probe`](crate::probe)): of the messages of caches, what may come
+/// over a connection that is no session.
+#[must_use]
+pub const fn is_probe(kind: frame::Kind) -> bool {
+    kind.0 == kind::PROBE_ASK.0 || kind.0 == kind::PROBE_HELD.0
+}
+
 /// The message in a frame. Keys are slices of the frame's body; values are copied out of it once.
 ///
 /// # Errors

@@ -9,7 +9,10 @@
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use nearcache::{AUDITED_WITHIN, AuditReport, Held, Mode, NodeId, Verdicts};
+use nearcache::{
+    AUDIT_COVERED_WITHIN, AUDITED_WITHIN, AuditReport, Held, Mode, NoAnswer, NodeId, Propagation,
+    Verdicts,
+};
 use serde::Serialize;
 
 use super::problem::Problem;
@@ -31,7 +34,14 @@ pub(super) struct AuditDocument {
     every_ms: Option<u64>,
     probes: u64,
     skipped: u64,
+    /// Members other than this node.
+    members: usize,
+    /// Those of them that have answered about a probe within the last `covered_within_s` seconds.
+    covered: usize,
+    covered_within_s: u64,
     within: Vec<WithinDocument>,
+    /// To any peer.
+    propagation_us: Option<PropagationDocument>,
     peers: Vec<PeerDocument>,
 }
 
@@ -57,6 +67,9 @@ struct PeerDocument {
     /// Until the peer was known to have the probe, the way back included. Absent if none was seen yet;
     /// `null` in a share of which some were not seen within a minute.
     propagation_us: Option<PropagationDocument>,
+    /// How long ago it has last answered about a probe; absent if it never has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_ms_ago: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -74,6 +87,9 @@ struct CopyDocument {
     name: Option<String>,
     /// `entry`, `removed`, `absent` or `no answer`.
     state: &'static str,
+    /// Why there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     /// The newest version known there, as an entity tag without its quotes.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
@@ -95,6 +111,10 @@ struct CopyDocument {
 #[derive(Debug, Serialize)]
 struct InspectDocument {
     agree: bool,
+    /// Members, this node included.
+    members: usize,
+    /// Those that have told how the key stands there.
+    answered: usize,
     nodes: Vec<CopyDocument>,
 }
 
@@ -110,28 +130,37 @@ pub(super) fn reports(context: &Context) -> Vec<AuditDocument> {
 }
 
 fn report(context: &Context, cache: &str, report: &AuditReport) -> AuditDocument {
-    let us = |took: Option<Duration>| {
-        let took = took.filter(|took| *took < Duration::from_secs(60 * 60))?;
-        u64::try_from(took.as_micros()).ok()
-    };
     let peers = report.peers.iter().map(|peer| PeerDocument {
         id: peer.peer.to_string(),
         name: context.node.name_of(peer.peer),
         within: within(&peer.within),
-        propagation_us: peer.p50.map(|_| PropagationDocument {
-            p50: us(peer.p50),
-            p99: us(peer.p99),
-            p999: us(peer.p999),
-        }),
+        propagation_us: propagation(&peer.took),
+        answered_ms_ago: peer.answered.map(millis),
     });
     AuditDocument {
         cache: cache.to_owned(),
         every_ms: report.every.map(millis),
         probes: report.probes,
         skipped: report.skipped,
+        members: report.members,
+        covered: report.covered,
+        covered_within_s: AUDIT_COVERED_WITHIN.as_secs(),
         within: within(&report.within()),
+        propagation_us: propagation(&report.took),
         peers: peers.collect(),
     }
+}
+
+fn propagation(took: &Propagation) -> Option<PropagationDocument> {
+    let us = |took: Option<Duration>| {
+        let took = took.filter(|took| *took < Duration::from_secs(60 * 60))?;
+        u64::try_from(took.as_micros()).ok()
+    };
+    took.p50.map(|_| PropagationDocument {
+        p50: us(took.p50),
+        p99: us(took.p99),
+        p999: us(took.p999),
+    })
 }
 
 fn within(verdicts: &[Verdicts]) -> Vec<WithinDocument> {
@@ -203,13 +232,23 @@ pub(super) async fn inspect(
     let now_ms = context.node.clock().now_ms();
     let nodes = inspection.nodes.iter();
     let nodes = nodes.map(|(id, held)| copy(*id, context.node.name_of(*id), *held, now_ms));
+    let answered = inspection.nodes.values().filter(|held| held.is_ok());
     Ok(describe::json(&InspectDocument {
         agree: inspection.agrees(),
+        members: inspection.nodes.len(),
+        answered: answered.count(),
         nodes: nodes.collect(),
     }))
 }
 
-fn copy(id: NodeId, name: Option<String>, held: Option<Held>, now_ms: u64) -> CopyDocument {
+fn copy(
+    id: NodeId,
+    name: Option<String>,
+    held: Result<Held, NoAnswer>,
+    now_ms: u64,
+) -> CopyDocument {
+    let reason = held.err().map(|reason| reason.to_string());
+    let held = held.ok();
     let known = held
         .map(|held| held.known)
         .filter(|known| known.time.millis() > 0);
@@ -226,6 +265,7 @@ fn copy(id: NodeId, name: Option<String>, held: Option<Held>, now_ms: u64) -> Co
             Some(held) if held.removed => "removed",
             Some(_) => "absent",
         },
+        reason,
         version: known.map(|known| version_tag::tag(known).trim_matches('"').to_owned()),
         age_ms: known.map(|known| now_ms.saturating_sub(known.time.millis())),
         expires_in_ms: expires.map(|expiry| expiry.as_millis().saturating_sub(now_ms)),

@@ -1,6 +1,6 @@
 //! Three processes, three protocols, one cache.
 
-use crate::process::{Serve, has_tool, run, tool, until};
+use crate::process::{Serve, has_tool, nearcache, run, tool, until};
 
 /// Starts nodes that know the first one.
 pub(crate) fn cluster(nodes: usize) -> Vec<Serve> {
@@ -238,4 +238,74 @@ fn an_audit_tells_of_a_stopped_node_and_an_inspection_of_a_key_that_differs() {
     // It does not answer; or, some seconds later, it is no member any more and nobody asks it.
     let is_told = seen.code == Some(1) && seen.stdout.contains("no answer");
     assert!(is_told || !seen.stdout.contains("node-3"), "{seen:?}");
+}
+
+#[test]
+fn beyond_a_full_mesh_an_audit_and_an_inspection_see_all_nodes() {
+    const NODES: usize = 9;
+    let mut nodes: Vec<Serve> = Vec::new();
+    for number in 1..=NODES {
+        let mut command = nearcache();
+        command.env("NEARCACHE_PEERS_MESH_MAX", "2");
+        let name = format!("node-{number}");
+        let mut args = vec!["--name", name.as_str()];
+        let first = nodes.first().map(|node| node.peers.to_string());
+        if let Some(first) = &first {
+            args.extend(["--join", first]);
+        }
+        nodes.push(Serve::start_as(command, &args));
+    }
+    for node in &nodes {
+        until(|| {
+            let members = node.get("/v1/members").json();
+            let all = members.as_array().unwrap().len() == NODES;
+            (all && node.get("/readyz").status == 200).then_some(())
+        });
+    }
+    // The sessions of joining end: then some members can only be asked otherwise.
+    let about = |node: &Serve| node.get("/v1/node").json();
+    let asker = until(|| {
+        let few = |node: &Serve| about(node)["peer_sessions"].as_u64().unwrap() + 1 < NODES as u64;
+        nodes.iter().position(few)
+    });
+    assert_eq!(about(&nodes[asker])["by_tree"], true);
+    let url = nodes[asker].url();
+    nodes[0].put("/v1/caches/default/entries/k", "", b"value");
+    let inspect = || run(&["inspect", "k", "--url", &url]);
+    let seen = until(|| Some(inspect()).filter(|seen| seen.code == Some(0)));
+    for number in 1..=NODES {
+        assert!(seen.stdout.contains(&format!("node-{number} ")), "{seen:?}");
+    }
+    assert_eq!(seen.stdout.matches("entry").count(), NODES, "{seen:?}");
+
+    let audited = run(&["audit", "--for", "2s", "--url", &url]);
+    assert_eq!(audited.code, Some(0), "{audited:?}");
+    let covered = "8 of 8 other members have answered";
+    assert!(audited.stdout.contains(covered), "{audited:?}");
+    let metrics = nodes[asker].get("/metrics").body;
+    for metric in [
+        "audit_members{cache=\"default\"} 8",
+        "audit_members_covered{cache=\"default\"} 8",
+    ] {
+        assert!(
+            metrics.contains(&format!("nearcache_{metric}")),
+            "{metric}: {metrics}"
+        );
+    }
+
+    // Who does not answer is named, with the reason.
+    let stopped = (asker + 1) % NODES;
+    let name = format!("node-{}", stopped + 1);
+    nodes[stopped].signal("STOP");
+    let seen = inspect();
+    nodes[stopped].signal("CONT");
+    let row = seen.stdout.lines().find(|line| line.starts_with(&name));
+    // It does not answer; or, some seconds later, it is no member any more and nobody asks it.
+    let reasons = [
+        "no answer in time",
+        "cannot be reached",
+        "lost before it answered",
+    ];
+    let is_told = |row: &str| seen.code == Some(1) && reasons.iter().any(|why| row.contains(why));
+    assert!(row.is_none_or(is_told), "{seen:?}");
 }

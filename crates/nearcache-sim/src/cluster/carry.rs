@@ -166,6 +166,7 @@ impl Cluster {
                         node.membership.meet(own, peer);
                     }
                 }
+                Output::Reach { to, message } => self.reach_cache(host, to, &message),
                 Output::Done { waiter, result } => self.done(host, waiter, result)?,
                 Output::Ready => {
                     self.check_ready(host)?;

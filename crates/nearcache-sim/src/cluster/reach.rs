@@ -1,20 +1,24 @@
-//! Short-lived connections: what the membership has to say to members without a session.
+//! Short-lived connections: what the membership, and the audit of the cache, have to say to members without a session.
 //!
 //! As in the library's pool: a bounded number on each node, opened on demand on the control lane, used in both directions, the one that
 //! was used longest ago closed first. Opening costs a connection and a handshake.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use nearcache_protocol::frame::Kind;
+use bytes::{Bytes, BytesMut};
+use nearcache_protocol::frame::{FrameDecoder, FrameLimit, Kind};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
+use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{MembershipMessage, MembershipOutput};
+use nearcache_protocol::message::CacheMessage;
+use nearcache_protocol::wire;
 use nearcache_store::NodeId;
 
 use super::{Cluster, Event};
-use crate::node::host_at;
+use crate::node::{cache_id, host_at};
 use crate::sometimes::Place;
+use crate::value::Value;
 use crate::violation::Violation;
 
 /// Connections that a node has at a time.
@@ -29,8 +33,15 @@ pub(crate) struct Reached {
     from: usize,
     pub(crate) to: usize,
     life: u32,
-    kind: Kind,
-    body: Bytes,
+    what: Said,
+}
+
+/// What is said over one.
+enum Said {
+    /// By the membership.
+    Membership(Kind, Bytes),
+    /// By the cache, as a frame.
+    Cache(Bytes),
 }
 
 impl Cluster {
@@ -39,6 +50,29 @@ impl Cluster {
         let Some(there) = host_at(to.address).filter(|to| *to < self.hosts.len()) else {
             return;
         };
+        let body = message.body();
+        self.meter.sent(message.kind().0, HEADER_BYTES + body.len());
+        let said = Said::Membership(message.kind(), body);
+        self.say(host, there, said);
+    }
+
+    /// Sends what the cache asks or answers.
+    pub(super) fn reach_cache(&mut self, host: usize, to: NodeId, message: &CacheMessage<Value>) {
+        let node = self.hosts[host].node.as_ref();
+        let member = node.and_then(|node| node.membership.live_member(to));
+        let there = member.and_then(|member| host_at(member.address));
+        let Some(there) = there.filter(|to| *to < self.hosts.len()) else {
+            return;
+        };
+        let mut bytes = BytesMut::new();
+        if wire::encode(cache_id(), message, FrameLimit::DEFAULT, &mut bytes).is_ok() {
+            self.meter
+                .sent(bytes.get(5).copied().unwrap_or(0), bytes.len());
+            self.say(host, there, Said::Cache(bytes.freeze()));
+        }
+    }
+
+    fn say(&mut self, host: usize, there: usize, what: Said) {
         if self.is_cut(host, there) || self.is_cut(there, host) || self.hosts[there].node.is_none()
         {
             return;
@@ -50,15 +84,13 @@ impl Cluster {
             self.sometimes.reach(Place::ReachedFar);
             at += self.delay() + self.delay() + self.delay() + self.delay();
         }
-        let body = message.body();
-        self.meter.sent(message.kind().0, HEADER_BYTES + body.len());
-        self.trace.bytes(&body);
+        let (Said::Membership(_, bytes) | Said::Cache(bytes)) = &what;
+        self.trace.bytes(bytes);
         let reached = Reached {
             from: host,
             to: there,
             life: self.hosts[there].life,
-            kind: message.kind(),
-            body,
+            what,
         };
         self.queue.schedule(at, Event::Reached(reached));
     }
@@ -86,8 +118,7 @@ impl Cluster {
             from,
             to,
             life,
-            kind,
-            body,
+            what,
         } = reached;
         let now = self.now;
         let Some(sender) = self.hosts[from].node.as_ref().map(|node| node.id) else {
@@ -99,12 +130,28 @@ impl Cluster {
         let Some(node) = self.alive(to, life) else {
             return Ok(());
         };
-        let (own, mut out) = (node.time(now), Vec::<MembershipOutput>::new());
-        if let Ok(Some(message)) = MembershipMessage::decode(kind, &body) {
-            // What the machine refuses closes the connection, which nobody misses.
-            let _ = node.membership.handle(own, sender, &message, &mut out);
+        let own = node.time(now);
+        match what {
+            Said::Membership(kind, body) => {
+                let mut out = Vec::<MembershipOutput>::new();
+                if let Ok(Some(message)) = MembershipMessage::decode(kind, &body) {
+                    // What the machine refuses closes the connection, which nobody misses.
+                    let _ = node.membership.handle(own, sender, &message, &mut out);
+                }
+                self.carry_membership(to, out)?;
+            }
+            Said::Cache(bytes) => {
+                let mut out = Vec::new();
+                let mut decoder = FrameDecoder::new(FrameLimit::DEFAULT);
+                decoder.extend(&bytes);
+                if let Ok(Some(frame)) = decoder.next_frame()
+                    && let Ok(message) = wire::decode::<Value>(&frame)
+                {
+                    node.core.handle(own, sender, message, &mut out);
+                }
+                self.carry_cache(to, out)?;
+            }
         }
-        self.carry_membership(to, out)?;
         self.settle(to)
     }
 

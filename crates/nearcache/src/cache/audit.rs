@@ -6,6 +6,7 @@ use std::time::Duration;
 use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::probe::Held;
 use nearcache_protocol::probe::audit::AuditReport;
+use nearcache_protocol::probe::inspect::NoAnswer;
 use nearcache_store::NodeId;
 
 use super::Cache;
@@ -17,8 +18,8 @@ use crate::codec::key::KeyFor;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
-    /// Per member; nothing for one that did not answer within a second.
-    pub nodes: BTreeMap<NodeId, Option<Held>>,
+    /// Per member, this one included; for one that did not answer, why.
+    pub nodes: BTreeMap<NodeId, Result<Held, NoAnswer>>,
     mode: ModeKind,
 }
 
@@ -31,7 +32,7 @@ impl Inspection {
             let entry = held.entry.filter(|_| held.leased);
             entry.map(|entry| (entry.value_hash, entry.version))
         });
-        let all_answered = self.nodes.values().all(Option::is_some);
+        let all_answered = self.nodes.values().all(Result::is_ok);
         let agree = if self.mode == ModeKind::Replicated {
             let mut versions = served.map(|held| held.map(|(_, version)| version));
             let first = versions.next();
@@ -47,7 +48,11 @@ impl Inspection {
 
 impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     /// How `key` stands on every member: version, expiry and size of what a reader there would be given, or what is known of it otherwise.
-    /// Values do not travel. Asks all members at once and waits for at most 1 s. Cancel-safe.
+    /// Values do not travel. Asks all members at once and waits for at most 1 s.
+    ///
+    /// Beyond `mesh_max` members those without a session are asked over short-lived connections, of which it has at most half of
+    /// `probe_connections` at a time, each member up to three times; at most four inspections of a cache at once ask them. That takes a few
+    /// milliseconds a connection, at most 10 s. Cancel-safe.
     ///
     /// # Errors
     ///
@@ -62,6 +67,9 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
 
     /// Writes a probe every so often (once a second at most) for so long, or until the node stops, and asks up to 16 peers in turn what they
     /// have of it after 1, 5 and 60 s. A probe is a write of a key that no caller can name or sees, of some 100 bytes.
+    ///
+    /// Beyond `mesh_max` members it asks up to 16 of the others too, over short-lived connections, about three each and probe; everybody
+    /// has its turn.
     ///
     /// Off until it is called. A later call replaces a former one; [`stop_audit`](Self::stop_audit) ends it. Never waits.
     pub fn audit(&self, every: Duration, lasts: Option<Duration>) {

@@ -157,6 +157,14 @@ impl ClusterState {
         });
     }
 
+    /// A member has told its name without a session.
+    pub(crate) fn is_called(&self, peer: NodeId, name: &Arc<str>) {
+        let mut state = self.state.lock();
+        if state.membership.live_member(peer).is_some() {
+            state.names.insert(peer, Arc::clone(name));
+        }
+    }
+
     /// A session has ended.
     pub(crate) fn lost(&self, shared: &Arc<NodeShared>, peer: NodeId) {
         shared.events().send(&NodeEvent::Disconnected(peer));
@@ -191,6 +199,10 @@ impl ClusterState {
         for member in needed {
             state.membership.meet(shared.now(), member);
         }
+        transport::open_for_questions(shared, |member| {
+            let identity = state.membership.live_member(member)?;
+            (!state.is_held_off_or_banned(shared, &identity)).then_some(identity)
+        });
         if state.membership.next_tick() <= shared.now() {
             state.step(shared, |membership, now, out| membership.tick(now, out));
         }
@@ -229,7 +241,7 @@ impl ClusterState {
     }
 
     /// Whether there are more members than a full mesh may have.
-    pub(super) fn is_by_tree(&self) -> bool {
+    pub(crate) fn is_by_tree(&self) -> bool {
         self.state.lock().by_tree
     }
 

@@ -11,7 +11,7 @@ use nearcache_store::NodeId;
 pub struct Member {
     /// Its id.
     pub id: NodeId,
-    /// Its name, if this node has ever been connected to it.
+    /// Its name, if this node has ever been connected to it, over a session or a short-lived connection.
     pub name: Option<String>,
     /// Its start.
     pub epoch: Epoch,

@@ -9,6 +9,7 @@
 //! the guard stops the node: its tasks end, its sockets close, its clock thread ends. Tasks and
 //! shells hold the shared state only, which never stops anything by itself.
 
+mod audit_metrics;
 mod builder;
 mod cluster;
 mod driver;

@@ -7,12 +7,12 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 
 use nearcache_protocol::mode::PeerFreshness;
-use nearcache_protocol::probe::audit::WITHIN;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::audit_metrics;
 use super::shared::NodeShared;
 use crate::cache::{CachePort, CacheStats};
 
@@ -347,7 +347,7 @@ impl Collector for Scrape {
                 }
             }
         }
-        encode_audits(&caches, &mut encoder)?;
+        audit_metrics::encode(&caches, &mut encoder)?;
         if let Some(security) = shared.security() {
             let left = gauge(security.valid_for().as_secs());
             let kind = left.metric_type();
@@ -405,79 +405,6 @@ fn encode_connections(
     ] {
         let labels = [("direction", direction)];
         gauge(open as u64).encode(metric.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
-/// What the caches that are audited saw of their peers.
-fn encode_audits(
-    caches: &[Arc<dyn CachePort>],
-    encoder: &mut DescriptorEncoder<'_>,
-) -> Result<(), fmt::Error> {
-    let reports = caches
-        .iter()
-        .map(|cache| (cache.name(), cache.audit_report()));
-    let reports: Vec<_> = reports.filter(|(_, report)| report.probes > 0).collect();
-    let counter = |count: u64| ConstCounter::new(count);
-    let mut metric = encoder.encode_descriptor(
-        "audit_probes",
-        "Probes written",
-        None,
-        counter(0).metric_type(),
-    )?;
-    for (cache, report) in &reports {
-        counter(report.probes).encode(metric.encode_family(&[("cache", *cache)])?)?;
-    }
-    let help = "What each peer had of the probes after some seconds";
-    let kind = counter(0).metric_type();
-    let mut metric = encoder.encode_descriptor("audit_verdicts", help, None, kind)?;
-    for (cache, report) in &reports {
-        for peer in &report.peers {
-            for (verdicts, within) in peer.within.iter().zip(WITHIN) {
-                for (verdict, count) in [
-                    ("coherent", verdicts.coherent),
-                    ("late", verdicts.late),
-                    ("stale", verdicts.stale),
-                    ("silent", verdicts.silent),
-                ] {
-                    let labels = [
-                        ("cache", (*cache).to_owned()),
-                        ("peer", peer.peer.to_string()),
-                        ("seconds", within.as_secs().to_string()),
-                        ("verdict", verdict.to_owned()),
-                    ];
-                    counter(count).encode(metric.encode_family(&labels)?)?;
-                }
-            }
-        }
-    }
-    let float = |value: f64| ConstGauge::new(value);
-    let help = "Share of probes that were coherent within so many seconds, in nines";
-    let kind = float(0.0).metric_type();
-    let mut metric = encoder.encode_descriptor("audit_nines", help, None, kind)?;
-    for (cache, report) in &reports {
-        for (verdicts, within) in report.within().iter().zip(WITHIN) {
-            let labels = [
-                ("cache", (*cache).to_owned()),
-                ("seconds", within.as_secs().to_string()),
-            ];
-            float(verdicts.nines()).encode(metric.encode_family(&labels)?)?;
-        }
-    }
-    let help = "How long probes took until each peer was known to have them; an hour or more: not within a minute";
-    let mut metric = encoder.encode_descriptor("audit_propagation_seconds", help, None, kind)?;
-    for (cache, report) in &reports {
-        for peer in &report.peers {
-            for (quantile, took) in [("0.5", peer.p50), ("0.99", peer.p99), ("0.999", peer.p999)] {
-                let Some(took) = took else { continue };
-                let labels = [
-                    ("cache", (*cache).to_owned()),
-                    ("peer", peer.peer.to_string()),
-                    ("quantile", quantile.to_owned()),
-                ];
-                float(took.as_secs_f64()).encode(metric.encode_family(&labels)?)?;
-            }
-        }
     }
     Ok(())
 }

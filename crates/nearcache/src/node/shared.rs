@@ -28,7 +28,7 @@ use crate::metrics::NodeMetrics;
 use crate::quick_clock::QuickClock;
 use crate::security::PeerSecurity;
 use crate::subscription::Hub;
-use crate::transport::{Links, ProbePool, drain};
+use crate::transport::{Links, ProbePool, Questions, drain};
 
 /// The caches of a node; replaced as a whole when one is opened, so that reading takes no lock.
 pub(crate) type Caches = BTreeMap<CacheId, Arc<dyn CachePort>>;
@@ -69,6 +69,7 @@ pub(crate) struct NodeShared {
     opening: Mutex<()>,
     links: Links,
     probes: ProbePool,
+    questions: Questions,
     cluster_state: ClusterState,
     security: Option<Arc<PeerSecurity>>,
     metrics: Arc<NodeMetrics>,
@@ -114,6 +115,7 @@ impl NodeShared {
             opening: Mutex::default(),
             links: Links::new(Arc::clone(&metrics)),
             probes: ProbePool::new(config.probe_connections, Arc::clone(&metrics)),
+            questions: Questions::default(),
             security,
             metrics,
             events: Hub::default(),
@@ -190,6 +192,11 @@ impl NodeShared {
     /// Connections to members that there is no session with.
     pub(crate) const fn probes(&self) -> &ProbePool {
         &self.probes
+    }
+
+    /// What waits for such a connection.
+    pub(crate) const fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     pub(crate) const fn cluster_state(&self) -> &ClusterState {

@@ -39,7 +39,10 @@ use crate::node::{ConnectError, NodeShared};
 
 pub(crate) use dialer::dial;
 pub(crate) use links::Links;
-pub(crate) use probes::{Direction, ProbePool, reach};
+pub(crate) use probes::{
+    Direction, FRAME_BYTES_MAX as PROBE_FRAME_BYTES_MAX, ProbePool, Questions, ask,
+    open_for_questions, reach,
+};
 pub(crate) use socket::TcpListener;
 
 /// Starts to accept and to look for peers; all of it ends when the node stops.

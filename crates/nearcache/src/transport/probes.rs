@@ -1,17 +1,20 @@
-//! Probe connections: what the membership has to say to members without a session.
+//! Probe connections: what the membership, and the audit and the inspection of caches, have to say to members without a session.
 //!
 //! Beyond a full mesh a node has sessions with a few members and probes all. For the others it opens a connection when it has something
 //! to say, with the handshake and the proofs of every connection, keeps it while the two talk, and closes it. Such a connection
-//! is no session: no cache hears of it, nothing counts as fresh by it, and a session with the same peer stands beside it undisturbed.
+//! is no session: no cache hears of it, nothing counts as fresh by it, and a session with the same peer stands beside it undisturbed. Of the
+//! messages of caches only questions about one key and their answers may come over it.
 //!
 //! ```text
 //! membership ─ Reach ─▶ accepted or dialled connection ─▶ peer        none: dial one, if there is room or one is idle
-//! listener ─ probe ──▶ accepted ─ frames ─▶ membership                no room: closed
+//! cache ─ ask ─▶ questions ─▶ the same, for half of the room          no room: waits, for a second at most
+//! listener ─ probe ──▶ accepted ─ frames ─▶ membership, cache         no room: closed
 //! ```
 //!
 //! Of each direction there are at most `probe_connections`; what does not fit is lost, as a datagram is.
 
 mod pool;
+mod questions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +24,7 @@ use nearcache_protocol::frame::{self, FrameLimit, Kind};
 use nearcache_protocol::handshake::Peer;
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::membership::MembershipMessage;
+use nearcache_protocol::wire;
 use nearcache_store::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -28,6 +32,7 @@ use tokio::time::Instant;
 
 use self::pool::Line;
 pub(crate) use self::pool::{Direction, ProbePool};
+pub(crate) use self::questions::{Questions, ask, open_for_questions};
 use super::lane_stream::LaneStream;
 use super::reader::{self, BadFrame};
 use crate::node::NodeShared;
@@ -41,8 +46,9 @@ const LASTS_MAX: Duration = Duration::from_secs(30);
 /// How long a write may take: a peer that reads nothing is none to wait for.
 const WRITE_MAX: Duration = Duration::from_secs(1);
 
-/// The longest frame on such a connection, in bytes: a packet of the membership has at most 8 KiB.
-const FRAME_BYTES_MAX: u32 = 16 << 10;
+/// The longest frame on such a connection, in bytes: a packet of the membership has at most 8 KiB, a question about a key as much as the
+/// longest key, 64 KiB.
+pub(crate) const FRAME_BYTES_MAX: u32 = 80 << 10;
 
 /// Sends to a member that there is no session with; lost if that cannot be.
 ///
@@ -77,6 +83,8 @@ pub(super) async fn admit(shared: &NodeShared, peer: &Peer) -> Option<Admitted> 
     };
     if admitted.is_none() {
         tracing::debug!(peer = %node, "no room for a probe connection");
+    } else {
+        shared.cluster_state().is_called(node, &peer.name);
     }
     admitted
 }
@@ -119,6 +127,9 @@ async fn call(shared: &Arc<NodeShared>, to: &Identity, line: Line) {
         Some(Err(error)) => {
             tracing::debug!(peer = %to.node, %error, "cannot open a probe connection");
             shared.metrics().probes_failed.inc();
+            for cache in shared.caches().values() {
+                cache.unreached(to.node);
+            }
             return;
         }
         None => return,
@@ -128,6 +139,7 @@ async fn call(shared: &Arc<NodeShared>, to: &Identity, line: Line) {
         return;
     }
     shared.metrics().probes_opened.inc();
+    shared.cluster_state().is_called(to.node, &peer.name);
     talk(shared, to.node, stream, admitted).await;
 }
 
@@ -157,9 +169,21 @@ async fn converse(
     } = stream;
     decoder.set_limit(FrameLimit::new(FRAME_BYTES_MAX));
     let ends = Instant::now() + LASTS_MAX;
+    let mut is_first = true;
     loop {
         while let Some(frame) = decoder.next_frame()? {
             line.used(shared.now());
+            if wire::is_probe(frame.kind) {
+                if is_first {
+                    line.is_for_membership(false);
+                }
+                is_first = false;
+                reader::take_of_cache(shared, peer, &frame)?;
+                line.answered();
+                continue;
+            }
+            is_first = false;
+            line.is_for_membership(true);
             if frame.kind == Kind::PART {
                 // There is no session here that it could end.
                 return Err(BadFrame::UnknownKind { kind: frame.kind.0 });

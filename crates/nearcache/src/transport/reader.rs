@@ -130,17 +130,26 @@ fn take_frames(
 
 fn take(shared: &Arc<NodeShared>, link: &Link, frame: &Frame) -> Result<(), BadFrame> {
     if frame.kind.0 >= Kind::FIRST_OF_CACHE.0 {
-        let id = wire::cache_id(frame)?;
-        match shared.caches().get(&id) {
-            Some(cache) => cache.on_frame(link.peer, frame)?,
-            None => {
-                // A cache that is not open here: other nodes may well have it.
-                shared.metrics().frames_skipped.inc();
-            }
-        }
-        return Ok(());
+        return take_of_cache(shared, link.peer, frame);
     }
     take_membership(shared, link.peer, frame)
+}
+
+/// Hands over a frame of a cache.
+pub(super) fn take_of_cache(
+    shared: &NodeShared,
+    peer: NodeId,
+    frame: &Frame,
+) -> Result<(), BadFrame> {
+    let id = wire::cache_id(frame)?;
+    match shared.caches().get(&id) {
+        Some(cache) => cache.on_frame(peer, frame)?,
+        None => {
+            // A cache that is not open here: other nodes may well have it.
+            shared.metrics().frames_skipped.inc();
+        }
+    }
+    Ok(())
 }
 
 /// Hands over a frame that is none of a cache.

@@ -373,6 +373,10 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
         self.ready
     }
 
+    fn is_by_tree(&self) -> bool {
+        self.relay.is_on()
+    }
+
     fn held(&self) -> Held {
         Held {
             replay_updates: self.log.updates(),

@@ -606,6 +606,10 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.join.is_ready()
     }
 
+    fn is_by_tree(&self) -> bool {
+        self.relay.is_on()
+    }
+
     fn held(&self) -> Held {
         Held {
             replay_updates: self.log.updates(),

@@ -1,4 +1,4 @@
-//! `nearcache audit | inspect`: whether the nodes agree, and how soon.
+//! `nearcache audit`: how surely and how soon writes reach the other nodes.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -18,6 +18,10 @@ use crate::http::path::encode;
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// Until the last answer about a probe has come: those of the first second, and a little.
 const SETTLES: Duration = Duration::from_millis(2_200);
+/// The same beyond a full mesh, where members without a session have longer to answer.
+const SETTLES_BEYOND_MESH: Duration = Duration::from_millis(4_200);
+/// Of more peers only those are shown, one by one, that have not had every probe in time.
+const ROWS_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct AuditArgs {
@@ -27,6 +31,9 @@ pub(in crate::cli) struct AuditArgs {
     /// How often to write one with --for; 1s at the least
     #[arg(long, value_name = "DURATION", default_value = "1s")]
     every: String,
+    /// Every node in a row of its own; without it, of more than 64 only those that have not had every probe in time
+    #[arg(long)]
+    all: bool,
     /// Only this cache
     #[arg(long, value_name = "NAME", env = "NEARCACHE_CACHE")]
     cache: Option<String>,
@@ -39,25 +46,6 @@ pub(in crate::cli) struct AuditArgs {
     /// Address of another node's HTTP listener, whose probes are told too; repeatable
     #[arg(long = "and", value_name = "URL")]
     others: Vec<String>,
-    #[command(flatten)]
-    node: NodeArgs,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct InspectArgs {
-    /// The key
-    key: String,
-    /// The cache
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "default",
-        env = "NEARCACHE_CACHE"
-    )]
-    cache: String,
-    /// The answer as JSON
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -79,7 +67,7 @@ pub(in crate::cli) fn audit(args: &AuditArgs) -> Result<(), Failure> {
             print(&if args.json {
                 format!("{reports}\n")
             } else {
-                tell(&reports)
+                tell(&reports, args.all)
             })?;
             if over && !(args.watch && until.is_none()) {
                 return judge(&reports);
@@ -107,13 +95,17 @@ fn start(args: &AuditArgs, nodes: &[NodeArgs], lasts: &str) -> Result<Instant, F
     if let Some(cache) = &args.cache {
         path += &format!("&cache={}", encode(cache.as_bytes()));
     }
+    let mut settles = SETTLES;
     for node in nodes {
         let response = send(node, Request::new(Method::POST, path.clone()))?;
         if !response.status.is_success() {
             return Err(response.failure());
         }
+        if document(node, "/v1/node")?["by_tree"] == true {
+            settles = SETTLES_BEYOND_MESH;
+        }
     }
-    Ok(Instant::now() + took + SETTLES)
+    Ok(Instant::now() + took + settles)
 }
 
 /// What every asked node saw: one row per writer, cache and peer.
@@ -135,7 +127,9 @@ fn reports(args: &AuditArgs, nodes: &[NodeArgs]) -> Result<Value, Failure> {
             {
                 let mut row = peer.clone();
                 row["writer"] = writer.clone();
-                row["cache"] = cache["cache"].clone();
+                for field in ["cache", "members", "covered", "covered_within_s"] {
+                    row[field] = cache[field].clone();
+                }
                 rows.push(row);
             }
         }
@@ -144,47 +138,21 @@ fn reports(args: &AuditArgs, nodes: &[NodeArgs]) -> Result<Value, Failure> {
 }
 
 /// The rows as text.
-fn tell(reports: &Value) -> String {
+fn tell(reports: &Value, all: bool) -> String {
     let Some(rows) = reports.as_array().filter(|rows| !rows.is_empty()) else {
         return "no probe has been answered: nearcache audit --for 10s writes some, \
                 caches.NAME.audit_every in the configuration goes on for good\n"
             .to_owned();
     };
-    let rows = rows.iter().map(|row| {
-        let name = if row["name"].is_null() {
-            &row["id"]
+    let (mut shown, mut left_out) = (Vec::new(), 0);
+    for row in rows {
+        let is_shown = all || rows.len() <= ROWS_MAX || failed(row) > 0;
+        if is_shown {
+            shown.push(cells(row));
         } else {
-            &row["name"]
-        };
-        let mut told = json!({
-            "cache": row["cache"],
-            "written by": row["writer"],
-            "seen by": name,
-        });
-        let sum = |verdict: &str| {
-            let within = row["within"].as_array().into_iter().flatten();
-            within
-                .filter_map(|within| within[verdict].as_u64())
-                .sum::<u64>()
-        };
-        for within in row["within"].as_array().into_iter().flatten() {
-            let total: u64 = ["coherent", "late", "stale", "silent"]
-                .iter()
-                .filter_map(|verdict| within[*verdict].as_u64())
-                .sum();
-            let text = format!("{}/{total}", within["coherent"]);
-            told[format!("in {} s", within["seconds"])] = Value::String(text);
+            left_out += 1;
         }
-        for verdict in ["late", "stale", "silent"] {
-            told[verdict] = sum(verdict).into();
-        }
-        let first = &row["within"][0];
-        told["nines in 1 s"] = first["nines"].clone();
-        for quantile in ["p50", "p99", "p999"] {
-            told[quantile] = took(&row["propagation_us"], quantile);
-        }
-        told
-    });
+    }
     let columns = [
         "cache",
         "written by",
@@ -200,7 +168,80 @@ fn tell(reports: &Value) -> String {
         "p99",
         "p999",
     ];
-    table(&columns, &Value::Array(rows.collect()))
+    let mut text = if shown.is_empty() {
+        String::new()
+    } else {
+        table(&columns, &Value::Array(shown))
+    };
+    if left_out > 0 {
+        text += &format!("{left_out} nodes had every probe in time: --all shows them\n");
+    }
+    text + &covered(rows)
+}
+
+/// How many members have been asked, per writer and cache.
+fn covered(rows: &[Value]) -> String {
+    let mut lines: Vec<String> = rows
+        .iter()
+        .map(|row| {
+            let text = |field: &str| row[field].as_str().unwrap_or("?").to_owned();
+            format!(
+                "{} of {} other members have answered about probes of {} in cache {} within the last {} min\n",
+                row["covered"],
+                row["members"],
+                text("writer"),
+                text("cache"),
+                row["covered_within_s"].as_u64().unwrap_or(0) / 60,
+            )
+        })
+        .collect();
+    lines.dedup();
+    lines.concat()
+}
+
+/// Looks that did not find the probe in time.
+fn failed(row: &Value) -> u64 {
+    let within = row["within"].as_array().into_iter().flatten();
+    let counts =
+        within.flat_map(|within| ["late", "stale", "silent"].map(|verdict| &within[verdict]));
+    counts.filter_map(Value::as_u64).sum()
+}
+
+/// One row of the table.
+fn cells(row: &Value) -> Value {
+    let name = if row["name"].is_null() {
+        &row["id"]
+    } else {
+        &row["name"]
+    };
+    let mut told = json!({
+        "cache": row["cache"],
+        "written by": row["writer"],
+        "seen by": name,
+    });
+    let sum = |verdict: &str| {
+        let within = row["within"].as_array().into_iter().flatten();
+        within
+            .filter_map(|within| within[verdict].as_u64())
+            .sum::<u64>()
+    };
+    for within in row["within"].as_array().into_iter().flatten() {
+        let total: u64 = ["coherent", "late", "stale", "silent"]
+            .iter()
+            .filter_map(|verdict| within[*verdict].as_u64())
+            .sum();
+        let text = format!("{}/{total}", within["coherent"]);
+        told[format!("in {} s", within["seconds"])] = Value::String(text);
+    }
+    for verdict in ["late", "stale", "silent"] {
+        told[verdict] = sum(verdict).into();
+    }
+    let first = &row["within"][0];
+    told["nines in 1 s"] = first["nines"].clone();
+    for quantile in ["p50", "p99", "p999"] {
+        told[quantile] = took(&row["propagation_us"], quantile);
+    }
+    told
 }
 
 /// A time until a probe was seen; nothing if none was.
@@ -240,43 +281,6 @@ fn judge(reports: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(in crate::cli) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let path = format!(
-        "/v1/caches/{}/inspect/{}",
-        encode(args.cache.as_bytes()),
-        encode(args.key.as_bytes())
-    );
-    let seen = document(&args.node, &path)?;
-    if args.json {
-        print(&format!("{seen}\n"))?;
-    } else {
-        let mut rows = seen["nodes"].clone();
-        for row in rows.as_array_mut().into_iter().flatten() {
-            if row["name"].is_null() {
-                row["name"] = row["id"].clone();
-            }
-        }
-        let columns = [
-            "name",
-            "state",
-            "version",
-            "age_ms",
-            "expires_in_ms",
-            "bytes",
-            "value",
-            "served",
-        ];
-        print(&table(&columns, &rows))?;
-    }
-    if seen["agree"] == true {
-        Ok(())
-    } else {
-        Err(Failure::failed(
-            "the nodes do not agree, or not all have answered",
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,12 +294,13 @@ mod tests {
                 {"seconds": 60, "coherent": 0, "late": 0, "stale": 0, "silent": 0, "nines": 0.0},
             ],
             "propagation_us": {"p50": 900, "p99": 12_001, "p999": null},
+            "members": 2, "covered": 1, "covered_within_s": 3_600,
         }])
     }
 
     #[test]
     fn an_audit_is_told_as_a_table_and_judged() {
-        let text = tell(&row(0));
+        let text = tell(&row(0), false);
         let line: Vec<&str> = text
             .lines()
             .nth(1)
@@ -311,6 +316,19 @@ mod tests {
         assert!(judge(&row(0)).is_ok());
         assert!(judge(&row(1)).is_err());
         assert!(judge(&json!([])).is_err());
-        assert!(tell(&json!([])).contains("--for"));
+        assert!(tell(&json!([]), false).contains("--for"));
+        let covered = "1 of 2 other members have answered about probes of a in cache default within the last 60 min";
+        assert!(text.contains(covered), "{text}");
+    }
+
+    #[test]
+    fn of_many_nodes_those_are_shown_that_were_late() {
+        let mut rows: Vec<Value> = (0..100).map(|_| row(0)[0].clone()).collect();
+        rows[70] = row(1)[0].clone();
+        let rows = Value::Array(rows);
+        let text = tell(&rows, false);
+        assert_eq!(text.lines().count(), 1 + 1 + 1 + 1, "{text}");
+        assert!(text.contains("99 nodes had every probe in time"), "{text}");
+        assert_eq!(tell(&rows, true).lines().count(), 1 + 100 + 1);
     }
 }

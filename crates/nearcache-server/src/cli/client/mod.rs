@@ -3,19 +3,22 @@
 //! ```text
 //! entries    get, put, del: one entry
 //! overview   info, members: what a node tells about itself, as text
-//! audit      audit, inspect: whether the nodes agree
+//! audit      audit: how surely and how soon writes reach the other nodes
+//! inspect    inspect: how one key stands on every node
 //! ```
 
 mod audit;
 mod entries;
+mod inspect;
 mod overview;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-pub(super) use audit::{AuditArgs, InspectArgs, audit, inspect};
+pub(super) use audit::{AuditArgs, audit};
 pub(super) use entries::{DelArgs, GetArgs, PutArgs, del, get, put};
+pub(super) use inspect::{InspectArgs, inspect};
 pub(super) use overview::{InfoArgs, MembersArgs, info, members};
 
 use super::runtime;

@@ -1,6 +1,5 @@
 //! Inspection and audit, as the shell drives them.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -8,27 +7,35 @@ use bytes::Bytes;
 use nearcache_protocol::mode::{Outcome, Waiter};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::probe::audit::AuditReport;
-use nearcache_protocol::probe::{Held, probe_key};
-use nearcache_store::NodeId;
+use nearcache_protocol::probe::inspect::Inspected;
+use nearcache_protocol::probe::probe_key;
 
 use super::Shell;
+use crate::limits::{INSPECT_MAX, INSPECT_MAX_BEYOND_MESH};
 
-/// How long an inspection waits for other nodes (as a read that demands freshness).
-const INSPECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an inspection may take at most.
+const fn longest_inspection(by_tree: bool) -> Duration {
+    if by_tree {
+        INSPECT_MAX_BEYOND_MESH
+    } else {
+        INSPECT_MAX
+    }
+}
 
 impl<V: Payload> Shell<V> {
     /// How a key stands on every member. Empty if the node stops first.
-    pub(crate) async fn inspect(&self, key: Bytes) -> BTreeMap<NodeId, Option<Held>> {
+    pub(crate) async fn inspect(&self, key: Bytes) -> Inspected {
+        let by_tree = self.node.cluster_state().is_by_tree();
         let now = self.node.now();
         let waiting = self.waiters.enter();
         let waiter = Waiter {
             id: waiting.id(),
-            deadline: now + INSPECT_TIMEOUT,
+            deadline: now + longest_inspection(by_tree),
         };
         self.step(|core, out| core.inspect(now, &key, waiter, out));
         match self.outcome(waiting).await {
             Some(Outcome::Inspected(nodes)) => nodes,
-            _ => BTreeMap::new(),
+            _ => Inspected::new(),
         }
     }
 
@@ -39,7 +46,7 @@ impl<V: Payload> Shell<V> {
     }
 
     pub(crate) fn audit_report(&self) -> AuditReport {
-        self.machine.lock().core.audit_report()
+        self.machine.lock().core.audit_report(self.node.now())
     }
 
     /// There may be keys of the audit here from now on.

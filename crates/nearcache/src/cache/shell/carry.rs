@@ -2,12 +2,17 @@
 
 use std::sync::atomic::Ordering;
 
+use bytes::BytesMut;
+use nearcache_protocol::frame::FrameLimit;
+use nearcache_protocol::message::CacheMessage;
 use nearcache_protocol::mode::{Event, Output};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::wire;
+use nearcache_store::NodeId;
 
 use super::watchers::CellChange;
 use super::{Machine, Shell};
+use crate::transport;
 
 impl<V: Payload> Shell<V> {
     /// Carries out the outputs in order and leaves the list empty. Never waits.
@@ -26,6 +31,7 @@ impl<V: Payload> Shell<V> {
                 Output::Transmit { peer, lane } => self.node.links().pull(peer, lane, self.id),
                 // By the next tick: the membership is not to be locked here.
                 Output::Meet(peer) => self.node.cluster_state().needs(peer),
+                Output::Reach { to, message } => self.ask(to, &message),
                 Output::Done { waiter, result } => self.waiters.answer(waiter, result),
                 Output::Ready => self.become_ready(),
                 Output::Event(event) => {
@@ -38,6 +44,18 @@ impl<V: Payload> Shell<V> {
         if may_be_unready && self.is_ready() && !machine.core.is_ready() {
             self.is_ready.store(false, Ordering::Release);
             self.ready.send_replace(false);
+        }
+    }
+
+    /// Sends over no session.
+    fn ask(&self, to: NodeId, message: &CacheMessage<V>) {
+        let mut frame = BytesMut::new();
+        let limit = FrameLimit::new(transport::PROBE_FRAME_BYTES_MAX);
+        match wire::encode(self.id, message, limit, &mut frame) {
+            Ok(()) => transport::ask(&self.node, to, frame.freeze()),
+            Err(error) => {
+                tracing::error!(cache = %self.name, peer = %to, %error, "a question cannot be asked");
+            }
         }
     }
 

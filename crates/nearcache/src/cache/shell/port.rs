@@ -41,6 +41,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn peer_up(&self, peer: NodeId, epoch: Epoch);
     /// A lane to a peer broke.
     fn peer_down(&self, peer: NodeId);
+    /// No connection to a member without a session could be opened.
+    fn unreached(&self, peer: NodeId);
     /// A node is a live member, connected or not.
     fn member_up(&self, peer: NodeId);
     /// A peer has left for good.
@@ -122,6 +124,10 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn peer_left(&self, peer: NodeId) {
         self.step(|core, out| core.peer_left(self.node.now(), peer, out));
+    }
+
+    fn unreached(&self, peer: NodeId) {
+        self.machine.lock().core.unreached(peer);
     }
 
     fn member_up(&self, peer: NodeId) {

@@ -1,14 +1,17 @@
 //! Which probe connections there are, and room for more.
+//!
+//! The membership goes first: connections on which only caches ask have at most half of the room, and give way to it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_protocol::time::Time;
 use nearcache_store::NodeId;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +31,26 @@ pub(crate) enum Direction {
     Dialled,
     /// The peer.
     Accepted,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Whether a member lives.
+    Membership,
+    /// How a key stands on it.
+    Question,
+}
+
+/// What became of a message that a cache has for a member.
+#[derive(Debug)]
+pub(super) enum Offer {
+    /// It goes over a connection that stands.
+    Sent,
+    /// It waits on this line, which is to be dialled.
+    Dial(Line),
+    /// There is none, and no room for one now.
+    NoRoom(Bytes),
 }
 
 /// The probe connections of a node, at most so many of each direction.
@@ -51,6 +74,8 @@ struct Side {
 struct Entry {
     messages: mpsc::Sender<Bytes>,
     used: Arc<AtomicU64>,
+    /// Whether the membership has a use for it; until something was said on one that a peer opened, it may.
+    is_memberships: Arc<AtomicBool>,
     closed: CancellationToken,
 }
 
@@ -62,6 +87,7 @@ pub(super) struct Line {
     /// Cancelled when the connection is to give way.
     pub(super) closed: CancellationToken,
     used: Arc<AtomicU64>,
+    is_memberships: Arc<AtomicBool>,
     peer: NodeId,
     places: Arc<Semaphore>,
     lines: Arc<Mutex<BTreeMap<NodeId, Entry>>>,
@@ -101,6 +127,7 @@ impl ProbePool {
                 continue;
             };
             entry.used.store(now.as_nanos(), Ordering::Relaxed);
+            entry.is_memberships.store(true, Ordering::Relaxed);
             if entry.messages.try_send(message).is_err() {
                 self.metrics.probes_dropped.inc();
             }
@@ -116,10 +143,49 @@ impl ProbePool {
         Some(line)
     }
 
+    /// Sends what a cache has to say over a connection that stands, or gives it back.
+    pub(super) fn send_over_standing(
+        &self,
+        peer: NodeId,
+        message: Bytes,
+        now: Time,
+    ) -> Result<(), Bytes> {
+        for side in [&self.accepted, &self.dialled] {
+            let lines = side.lines.lock();
+            let Some(entry) = lines.get(&peer).filter(|entry| entry.is_open()) else {
+                continue;
+            };
+            entry.used.store(now.as_nanos(), Ordering::Relaxed);
+            let sent = entry.messages.try_send(message);
+            return sent.map_err(TrySendError::into_inner);
+        }
+        Err(message)
+    }
+
+    /// The same, over one that is to be dialled if none stands and there is room.
+    pub(super) fn offer(&self, peer: NodeId, message: Bytes, now: Time) -> Offer {
+        let Err(message) = self.send_over_standing(peer, message, now) else {
+            return Offer::Sent;
+        };
+        let stands = |side: &Side| side.lines.lock().get(&peer).is_some_and(Entry::is_open);
+        if stands(&self.accepted) || stands(&self.dialled) {
+            // Full: it has enough to say.
+            return Offer::NoRoom(message);
+        }
+        let Some(line) = self.dialled.line(peer, now, Purpose::Question) else {
+            return Offer::NoRoom(message);
+        };
+        if let Some(entry) = self.dialled.lines.lock().get(&peer) {
+            // It is new: there is room.
+            let _ = entry.messages.try_send(message);
+        }
+        Offer::Dial(line)
+    }
+
     /// A line for a connection with `peer`, in place of a former one with it or of the one that has been idle for longest; nothing, and
     /// counted, if all are busy.
     pub(super) fn line(&self, direction: Direction, peer: NodeId, now: Time) -> Option<Line> {
-        let line = self.side(direction).line(peer, now);
+        let line = self.side(direction).line(peer, now, Purpose::Membership);
         if line.is_none() {
             self.metrics.probes_dropped.inc();
         }
@@ -143,14 +209,24 @@ impl Side {
         }
     }
 
-    fn line(&self, peer: NodeId, now: Time) -> Option<Line> {
+    /// How many connections may be for questions alone.
+    fn questions_max(&self) -> usize {
+        (self.most / 2).max(1)
+    }
+
+    fn line(&self, peer: NodeId, now: Time, purpose: Purpose) -> Option<Line> {
         let mut lines = self.lines.lock();
         if let Some(former) = lines.remove(&peer) {
             former.closed.cancel();
         }
-        if lines.len() >= self.most {
-            let (oldest, entry) = lines.iter().min_by_key(|(_, entry)| entry.used_at())?;
-            if now.as_nanos().saturating_sub(entry.used_at()) < nanos(BUSY) {
+        let questions = lines.values().filter(|entry| entry.is_question()).count();
+        let is_enough = purpose == Purpose::Question && questions >= self.questions_max();
+        if is_enough || lines.len() >= self.most {
+            let may_give_way = |(_, entry): &(&NodeId, &Entry)| entry.is_question() || !is_enough;
+            let lines_that_may = lines.iter().filter(may_give_way);
+            let oldest = lines_that_may.min_by_key(|(_, entry)| entry.used_for(purpose));
+            let (oldest, entry) = oldest?;
+            if now.as_nanos().saturating_sub(entry.used_for(purpose)) < nanos(BUSY) {
                 return None;
             }
             let oldest = *oldest;
@@ -160,10 +236,12 @@ impl Side {
         }
         let (messages, outgoing) = mpsc::channel(WAITING_MAX);
         let used = Arc::new(AtomicU64::new(now.as_nanos()));
+        let is_memberships = Arc::new(AtomicBool::new(purpose == Purpose::Membership));
         let closed = CancellationToken::new();
         let entry = Entry {
             messages,
             used: Arc::clone(&used),
+            is_memberships: Arc::clone(&is_memberships),
             closed: closed.clone(),
         };
         lines.insert(peer, entry);
@@ -171,6 +249,7 @@ impl Side {
             outgoing,
             closed,
             used,
+            is_memberships,
             peer,
             places: Arc::clone(&self.places),
             lines: Arc::clone(&self.lines),
@@ -186,6 +265,18 @@ impl Entry {
     fn used_at(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
+
+    /// When it was last used, for whoever wants its place.
+    fn used_for(&self, purpose: Purpose) -> u64 {
+        match purpose {
+            Purpose::Membership if self.is_question() => 0,
+            _ => self.used_at(),
+        }
+    }
+
+    fn is_question(&self) -> bool {
+        !self.is_memberships.load(Ordering::Relaxed)
+    }
 }
 
 impl Line {
@@ -199,6 +290,18 @@ impl Line {
     /// Something was said.
     pub(super) fn used(&self, now: Time) {
         self.used.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// The membership has a use for it, or has none.
+    pub(super) fn is_for_membership(&self, is: bool) {
+        self.is_memberships.store(is, Ordering::Relaxed);
+    }
+
+    /// An answer has come: unless the membership has a use for it, it may give way at once.
+    pub(super) fn answered(&self) {
+        if !self.is_memberships.load(Ordering::Relaxed) {
+            self.used.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -282,6 +385,57 @@ mod tests {
         assert!(pool.send(node(1), message(), at).is_none());
         assert!(theirs.outgoing.try_recv().is_ok());
         assert!(pool.send(node(2), message(), at).is_some());
+    }
+
+    fn dialled(offer: Offer) -> Line {
+        match offer {
+            Offer::Dial(line) => line,
+            other => panic!("not to be dialled: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn questions_of_caches_take_half_of_the_room_and_give_way_when_answered() {
+        let pool = pool(4);
+        let at = Time::from_millis(1_000);
+        let first = dialled(pool.offer(node(1), message(), at));
+        let _second = dialled(pool.offer(node(2), message(), at));
+        assert!(matches!(
+            pool.offer(node(3), message(), at),
+            Offer::NoRoom(_)
+        ));
+        assert_eq!(pool.metrics.probes_dropped.get(), 0, "they wait elsewhere");
+        // One that stands takes more, until it has enough.
+        assert!(pool.send_over_standing(node(1), message(), at).is_ok());
+        for _ in 0..WAITING_MAX {
+            let _ = pool.send_over_standing(node(1), message(), at);
+        }
+        assert!(matches!(
+            pool.offer(node(1), message(), at),
+            Offer::NoRoom(_)
+        ));
+        first.answered();
+        let _third = dialled(pool.offer(node(3), message(), at));
+        assert!(first.closed.is_cancelled());
+    }
+
+    #[test]
+    fn the_membership_takes_the_place_of_a_question_but_not_the_other_way() {
+        let pool = pool(2);
+        let at = Time::from_millis(1_000);
+        let asking = dialled(pool.offer(node(1), message(), at));
+        let lives = [2, 3].map(|id| pool.send(node(id), message(), at).unwrap());
+        assert!(asking.closed.is_cancelled());
+        assert!(matches!(
+            pool.offer(node(1), message(), at),
+            Offer::NoRoom(_)
+        ));
+        // What the membership has said something on is its own.
+        lives[0].answered();
+        assert!(matches!(
+            pool.offer(node(1), message(), at),
+            Offer::NoRoom(_)
+        ));
     }
 
     #[tokio::test]
