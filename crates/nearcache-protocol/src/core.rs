@@ -390,6 +390,7 @@ impl<V: Payload> Machine for CacheCore<V> {
                 return;
             }
             CacheMessage::Updates(_)
+            | CacheMessage::Relayed(_)
             | CacheMessage::TransferChunk { .. }
             | CacheMessage::AntiEntropy { .. } => true,
             _ => false,

@@ -62,6 +62,9 @@ pub enum PlantedBug {
     TreeAddsNoAge,
     /// Beyond the mesh who opened the cache after its session was ended counts for nobody's freshness (breaks C11).
     StrangersLeftOut,
+    /// Every other update of a key of the audit that arrives counts as applied, and is not (breaks R1, for keys that nothing but the audit
+    /// looks at).
+    ProbeAckedNotApplied,
 }
 
 impl PlantedBug {
@@ -141,6 +144,11 @@ impl PlantedBug {
 
     pub(crate) const fn leaves_out_strangers(self) -> bool {
         self.is(Self::StrangersLeftOut)
+    }
+
+    /// Whether an update of this version is skipped, of a key that is the audit's or is not.
+    pub(crate) const fn skips_probe(self, is_probe: bool, millis: u64) -> bool {
+        self.is(Self::ProbeAckedNotApplied) && is_probe && millis.is_multiple_of(2)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -99,6 +99,8 @@ bugs! {
     StaleBeyondLimit = "stale-beyond-limit",
     /// Write-behind: a write is acknowledged before its journal record is on the disk.
     JournalAckedEarly = "journal-acked-early",
+    /// Audit: every other probe that arrives is acknowledged, and not applied.
+    ProbeAckedNotApplied = "probe-acked-not-applied",
 }
 
 impl Bug {
@@ -154,6 +156,12 @@ impl Bug {
         )
     }
 
+    /// Whether it is one that the audit is to report.
+    #[must_use]
+    pub const fn is_of_audit(self) -> bool {
+        matches!(self, Self::ProbeAckedNotApplied)
+    }
+
     /// Plants it if it is one of a store.
     pub(crate) fn plant(self, store: &Store<Value>) {
         let bug = match self {
@@ -196,6 +204,7 @@ impl Bug {
             Self::LoadIgnoresClockBound => ProtocolBug::LoadIgnoresClockBound,
             Self::JoinsOldFlights => ProtocolBug::JoinsOldFlights,
             Self::LeaseForAll => ProtocolBug::LeaseForAll,
+            Self::ProbeAckedNotApplied => ProtocolBug::ProbeAckedNotApplied,
             _ => ProtocolBug::None,
         }
     }

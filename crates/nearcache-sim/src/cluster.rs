@@ -10,6 +10,7 @@
 //! [`observe`] shows the checkers what changed, [`leave`] lets nodes go on purpose, [`load`] and
 //! [`write`] are the callers that have a system of record behind the cache.
 
+mod audit;
 mod carry;
 mod coherence;
 mod connect;

@@ -23,7 +23,7 @@ use nearcache_sim::{
 };
 
 const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
-                     [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--bug NAME | --mutants] [--keep FOLDER]\n\
+                     [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--audit] [--bug NAME | --mutants] [--keep FOLDER]\n\
                      or: nearcache-sim scale [SIZE | mesh:SIZE]...";
 
 const HELP: &str = "
@@ -38,6 +38,7 @@ What it is like
   --mode MODE         replicated (unless told otherwise) or invalidation
   --loads             read and written through the cache: loaders, sinks, outages
   --tree              more members than a full mesh may have
+  --audit             every node audits in the end, and must find all coherent
   --bug NAME          with a planted bug, which some seed should find
   --mutants           every planted bug in turn
 
@@ -289,6 +290,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
             },
             "--loads" => options.options.loads = true,
             "--tree" => options.options.tree = true,
+            "--audit" => options.options.audit = true,
             "--verbose" => options.options.verbose = true,
             "--plan" => options.plan = Some(value()?.into()),
             "--keep" => options.keep = Some(value()?.into()),

@@ -41,6 +41,8 @@ pub struct Options {
     pub loads: bool,
     /// Whether there are more nodes than may be connected each to each, so that updates travel along the tree.
     pub tree: bool,
+    /// Whether every node audits once all has come right, which must find everybody coherent.
+    pub audit: bool,
 }
 
 impl Options {
@@ -52,6 +54,7 @@ impl Options {
             invalidation: bug.is_of_invalidation(),
             loads: bug.is_of_loads(),
             tree: bug.is_of_tree(),
+            audit: bug.is_of_audit(),
             ..Self::default()
         }
     }
@@ -113,9 +116,10 @@ impl fmt::Display for Failure {
         writeln!(f, "{}", self.violation)?;
         write!(
             f,
-            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}{}",
+            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}{}{}",
             self.seed,
             if self.options.tree { " --tree" } else { "" },
+            if self.options.audit { " --audit" } else { "" },
             if self.options.loads {
                 " --loads"
             } else if self.options.invalidation {
@@ -167,7 +171,10 @@ fn run_plan(plan: Plan, options: Options) -> Report {
     let (operations, shown) = (plan.operations.len(), plan.to_string());
     let kinds_at_once = plan.kinds_at_once();
     let mut cluster = Cluster::new(plan, options.bug, options.verbose);
-    let result = judge(&mut cluster);
+    let mut result = judge(&mut cluster);
+    if options.audit && result.is_ok() {
+        result = result.and_then(|after| cluster.judge_by_audit().map(|()| after));
+    }
     cluster.count_stats();
     let (converged_after, violation) = match result {
         Ok(after) => (after, None),

@@ -168,6 +168,8 @@ places! {
     Parted,
     /// A node opened the cache long after it had started.
     OpenedLate,
+    /// A node has audited the others.
+    Audited,
 }
 
 /// How often each [`Place`] was reached.

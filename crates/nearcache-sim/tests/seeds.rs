@@ -49,6 +49,7 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         Place::ReachedFar,
         Place::Parted,
         Place::OpenedLate,
+        Place::Audited,
     ];
     let missing: Vec<Place> = sometimes
         .missing()
@@ -181,5 +182,43 @@ fn r1_r2_r3_c2_hold_over_seeds_of_more_nodes_than_a_mesh_may_have() {
         Place::Pause,
     ] {
         assert!(sometimes.count(place) > 0, "{place:?} was never reached");
+    }
+}
+
+#[test]
+fn the_audit_finds_all_coherent_once_the_faults_have_ended_in_the_mesh_and_beyond() {
+    const SEEDS: u64 = 60;
+    let mut audited = 0;
+    for (tree, invalidation) in [(false, false), (false, true), (true, false)] {
+        let options = Options {
+            tree,
+            invalidation,
+            audit: true,
+            ..Options::default()
+        };
+        for seed in 0..SEEDS {
+            let report = run(seed, options);
+            let is_open = tree && OPEN_TREE.contains(&seed);
+            if let Some(failure) = report.failure.as_ref().filter(|_| !is_open) {
+                panic!("{failure}");
+            }
+            audited += report.sometimes.count(Place::Audited);
+        }
+    }
+    assert!(audited >= SEEDS, "{audited} nodes have audited the others");
+}
+
+#[test]
+fn the_audit_reports_updates_that_are_acknowledged_and_not_applied() {
+    for tree in [false, true] {
+        let options = Options {
+            tree,
+            audit: true,
+            bug: Some(nearcache_sim::Bug::ProbeAckedNotApplied),
+            ..Options::default()
+        };
+        let found = (0..60).filter_map(|seed| run(seed, options).failure);
+        let mut found = found.map(|failure| failure.violation.rule);
+        assert_eq!(found.next(), Some("audit"), "beyond the mesh: {tree}");
     }
 }

@@ -391,7 +391,12 @@ fn beyond_the_mesh_an_audit_covers_every_member_at_a_bounded_cost() {
         assert_eq!(peer.within[0].coherent, peer.within[0].total(), "{peer:?}");
         assert_eq!(within.coherent, within.total());
     }
-    assert!(report.took.p999.is_some_and(|took| took < SECOND));
+    // Told as soon as it is there, by the tree too.
+    assert!(
+        report.took.p999.is_some_and(|took| took < SECOND / 20),
+        "{:?}",
+        report.took
+    );
     // Four questions to each that is asked, and as many answers.
     let far_asked: u64 = cluster
         .reached

@@ -84,9 +84,9 @@ enum Command {
     ///
     /// A node writes probes, which no client sees, and asks the others for them 1, 5 and 60 s later: what it
     /// told the asked node is shown per other node, with the time until each was known to have it. Times are
-    /// of the writer's clock, the way back included, so that nothing is told better than it was. About one probe
-    /// up to 16 nodes are asked in turn, beyond a full mesh 32; how many have answered of how many is told at the
-    /// end. Exit code 1 if some look did not find the probe in time, or none was made.
+    /// of the writer's clock, the way back included, so that nothing is told better than it was. For each probe up
+    /// to 16 nodes are asked in turn, beyond a full mesh 32; the last line tells how many have answered of how
+    /// many there are. Exit code 1 if some look did not find the probe in time, or none was made.
     Audit(client::AuditArgs),
     /// Show how one key stands on every node, and whether they agree
     ///

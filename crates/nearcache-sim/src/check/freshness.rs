@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nearcache_protocol::ids::Epoch;
+use nearcache_protocol::probe::is_reserved;
 use nearcache_protocol::time::Time;
 use nearcache_store::{Known, NodeId, Scope, Tags, Version};
 
@@ -62,8 +63,10 @@ impl Freshness {
 
     /// The node's store has changed: what it wrote itself, in this life, others must have before they call themselves fresh.
     pub(crate) fn observe(&mut self, now: Time, node: &Node, heard: &[Heard]) {
+        // A copy of a probe is made where it is looked at, and told to nobody: the audit judges of those keys.
         let is_told = |change: &&Heard| {
             node.is_known(now)
+                && !is_reserved(&change.key)
                 && node.has_made(change.version)
                 && !self.untold.contains(&change.version)
         };

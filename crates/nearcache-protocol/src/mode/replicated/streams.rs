@@ -9,6 +9,7 @@ use crate::message::CacheMessage;
 use crate::mode::stream::{Awaited, Pair, Receives as _, Shared, Streaming, shared};
 use crate::mode::{BeyondMesh, Output};
 use crate::payload::Payload;
+use crate::probe::is_reserved;
 use crate::time::Time;
 use crate::update::{Applied, Reader, Update};
 
@@ -65,6 +66,11 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
 
     fn apply(&mut self, _: Time, update: Update<V>) -> Option<Applied> {
         if self.planted.drops_tombstones() && matches!(update, Update::Remove { .. }) {
+            return None;
+        }
+        let is_probe = update.key().is_some_and(is_reserved);
+        let millis = update.version().time.millis();
+        if self.planted.skips_probe(is_probe, millis) {
             return None;
         }
         // A peer that has not heard our limit yet may exceed it.
