@@ -71,29 +71,38 @@ fn first_seed(args: &Args) -> u64 {
     args.first_seed.unwrap_or(seconds << 20)
 }
 
+/// What the simulator runs by night: a name, its options, and how many seeds of a full mesh one of these costs.
+const SIMULATIONS: [(&str, &str, u64); 4] = [
+    ("replicated", "--mode replicated", 1),
+    ("invalidation", "--mode invalidation", 1),
+    ("loads", "--loads", 1),
+    ("tree", "--tree", TREE_SEEDS_SHARE),
+];
+
+/// Plans of failing seeds are kept in a folder for each, with the commit that they failed at.
 fn simulate(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
     let first = first_seed(args);
-    let range = format!("{first}..{}", first.saturating_add(args.seeds));
-    let mut command = cargo_with(
-        workspace,
-        "run --locked --release --package nearcache-sim --",
+    let mut git = std::process::Command::new("git");
+    let commit = job::output_of(
+        git.args(["rev-parse", "HEAD"])
+            .current_dir(workspace.root()),
     );
-    let keep = workspace.root().join("target/simulator");
-    command.args(["--seeds", &range, "--keep"]).arg(&keep);
-    let replicated = tell(workspace, "nightly-simulator", &mut command)?;
-    let mut command = cargo_with(
-        workspace,
-        "run --locked --release --package nearcache-sim -- --mode invalidation",
-    );
-    command.args(["--seeds", &range, "--keep"]).arg(&keep);
-    let invalidation = tell(workspace, "nightly-simulator-invalidation", &mut command)?;
-    let mut command = cargo_with(
-        workspace,
-        "run --locked --release --package nearcache-sim -- --tree",
-    );
-    command.args(["--seeds", &range, "--keep"]).arg(&keep);
-    let tree = tell(workspace, "nightly-simulator-tree", &mut command)?;
-    Ok(replicated && invalidation && tree)
+    let mut all_held = true;
+    for (name, options, costs) in SIMULATIONS {
+        let range = format!("{first}..{}", first.saturating_add(args.seeds / costs));
+        let keep = workspace.root().join("target/simulator").join(name);
+        std::fs::create_dir_all(&keep).with_context(|| keep.display().to_string())?;
+        std::fs::write(keep.join("commit"), commit.as_deref().unwrap_or("unknown"))?;
+        let run = format!("run --locked --release --package nearcache-sim -- {options}");
+        let mut command = cargo_with(workspace, &run);
+        command.args(["--seeds", &range, "--keep"]).arg(&keep);
+        all_held &= tell(
+            workspace,
+            &format!("nightly-simulator-{name}"),
+            &mut command,
+        )?;
+    }
+    Ok(all_held)
 }
 
 fn run_turmoil(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
