@@ -333,6 +333,42 @@ async fn writers_at_once_share_a_sync() -> TestResult {
 }
 
 #[tokio::test]
+async fn the_entries_of_one_put_many_share_a_sync_and_wait_for_room_in_parts() -> TestResult {
+    bounded(async {
+        let folder = tempfile::tempdir()?;
+        let record = || Record {
+            log: lines(folder.path(), "log"),
+            has_trouble: false,
+        };
+        let entries: Vec<_> = (0..200)
+            .map(|n| (n.to_string(), format!("{n:08}")))
+            .collect();
+        let all = || entries.iter().map(|(key, value)| (key, value.clone()));
+        let (node, things) = open("one", record(), policy(folder.path())).await?;
+        things.put_many(all(), PutOptions::new()).await?;
+        let stats = things.stats().writes;
+        assert_eq!((stats.accepted, stats.journal_syncs), (200, 1));
+        things.flush_writes(Duration::from_secs(10)).await?;
+        node.shutdown().await;
+        drop(things);
+        // Twenty times as many as the queue takes.
+        let small = policy(folder.path()).keys_max(10);
+        let (node, things) = open("one", record(), small).await?;
+        things.put_many(all(), PutOptions::new()).await?;
+        let stats = things.stats().writes;
+        assert_eq!(stats.accepted, 200);
+        things.flush_writes(Duration::from_secs(10)).await?;
+        node.shutdown().await;
+        let written = lines(folder.path(), "log").read();
+        assert_eq!(written.len(), 400);
+        let last = last_of(&written);
+        assert!((0..200).all(|n| last.get(n.to_string().as_str()) == Some(&n)));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_read_modify_write_that_a_later_write_has_overtaken_is_not_made_after_a_restart()
 -> TestResult {
     /// A put and a read-modify-write of one key while the disk is busy, with `busy_with` or with the put itself.

@@ -14,6 +14,7 @@
 //! which the machine made them. Nothing under the lock waits.
 
 mod audit;
+mod batch;
 mod behind;
 mod carry;
 mod fill;

@@ -88,12 +88,13 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     }
 
     /// Stores many values, each under its key, as `options` say for all of them. The peers are told
-    /// of all at once, so this costs less per entry than as many puts.
+    /// of all at once, so this costs less per entry than as many puts. Behind a
+    /// [journal](crate::WriteBehind::journal) all of them share a sync, as far as the queue has room for them.
     ///
     /// # Errors
     ///
     /// [`WriteError`] of the first entry that was refused: those before it are stored, it and those
-    /// after it are not. With an acknowledgement, [`WriteError::AckTimeout`] is that of the last
+    /// after it are not. Where the journal refuses an entry, some of those after it may be stored. With an acknowledgement, [`WriteError::AckTimeout`] is that of the last
     /// entry, which peers apply after all others.
     pub async fn put_many<'a, Q>(
         &self,
@@ -118,23 +119,21 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
                 }
             }
         }
+        if self.shell.sinking().is_some() {
+            self.shell
+                .write_sunk_many(changes, options.ack, options.timeout)
+                .await?;
+            return refused.map_or(Ok(()), Err);
+        }
         let last = if options.ack == Ack::Local {
             None
         } else {
             changes.pop()
         };
-        if self.shell.sinking().is_some() {
-            for (key, change) in changes {
-                self.shell
-                    .write_sunk(&key, change, Ack::Local, options.timeout)
-                    .await?;
-            }
-        } else {
-            self.shell.write_many(changes)?;
-        }
+        self.shell.write_many(changes)?;
         if let Some((key, change)) = last {
             self.shell
-                .write_sunk(&key, change, options.ack, options.timeout)
+                .write_acked(&key, change, options.ack, options.timeout)
                 .await?;
         }
         refused.map_or(Ok(()), Err)

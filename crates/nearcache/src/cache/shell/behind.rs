@@ -111,6 +111,11 @@ impl<V: Payload> Behind<V> {
         &self.policy
     }
 
+    /// Whether the sink can be told this key.
+    pub(super) fn takes(&self, key: &[u8]) -> Result<(), WriteError> {
+        Ok(self.sink.takes(key)?)
+    }
+
     /// Tells a test where we are.
     pub(super) fn step(&self, name: &'static str) {
         if let Some(hook) = &self.policy.hook {
@@ -201,7 +206,7 @@ fn restored<V: Payload>(record: WriteRecord) -> Write<Op<V>> {
 }
 
 /// What a write takes in the queue, in bytes.
-fn bytes_of<V: Payload>(key: &[u8], wanted: &Wanted<V>) -> u64 {
+pub(super) fn bytes_of<V: Payload>(key: &[u8], wanted: &Wanted<V>) -> u64 {
     let value = wanted
         .as_ref()
         .map_or(0, |(value, _, _)| value.bytes().len());
@@ -226,7 +231,7 @@ impl<V: Payload> Shell<V> {
         timeout: Duration,
     ) -> Result<Acknowledging<V>, WriteError> {
         self.check_open()?;
-        behind.sink.takes(key)?;
+        behind.takes(key)?;
         let Some(wanted) = wanted(change) else {
             return Err(WriteError::SinkMustWait);
         };
@@ -252,7 +257,7 @@ impl<V: Payload> Shell<V> {
         change: Change<V>,
     ) -> Result<Written<V>, WriteError> {
         self.check_open()?;
-        behind.sink.takes(key)?;
+        behind.takes(key)?;
         let Some(wanted) = wanted(change).filter(|_| behind.journal.is_none()) else {
             return Err(WriteError::SinkMustWait);
         };
@@ -261,7 +266,7 @@ impl<V: Payload> Shell<V> {
         Ok(self.tell_acked(stored, Ack::Local, Duration::ZERO).0)
     }
 
-    async fn room<'a>(
+    pub(super) async fn room<'a>(
         &self,
         behind: &'a Behind<V>,
         key: &[u8],
@@ -284,7 +289,7 @@ impl<V: Payload> Shell<V> {
     }
 
     /// Room, if there is any. A node that leaves gives none.
-    fn room_now<'a>(
+    pub(super) fn room_now<'a>(
         &self,
         behind: &'a Behind<V>,
         key: &[u8],
@@ -387,7 +392,7 @@ impl<V: Payload> Shell<V> {
         bytes: u64,
         modify: impl Future<Output = Result<Option<Op<V>>, ModifyError>>,
     ) -> Result<(), ModifyError> {
-        behind.sink.takes(key).map_err(WriteError::from)?;
+        behind.takes(key)?;
         let room = self.room(behind, key, bytes).await?;
         let _turn = behind.turns.take(key.clone()).await;
         let _watch = Watch::begin(behind, key);

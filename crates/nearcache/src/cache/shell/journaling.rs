@@ -22,6 +22,7 @@ use nearcache_protocol::write::queue::{Released, Write, WriteSeq};
 use nearcache_protocol::write::record::WriteRecord;
 use nearcache_store::Version;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shell;
@@ -43,7 +44,7 @@ const AROUND_BYTES: u64 = 128;
 
 /// What is asked of the task that keeps the journal.
 enum Request<V: Payload> {
-    Accept(Accepting<V>),
+    Accept(SmallVec<[Accepting<V>; 1]>),
     Settle(Released),
 }
 
@@ -67,6 +68,9 @@ struct Accepting<V: Payload> {
     since: Time,
     answer: oneshot::Sender<Result<Acknowledging<V>, WriteError>>,
 }
+
+/// What comes of a write, once it is known.
+pub(super) type Answer<V> = oneshot::Receiver<Result<Acknowledging<V>, WriteError>>;
 
 /// The way to the journal.
 pub(super) struct Journaling<V: Payload> {
@@ -104,20 +108,39 @@ impl<V: Payload> Journaling<V> {
         room: Room<'_, V>,
         what: What<V>,
     ) -> Result<Acknowledging<V>, WriteError> {
-        let (answer, answered) = oneshot::channel();
-        let bytes = room.taken();
-        let accepting = Accepting {
-            key,
-            bytes,
-            what,
-            since: Time::ZERO,
-            answer,
-        };
-        if self.requests.send(Request::Accept(accepting)).is_err() {
-            behind.give_back(bytes);
-            return Err(WriteError::NodeStopped);
+        let answer = self.ask(behind, [(key, room, what)]).pop();
+        match answer {
+            Some(answer) => answer.await.unwrap_or(Err(WriteError::JournalFailed)),
+            None => Err(WriteError::JournalFailed),
         }
-        answered.await.unwrap_or(Err(WriteError::JournalFailed))
+    }
+
+    /// The same for many, in one frame as far as it takes them. They are on their way when this returns; how each ends is told later.
+    pub(super) fn ask<'a>(
+        &self,
+        behind: &Behind<V>,
+        writes: impl IntoIterator<Item = (Bytes, Room<'a, V>, What<V>)>,
+    ) -> SmallVec<[Answer<V>; 1]> {
+        let (mut all, mut answers) = (SmallVec::new(), SmallVec::new());
+        for (key, room, what) in writes {
+            let (answer, answered) = oneshot::channel();
+            all.push(Accepting {
+                key,
+                bytes: room.taken(),
+                what,
+                since: Time::ZERO,
+                answer,
+            });
+            answers.push(answered);
+        }
+        if let Err(unsent) = self.requests.send(Request::Accept(all))
+            && let Request::Accept(all) = unsent.0
+        {
+            for accepting in all {
+                behind.refuse(accepting, WriteError::NodeStopped);
+            }
+        }
+        answers
     }
 
     /// These are in the system of record.
@@ -174,9 +197,10 @@ async fn keep<V: Payload>(
         let mut next = first;
         while let Some(request) = next {
             match request {
-                Request::Accept(mut accepting) => {
-                    accepting.since = shell.node().now();
-                    waiting.push_back(accepting);
+                Request::Accept(all) => {
+                    let since = shell.node().now();
+                    let all = all.into_iter();
+                    waiting.extend(all.map(|accepting| Accepting { since, ..accepting }));
                 }
                 Request::Settle(seqs) => {
                     for seq in seqs {
@@ -217,7 +241,11 @@ async fn keep<V: Payload>(
     asked.close();
     while let Ok(request) = asked.try_recv() {
         match request {
-            Request::Accept(accepting) => behind.refuse(accepting, WriteError::NodeStopped),
+            Request::Accept(all) => {
+                for accepting in all {
+                    behind.refuse(accepting, WriteError::NodeStopped);
+                }
+            }
             Request::Settle(seqs) => {
                 for seq in seqs {
                     journal.settle(seq, true);
