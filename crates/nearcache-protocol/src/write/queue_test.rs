@@ -279,6 +279,26 @@ fn k4_a_modify_that_a_later_write_has_overtaken_is_not_written_also_if_that_one_
 }
 
 #[test]
+fn what_comes_from_a_journal_and_what_is_replayed_is_counted() {
+    let mut world = world(config());
+    let restored = Write {
+        key: Bytes::from_static(b"a"),
+        seq: WriteSeq(7),
+        version: version(7),
+        bytes: 10,
+        content: 7,
+    };
+    world.queue.restore(at(0), restored);
+    let (id, contents) = world.batch(0).unwrap();
+    assert_eq!(contents, [7]);
+    world.end(0, id, BatchOutcome::Rejected("no"));
+    assert_eq!(world.queue.replay_dead(at(1)), 1);
+    let counts = world.queue.counts();
+    assert_eq!((counts.accepted, counts.restored), (0, 1));
+    assert_eq!((counts.replayed, counts.given_up), (1, 1));
+}
+
+#[test]
 fn a_write_beyond_the_bound_in_bytes_has_room_by_itself() {
     let mut queue = WriteQueue::<u32>::new(config());
     queue.reserve(b"large", 1_000).unwrap();

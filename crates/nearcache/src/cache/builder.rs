@@ -22,7 +22,7 @@ use crate::limits::{
     VALUE_LEN_DEFAULT, VALUE_LEN_MAX, is_name,
 };
 use crate::node::{NodeGuard, NodeShared};
-use crate::persistence::journal::{Journal, JournalConfig, Unwritten};
+use crate::persistence::journal::{Disk, Journal, JournalConfig, Unwritten};
 
 /// How long copies may be served after the peers were last heard to the end (reliability I1).
 const LINK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
@@ -438,7 +438,9 @@ async fn open_journal(
         });
     }
     let owner = format!("{}/{cache}/{}", node.cluster(), node.name());
-    let config = JournalConfig::new(path, owner, policy.journal_bytes_max, policy.hook.clone());
+    let mut config = JournalConfig::new(path, owner, policy.journal_bytes_max);
+    config.hook.clone_from(&policy.hook);
+    config.disk = Disk::new(policy.disk_hook.clone());
     let opened = tokio::task::spawn_blocking(move || Journal::open(config)).await;
     match opened {
         Ok(opened) => Ok(Some(opened?)),

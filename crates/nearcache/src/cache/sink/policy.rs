@@ -1,6 +1,7 @@
 //! How writes reach the system of record: every knob, with its default.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nearcache_protocol::write::backoff::Backoff;
@@ -10,7 +11,7 @@ use crate::limits::{
     JOURNAL_BYTES_DEFAULT, JOURNAL_BYTES_MIN, OPERATION_TIMEOUT_DEFAULT, SINK_CALLS_DEFAULT,
     SINK_QUEUED_DEFAULT, SINK_TIMEOUT_DEFAULT,
 };
-use crate::persistence::journal::StepHook;
+use crate::persistence::journal::{DiskHook, StepHook};
 
 /// A setting out of its range: its name, value and what is allowed.
 type Invalid = Option<(&'static str, String, &'static str)>;
@@ -115,6 +116,7 @@ pub struct WriteBehind {
     pub(crate) journal: Option<PathBuf>,
     pub(crate) journal_bytes_max: u64,
     pub(crate) hook: Option<StepHook>,
+    pub(crate) disk_hook: Option<DiskHook>,
 }
 
 impl std::fmt::Debug for WriteBehind {
@@ -144,6 +146,7 @@ impl WriteBehind {
             journal: None,
             journal_bytes_max: JOURNAL_BYTES_DEFAULT,
             hook: None,
+            disk_hook: None,
         }
     }
 
@@ -167,6 +170,17 @@ impl WriteBehind {
     #[doc(hidden)]
     pub fn step_hook(mut self, hook: impl Fn(&'static str) + Send + Sync + 'static) -> Self {
         self.hook = Some(std::sync::Arc::new(hook));
+        self
+    }
+
+    /// For tests whose disk fails: asked before each step of the journal with a file, by name and path; answers how many bytes of a write
+    /// are taken before it fails, and with what.
+    #[doc(hidden)]
+    pub fn disk_hook(
+        mut self,
+        hook: impl Fn(&'static str, &Path) -> Option<(usize, io::Error)> + Send + Sync + 'static,
+    ) -> Self {
+        self.disk_hook = Some(std::sync::Arc::new(hook));
         self
     }
 

@@ -1,10 +1,11 @@
 //! The folder of a journal: its lock and its files, of which the names are their numbers.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::JournalError;
+use super::disk::Disk;
 
 const LOCK: &str = "lock";
 const SUFFIX: &str = ".journal";
@@ -14,14 +15,15 @@ const UNFINISHED: &str = ".new";
 /// A folder that nobody else uses.
 pub(super) struct Folder {
     path: PathBuf,
+    disk: Disk,
     /// Held as long as the folder is; the system gives it back when the process ends, however that happens.
     _lock: File,
 }
 
 impl Folder {
     /// Makes the folder if there is none, and locks it.
-    pub(super) fn open(path: &Path) -> Result<Self, JournalError> {
-        make(path)?;
+    pub(super) fn open(path: &Path, disk: Disk) -> Result<Self, JournalError> {
+        make(path, &disk)?;
         let lock_path = path.join(LOCK);
         let lock = OpenOptions::new()
             .create(true)
@@ -41,6 +43,7 @@ impl Folder {
         }
         Ok(Self {
             path: path.to_path_buf(),
+            disk,
             _lock: lock,
         })
     }
@@ -55,7 +58,9 @@ impl Folder {
             let name = name.to_string_lossy();
             if name.ends_with(UNFINISHED) {
                 let path = entry.path();
-                fs::remove_file(&path).map_err(JournalError::io("remove", path))?;
+                self.disk
+                    .remove(&path)
+                    .map_err(JournalError::io("remove", path))?;
             } else if let Some(number) = name.strip_suffix(SUFFIX)
                 && let Ok(number) = number.parse()
             {
@@ -79,10 +84,16 @@ impl Folder {
     ) -> Result<(File, PathBuf), JournalError> {
         let path = self.path_of(number);
         let unfinished = path.with_extension(UNFINISHED.trim_start_matches('.'));
-        let mut file = File::create(&unfinished).map_err(JournalError::io("make", &unfinished))?;
-        let written = file.write_all(header).and_then(|()| file.sync_all());
-        written.map_err(JournalError::io("write", &unfinished))?;
-        fs::rename(&unfinished, &path).map_err(JournalError::io("rename", &unfinished))?;
+        let disk = &self.disk;
+        let mut file = disk
+            .create(&unfinished)
+            .map_err(JournalError::io("make", &unfinished))?;
+        let written = disk.write(&mut file, &unfinished, header);
+        written
+            .and_then(|()| disk.sync(&file, &unfinished))
+            .map_err(JournalError::io("write", &unfinished))?;
+        disk.rename(&unfinished, &path)
+            .map_err(JournalError::io("rename", &unfinished))?;
         self.sync()?;
         Ok((file, path))
     }
@@ -91,7 +102,7 @@ impl Folder {
     /// again if it fails; that the file is gone already is no failure.
     pub(super) fn remove(&self, number: u64) -> Result<(), JournalError> {
         let path = self.path_of(number);
-        match fs::remove_file(&path) {
+        match self.disk.remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(JournalError::io("remove", path)(error))
             }
@@ -101,36 +112,26 @@ impl Folder {
 
     /// Puts the names of its files on the disk.
     fn sync(&self) -> Result<(), JournalError> {
-        sync(&self.path)
+        sync(&self.path, &self.disk)
     }
 }
 
 /// Makes a folder, and those that it is in, if there are none; the names of all that were made are on the disk then.
-fn make(path: &Path) -> Result<(), JournalError> {
+fn make(path: &Path, disk: &Disk) -> Result<(), JournalError> {
     let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
     let missing: Vec<_> = path.ancestors().take_while(is_missing).collect();
     fs::create_dir_all(path).map_err(JournalError::io("make", path))?;
     for made in missing {
         match made.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => sync(parent)?,
-            _ => sync(Path::new("."))?,
+            Some(parent) if !parent.as_os_str().is_empty() => sync(parent, disk)?,
+            _ => sync(Path::new("."), disk)?,
         }
     }
     Ok(())
 }
 
 /// Puts the names of a folder's files on the disk.
-fn sync(path: &Path) -> Result<(), JournalError> {
-    let folder = File::open(path).and_then(|folder| folder.sync_all());
-    folder.map_err(JournalError::io("sync", path))
-}
-
-/// Cuts a file off, and puts what is left on the disk.
-pub(super) fn cut(path: &Path, bytes: u64) -> Result<(), JournalError> {
-    let file = OpenOptions::new().write(true).open(path);
-    let cut = file.and_then(|file| {
-        file.set_len(bytes)?;
-        file.sync_all()
-    });
-    cut.map_err(JournalError::io("cut", path))
+fn sync(path: &Path, disk: &Disk) -> Result<(), JournalError> {
+    disk.sync_folder(path)
+        .map_err(JournalError::io("sync", path))
 }

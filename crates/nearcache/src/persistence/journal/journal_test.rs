@@ -8,15 +8,10 @@ use nearcache_store::{Expiry, Version};
 
 use super::*;
 
-fn config(path: &Path) -> JournalConfig {
+pub(super) fn config(path: &Path) -> JournalConfig {
     JournalConfig {
         segment_bytes: 2_000,
-        ..JournalConfig::new(
-            path.to_path_buf(),
-            "shop/orders/one".to_owned(),
-            1 << 20,
-            None,
-        )
+        ..JournalConfig::new(path.to_path_buf(), "shop/orders/one".to_owned(), 1 << 20)
     }
 }
 
@@ -25,7 +20,7 @@ fn open(path: &Path) -> (Journal, Vec<WriteRecord>) {
     (journal, open)
 }
 
-fn record(seq: u64, key: &str) -> WriteRecord {
+pub(super) fn record(seq: u64, key: &str) -> WriteRecord {
     let value = Bytes::from(format!("value {seq}"));
     WriteRecord {
         seq: WriteSeq(seq),
@@ -35,11 +30,11 @@ fn record(seq: u64, key: &str) -> WriteRecord {
     }
 }
 
-fn seqs(open: &[WriteRecord]) -> Vec<u64> {
+pub(super) fn seqs(open: &[WriteRecord]) -> Vec<u64> {
     open.iter().map(|write| write.seq.0).collect()
 }
 
-fn segments(path: &Path) -> Vec<PathBuf> {
+pub(super) fn segments(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path)
         .unwrap()
         .map(|entry| entry.unwrap().path());

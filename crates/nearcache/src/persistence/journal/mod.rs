@@ -6,17 +6,20 @@
 //! settled ─▶ a mark in the next frame ─▶ segments that nothing in is needed of are removed
 //! ```
 //!
+//! `disk` is what it does to files, and where a test makes that fail; `folder` their names and their lock.
+//!
 //! Blocks: call it where blocking is allowed. One at a time uses it; several writes share a frame, and so a sync.
 //!
 //! When the disk refuses a frame it is cut off again, and the next may do better (a full disk). When it fails to sync, nobody knows what is
 //! on it, and trying again may be told that all is well (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC
 //! 2020): the journal takes nothing more until it is opened again.
 
+mod disk;
 mod error;
 mod folder;
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,6 +30,7 @@ use nearcache_protocol::write::record::{
     read_segment,
 };
 
+pub(crate) use disk::{Disk, DiskHook};
 pub use error::JournalError;
 use folder::Folder;
 
@@ -48,22 +52,19 @@ pub(crate) struct JournalConfig {
     pub(crate) bytes_max: u64,
     pub(crate) segment_bytes: u64,
     pub(crate) hook: Option<StepHook>,
+    pub(crate) disk: Disk,
 }
 
 impl JournalConfig {
-    pub(crate) fn new(
-        path: PathBuf,
-        owner: String,
-        bytes_max: u64,
-        hook: Option<StepHook>,
-    ) -> Self {
+    pub(crate) fn new(path: PathBuf, owner: String, bytes_max: u64) -> Self {
         Self {
             path,
             owner,
             bytes_max,
             // The one that grows is never removed: it must not be most of the journal.
             segment_bytes: SEGMENT_BYTES.min(bytes_max / 4),
-            hook,
+            hook: None,
+            disk: Disk::default(),
         }
     }
 
@@ -115,7 +116,7 @@ impl Journal {
     ///
     /// [`JournalError`]; nothing that is needed was changed.
     pub(crate) fn open(config: JournalConfig) -> Result<(Self, Unwritten), JournalError> {
-        let folder = Folder::open(&config.path)?;
+        let folder = Folder::open(&config.path, config.disk.clone())?;
         let numbers = folder.segments()?;
         if let Some(number) = gap(&numbers) {
             let path = config.path.clone();
@@ -151,7 +152,8 @@ impl Journal {
             replay.read(*number, segment.valid_bytes, segment.records);
         }
         if let Some((path, bytes)) = last {
-            folder::cut(&path, bytes)?;
+            let cut = config.disk.cut_at(&path, bytes);
+            cut.map_err(JournalError::io("cut", path))?;
         }
         let (open, last_seq, mut ledger) = replay.finish();
         // First of all: it may be what a full disk needs for the next.
@@ -279,11 +281,11 @@ impl Journal {
 
     /// Appends a frame, or leaves the file as it was.
     fn write_frame(&mut self, records: &[u8]) -> Result<(), JournalError> {
-        let tail = &mut self.last;
+        let (tail, disk) = (&mut self.last, &self.config.disk);
         let mut frame = Vec::with_capacity(FRAME_HEADER_BYTES + records.len());
         encode_frame(tail.salt, tail.bytes, tail.durable, records, &mut frame);
-        if let Err(source) = tail.file.write_all(&frame) {
-            let cut = tail.file.set_len(tail.bytes);
+        if let Err(source) = disk.write(&mut tail.file, &tail.path, &frame) {
+            let cut = disk.cut(&tail.file, &tail.path, tail.bytes);
             let back = cut.and_then(|()| tail.file.seek(SeekFrom::Start(tail.bytes)));
             if back.is_err() {
                 self.has_failed = true;
@@ -300,8 +302,9 @@ impl Journal {
         if self.has_failed {
             return Err(JournalError::Failed);
         }
-        if let Err(error) = self.last.file.sync_data() {
-            tracing::error!(path = ?self.last.path, %error, "the journal could not be synced");
+        let tail = &self.last;
+        if let Err(error) = self.config.disk.sync(&tail.file, &tail.path) {
+            tracing::error!(path = ?tail.path, %error, "the journal could not be synced");
             self.has_failed = true;
             return Err(JournalError::Failed);
         }
@@ -403,3 +406,7 @@ fn gap(numbers: &[u64]) -> Option<u64> {
 #[cfg(test)]
 #[path = "journal_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "disk_test.rs"]
+mod disk_tests;
