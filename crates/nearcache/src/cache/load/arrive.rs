@@ -1,5 +1,6 @@
 //! What becomes of a loader's answer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use nearcache_protocol::load::fence::Fence;
@@ -68,10 +69,16 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         previous: Option<&Handle<C::Cell>>,
     ) -> Result<(C::Cell, Expiry, Tags), LoadError> {
         let policy = self.shell.loads().policy();
-        let mut tags = tags_of(&loaded.all_tags())?;
+        let confirmed = previous.filter(|_| matches!(loaded.what, What::NotModified));
+        let tags = tags_of(&loaded.all_tags(confirmed.map(|previous| previous.tags())))?;
         let mut lifetime = loaded.ttl.map_or(Lifetime::OfCache, Lifetime::For);
         let cell = match loaded.what {
-            What::Value(value) => C::encode(value).map_err(WriteError::from)?,
+            What::Value(value) => {
+                // The user's code, and values that it moves: what is half done is seen by nobody.
+                let encoded = catch_unwind(AssertUnwindSafe(|| C::encode(value)));
+                let encoded = encoded.map_err(|_| LoadError::Panicked)?;
+                encoded.map_err(WriteError::from)?
+            }
             What::Absent => {
                 let ttl = loaded.ttl.unwrap_or(policy.absent_ttl).max(TTL_MIN);
                 lifetime = Lifetime::For(ttl);
@@ -84,9 +91,6 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
                     let what = "the loader says that nothing was modified, but was given nothing";
                     return Err(LoadError::Failed(BoxError::from(what).into()));
                 };
-                if tags.is_empty() {
-                    tags = previous.tags().clone();
-                }
                 let cell = previous.value();
                 C::Cell::from_wire(cell.codec(), cell.bytes())
             }

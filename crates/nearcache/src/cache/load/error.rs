@@ -21,8 +21,10 @@ pub enum LoadError {
     /// The loader failed, with this.
     #[error("the loader failed")]
     Failed(#[source] Arc<dyn Error + Send + Sync>),
-    /// The loader panicked.
-    #[error("the loader panicked: see its message on the standard error stream")]
+    /// The loader panicked, or the code that encodes what it answered.
+    #[error(
+        "the loader, or encoding what it answered, panicked: see its message on the standard error stream"
+    )]
     Panicked,
     /// The loader took longer than [`load_timeout`](crate::LoadPolicy::load_timeout) and was dropped.
     #[error("the loader did not answer within {after:?}")]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nearcache_protocol::payload::Payload as _;
 use nearcache_store::Tags;
+use smallvec::SmallVec;
 
 use crate::cache::cached::Cached;
 use crate::codec::{Codec, MessagePack};
@@ -66,8 +67,8 @@ impl<V> Loaded<V> {
         Self::of(What::Absent)
     }
 
-    /// What the loader was given ([`Previous`]) is still right: it lives on, with the tags that it had unless others are given. An
-    /// error if it was given nothing.
+    /// What the loader was given ([`Previous`]) is still right: it lives on, with the tags, the validator and the source version
+    /// that it had; each of them is replaced if it is given anew. An error if it was given nothing.
     pub const fn not_modified() -> Self {
         Self::of(What::NotModified)
     }
@@ -105,13 +106,38 @@ impl<V> Loaded<V> {
         self
     }
 
-    /// All that is kept as tags.
-    pub(super) fn all_tags(&self) -> Vec<Box<[u8]>> {
+    /// All that is kept as tags. Of a value that was not modified each kind that is not given anew is that of the `previous` entry.
+    pub(super) fn all_tags(&self, previous: Option<&Tags>) -> Vec<Box<[u8]>> {
         let source = self.source_version.map(|version| {
             let tag: Box<[u8]> = [SOURCE, &version.to_be_bytes()].concat().into();
             tag
         });
-        self.tags.iter().cloned().chain(source).collect()
+        let mut tags: Vec<_> = self.tags.iter().cloned().chain(source).collect();
+        let given: SmallVec<[Kind; 3]> = tags.iter().map(|tag| Kind::of(tag)).collect();
+        let kept = previous.into_iter().flat_map(Tags::iter);
+        let kept = kept.filter(|tag| !given.contains(&Kind::of(tag)));
+        tags.extend(kept.map(Box::from));
+        tags
+    }
+}
+
+/// What a tag is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    User,
+    Validator,
+    Source,
+}
+
+impl Kind {
+    fn of(tag: &[u8]) -> Self {
+        if tag.starts_with(VALIDATOR) {
+            Self::Validator
+        } else if tag.starts_with(SOURCE) {
+            Self::Source
+        } else {
+            Self::User
+        }
     }
 }
 
