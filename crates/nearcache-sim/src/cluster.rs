@@ -18,7 +18,7 @@ mod garble;
 mod leave;
 pub(crate) mod load;
 mod observe;
-mod operate;
+pub(crate) mod operate;
 mod reach;
 mod strike;
 pub(crate) mod write;

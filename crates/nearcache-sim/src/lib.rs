@@ -17,6 +17,7 @@
 mod bug;
 mod check;
 mod cluster;
+mod crossing;
 mod long;
 mod meter;
 mod node;
@@ -31,6 +32,7 @@ mod value;
 mod violation;
 
 pub use self::bug::Bug;
+pub use self::crossing::{Counted, Crossing, cross};
 pub use self::run::{Failure, Options, Report, run, run_text};
 pub use self::scale::{Row, Scale, measure};
 pub use self::sometimes::{Place, Sometimes};

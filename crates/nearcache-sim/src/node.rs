@@ -304,6 +304,7 @@ impl Node {
         let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
         let membership_config = MembershipConfig {
             mesh_max: plan.mesh_max,
+            mesh_grace: plan.mesh_grace,
             member_limit: MEMBER_LIMIT_MAX,
             ..MembershipConfig::default()
         };

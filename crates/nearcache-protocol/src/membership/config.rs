@@ -43,6 +43,9 @@ pub struct MembershipConfig {
     /// Up to so many members, this node included, every node is connected to every other. Above, each to about 2 log2 of their number
     /// (see [`overlay`](crate::overlay)). Default 64; the same on all nodes.
     pub mesh_max: usize,
+    /// How long a session of the mesh stays once there are more members than that and the tree does not want it, and up to a third longer,
+    /// so that they do not all end at once. All caches have noticed by then, and members that come and go within it cost nothing. Default 30 s.
+    pub mesh_grace: Duration,
     /// Beyond the mesh: with how many members the caches of this node can have sessions that the tree does not want, at a time. Default 32.
     /// More are not met, and what needed them fails by its deadline.
     pub guests_max: usize,
@@ -62,6 +65,7 @@ impl Default for MembershipConfig {
             forget_after: Duration::from_secs(24 * 60 * 60),
             member_limit: 64,
             mesh_max: 64,
+            mesh_grace: Duration::from_secs(30),
             guests_max: 32,
         }
     }

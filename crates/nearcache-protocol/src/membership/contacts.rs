@@ -26,10 +26,12 @@ pub(super) struct Contact {
     pub(super) left: bool,
     /// Whether this node wants a session with it.
     pub(super) wanted: bool,
+    /// From when on its session may be ended, if it is not wanted.
+    pub(super) ends_at: Time,
+    /// The session is one of a mesh that held all members.
+    pub(super) of_mesh: bool,
     /// Until when a cache of this node needs a session with it.
     pub(super) guest_until: Option<Time>,
-    /// Since when there is a session, or none.
-    pub(super) since: Time,
     /// One of the two has said that it ends the session, and both live on.
     pub(super) parting: bool,
     redial_at: Time,
@@ -107,8 +109,9 @@ impl Contacts {
             down_since: None,
             left: false,
             wanted: true,
+            ends_at: now,
+            of_mesh: false,
             guest_until: None,
-            since: now,
             parting: false,
             redial_at: now + head_start,
             redial_wait: wait_min,
@@ -126,7 +129,6 @@ impl Contacts {
         if let Some(contact) = self.table.get_mut(&node) {
             contact.connected = connected;
             contact.parting = false;
-            contact.since = now;
             contact.redial_wait = wait_min;
             contact.redial_at = now;
         }
@@ -137,15 +139,33 @@ impl Contacts {
         self.table.remove(&node);
     }
 
-    /// Sets with whom this node wants sessions. Whom it did not want before is dialled at once.
-    pub(super) fn want(&mut self, now: Time, wants: impl Fn(NodeId) -> bool) {
+    /// Sets with whom this node wants sessions. Whom it did not want before is dialled at once; a session that it wants no longer
+    /// stays for a `grace`, which follows from whether it is one of the mesh.
+    pub(super) fn want(
+        &mut self,
+        now: Time,
+        wants: impl Fn(NodeId) -> bool,
+        mut grace: impl FnMut(bool) -> Duration,
+    ) {
         for (node, contact) in &mut self.table {
             let wanted = wants(*node);
-            if wanted && !std::mem::replace(&mut contact.wanted, wanted) {
-                contact.redial_at = now;
-                contact.redial_wait = self.wait_min;
+            match (contact.wanted, wanted) {
+                (false, true) => {
+                    contact.redial_at = now;
+                    contact.redial_wait = self.wait_min;
+                }
+                (true, false) => contact.ends_at = now + grace(contact.of_mesh),
+                _ => {}
             }
             contact.wanted = wanted;
+        }
+    }
+
+    /// There are no more members than a mesh may have: this node wants a session with each.
+    pub(super) fn want_all(&mut self, now: Time) {
+        self.want(now, |_| true, |_| Duration::ZERO);
+        for contact in self.table.values_mut() {
+            contact.of_mesh = contact.connected;
         }
     }
 

@@ -24,8 +24,12 @@ use crate::time::Time;
 /// How often a node looks for sessions that are not wanted.
 pub(super) const PRUNE_PERIOD: Duration = Duration::from_secs(2);
 
-/// How long a session that is not wanted stays: the other end may know more (guess: gossip reaches all within it).
+/// How long a session that is not wanted stays: the other end may know more (guess: gossip reaches all within it). One of a mesh that held all
+/// members stays longer, see [`MembershipConfig::mesh_grace`](super::MembershipConfig::mesh_grace).
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The sessions of a mesh end spread over this part of the grace (guess).
+const MESH_GRACE_SPREAD: f64 = 3.0;
 
 /// How long a session that a cache needed stays after it was needed last: longer than any request may take by default.
 const GUEST_FOR: Duration = Duration::from_secs(10);
@@ -62,7 +66,7 @@ impl Membership {
             return;
         }
         if !self.is_beyond_mesh() {
-            self.contacts.want(now, |_| true);
+            self.contacts.want_all(now);
             return;
         }
         let mut wanted = overlay::links(self.identity().node, self.live());
@@ -70,8 +74,25 @@ impl Membership {
         let known = known.map(|contact| contact.identity.node);
         wanted.extend(overlay::links(self.identity().node, known));
         wanted.sort_unstable();
-        self.contacts
-            .want(now, |node| wanted.binary_search(&node).is_ok());
+        let (mesh_grace, rng) = (self.config.mesh_grace, &mut self.rng);
+        let wants = |node: NodeId| wanted.binary_search(&node).is_ok();
+        self.contacts.want(now, wants, |of_mesh| {
+            if of_mesh {
+                mesh_grace + mesh_grace.mul_f64(rng.random::<f64>() / MESH_GRACE_SPREAD)
+            } else {
+                GRACE
+            }
+        });
+    }
+
+    /// A session with this node has begun or has ended.
+    pub(super) fn note_session(&mut self, now: Time, node: NodeId, connected: bool) {
+        let of_mesh = connected && !self.is_beyond_mesh();
+        self.contacts.set_connected(now, node, connected);
+        if let Some(contact) = self.contacts.get_mut(node) {
+            contact.of_mesh = of_mesh;
+            contact.ends_at = now + GRACE;
+        }
     }
 
     fn live(&self) -> impl Iterator<Item = NodeId> + Clone + '_ {
@@ -89,7 +110,7 @@ impl Membership {
         let unwanted = self.contacts.iter().filter(|contact| {
             let is_guest = contact.guest_until.is_some_and(|until| until > now);
             let is_wanted = contact.wanted || is_guest || contact.parting;
-            contact.connected && !is_wanted && now - contact.since > GRACE
+            contact.connected && !is_wanted && now > contact.ends_at
         });
         let unwanted: Vec<NodeId> = unwanted
             .map(|contact| contact.identity.node)
@@ -228,6 +249,42 @@ mod tests {
         assert!(!parted(&run(&mut node, met_at, 9)).contains(&guest));
         let later = met_at + Duration::from_secs(9);
         assert!(parted(&run(&mut node, later, 4)).contains(&guest));
+    }
+
+    #[test]
+    fn sessions_of_the_mesh_outlast_a_member_that_comes_and_goes_and_do_not_end_all_at_once() {
+        let second = Duration::from_secs(1);
+        let config = MembershipConfig {
+            probe_period: second * 3_600,
+            suspicion_after_loss: second,
+            mesh_max: 20,
+            ..MembershipConfig::default()
+        };
+        let mut node = Membership::new(config, identity(1), 7, Time::ZERO).unwrap();
+        for number in 2..=20 {
+            node.connected(Time::ZERO, &identity(number), &mut Vec::new());
+        }
+        let mut now = Time::ZERO;
+        // One too many, three times, for less than the grace.
+        for epoch in 1..=3 {
+            let mut visitor = identity(21);
+            visitor.epoch = Epoch::from_u64(epoch);
+            node.connected(now, &visitor, &mut Vec::new());
+            assert!(node.is_beyond_mesh());
+            assert_eq!(parted(&run(&mut node, now, 25)), BTreeSet::new());
+            now += second * 25;
+            node.peer_lost(now, visitor.node, &mut Vec::new());
+            run(&mut node, now, 5);
+            now += second * 5;
+            assert!(!node.is_beyond_mesh());
+        }
+        let mut visitor = identity(21);
+        visitor.epoch = Epoch::from_u64(4);
+        node.connected(now, &visitor, &mut Vec::new());
+        assert_eq!(parted(&run(&mut node, now, 29)), BTreeSet::new());
+        let soon = parted(&run(&mut node, now + second * 29, 6));
+        let later = parted(&run(&mut node, now + second * 35, 9));
+        assert!(!soon.is_empty() && !later.is_empty(), "{soon:?} {later:?}");
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl Membership {
         });
         // A peer that is still held for dead learns it from our list, and comes back renewed.
         self.contacts.note(now, peer);
-        self.contacts.set_connected(now, peer.node, true);
+        self.note_session(now, peer.node, true);
         self.send_list(peer.node, false, out);
     }
 
@@ -244,7 +244,7 @@ impl Membership {
     /// connected again within [`MembershipConfig::suspicion_after_loss`].
     pub fn peer_lost(&mut self, now: Time, node: NodeId, out: &mut Vec<MembershipOutput>) {
         let parting = self.contacts.get(node).is_some_and(|known| known.parting);
-        self.contacts.set_connected(now, node, false);
+        self.note_session(now, node, false);
         if parting {
             return;
         }

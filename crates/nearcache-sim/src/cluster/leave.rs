@@ -87,6 +87,18 @@ impl Cluster {
             let number = LAST_WORDS + (life * 8 + host) * 2 + n;
             perform(node, own, number, put, &mut out);
         }
+        self.carry_cache(host, out)?;
+        self.settle(host)?;
+        self.leave_for(host, down_for)
+    }
+
+    /// Lets a node leave on purpose; its host starts another, which is empty, so long after it is gone.
+    pub(crate) fn leave_for(&mut self, host: usize, down_for: Duration) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let (own, mut out) = (node.time(now), Vec::new());
         node.leaving = Some(Leaving {
             since: own,
             down_for,

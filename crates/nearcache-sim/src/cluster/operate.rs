@@ -275,7 +275,7 @@ fn as_write(operation: Operation, n: usize) -> Result<Operation, usize> {
 }
 
 /// Does the operation; whether it took effect here or is on its way.
-pub(super) fn perform(
+pub(crate) fn perform(
     node: &mut Node,
     own: Time,
     n: usize,

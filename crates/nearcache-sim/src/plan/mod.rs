@@ -46,6 +46,8 @@ const ISOLATED_MS: (u64, u64) = (3_200, 10_500);
 
 /// Up to so many members every node is connected to every other, as shipped.
 pub(crate) const MESH_MAX: usize = 64;
+/// How long the sessions of a mesh stay once there are more: in every other run about as long as any, so that they end while it runs, in the rest as shipped.
+const MESH_GRACES: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 /// The same in runs about the tree.
 const TREE_MESH_MAX: usize = 4;
 
@@ -104,6 +106,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: usize,
     /// Up to so many members every node is connected to every other.
     pub(crate) mesh_max: usize,
+    /// How long the sessions of a mesh stay once there are more.
+    pub(crate) mesh_grace: Duration,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
     /// By how much each node's clock runs too fast, in millionths.
@@ -193,6 +197,8 @@ impl Plan {
         );
         Self {
             split: SplitPolicy::Serve,
+            // What is measured is how it is when they are gone.
+            mesh_grace: MESH_GRACES[0],
             rolling_from: None,
             clock_offset_ms: vec![0; nodes],
             clock_ppm: vec![0; nodes],
@@ -291,6 +297,7 @@ impl Plan {
             loads: false,
             nodes,
             mesh_max,
+            mesh_grace: MESH_GRACES[usize::from(seed.is_multiple_of(2))],
             checks,
             clock_offset_ms,
             clock_ppm,

@@ -67,6 +67,7 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "split {}\nnodes {}", self.split.word(), self.nodes)?;
         writeln!(f, "mesh_max {}\nloads {}", self.mesh_max, self.loads)?;
+        writeln!(f, "mesh_grace_ms {}", self.mesh_grace.as_millis())?;
         writeln!(f, "clock_offset_ms {}", list(&self.clock_offset_ms))?;
         writeln!(f, "clock_ppm {}", list(&self.clock_ppm))?;
         writeln!(f, "replay_updates_max {}", self.replay_updates_max)?;
@@ -455,6 +456,7 @@ impl FromStr for Plan {
                 "split" => plan.split = line.word()?,
                 "nodes" => plan.nodes = line.value()?,
                 "mesh_max" => plan.mesh_max = line.value()?,
+                "mesh_grace_ms" => plan.mesh_grace = Duration::from_millis(line.value()?),
                 "clock_offset_ms" => plan.clock_offset_ms = line.list()?,
                 "clock_ppm" => plan.clock_ppm = line.list()?,
                 "replay_updates_max" => plan.replay_updates_max = line.value()?,

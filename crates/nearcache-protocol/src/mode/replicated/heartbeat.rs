@@ -9,7 +9,7 @@ use super::peer::{Agreed, Early, Peer};
 use crate::announce::Announcement;
 use crate::ids::{Epoch, StreamId};
 use crate::message::ProgressVector;
-use crate::mode::stream::tree::{Mends as _, Talks as _};
+use crate::mode::stream::tree::{Mends as _, Talks as _, Turns as _};
 use crate::mode::stream::{Beats as _, Sends as _, Verdict};
 use crate::mode::{Freshness, Output, PeerFreshness, ReadBound, Status};
 use crate::payload::Payload;

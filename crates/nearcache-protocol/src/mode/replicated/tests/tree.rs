@@ -33,6 +33,43 @@ fn an_update_reaches_every_node_and_each_only_once_whoever_wrote_it() {
 }
 
 #[test]
+fn a_node_that_takes_shorter_values_only_passes_longer_ones_on_as_it_got_them() {
+    let mut cluster = Cluster::new(config());
+    for id in 1..=20 {
+        let mut config = config();
+        if id % 2 == 0 {
+            config.value_bytes_max = 100;
+        }
+        cluster.start_with(id, config);
+    }
+    cluster.link_tree();
+    cluster.run(SECOND * 10);
+    let takes_all = |id: &u64| id % 2 == 1;
+    let long = "long".repeat(100);
+    for id in (1..=20).filter(takes_all) {
+        let key = format!("k{id}");
+        cluster.put(id, &key, "short");
+        cluster.deliver();
+        cluster.put(id, &key, &long);
+        cluster.deliver();
+        for other in 1..=20 {
+            let expected = takes_all(&other).then(|| long.clone());
+            assert_eq!(cluster.read(other, &key), expected, "{id} to {other}");
+        }
+    }
+    // What is asked for again is too.
+    cluster.drops.insert((5, "relayed"));
+    cluster.put(1, "missed", &long);
+    cluster.deliver();
+    cluster.drops.clear();
+    cluster.put(1, "next", "short");
+    cluster.run(SECOND * 3);
+    for id in (1..=20).filter(takes_all) {
+        assert_eq!(cluster.read(id, "missed"), Some(long.clone()), "{id}");
+    }
+}
+
+#[test]
 fn i2_what_the_tree_does_not_bring_is_asked_of_a_neighbour_that_has_it() {
     let mut cluster = Cluster::tree(12, config());
     cluster.drops.insert((5, "relayed"));
@@ -140,6 +177,12 @@ fn the_mesh_gives_way_to_the_tree_and_comes_back_as_members_come_and_go() {
     cluster.connect_all(1);
     cluster.connect_all(2);
     cluster.connect_all(3);
+    // Whoever comes and goes meanwhile turns nothing over.
+    cluster.run(SECOND * 4);
+    cluster.put(1, "c", "tree");
+    cluster.carried.clear();
+    cluster.deliver();
+    assert!(!cluster.carried.contains_key("updates"));
     cluster.run(SECOND * 2);
     cluster.carried.clear();
     cluster.put(1, "c", "mesh");
@@ -209,6 +252,33 @@ fn the_home_of_a_key_that_is_no_neighbour_is_met_and_serialises_all_the_same() {
     for key in keys {
         assert_eq!(cluster.read_all(key), all("12", 12));
     }
+}
+
+#[test]
+fn while_the_mesh_comes_back_nobody_decides_for_a_member_that_is_not_connected_yet() {
+    let mut cluster = Cluster::tree(9, config());
+    for gone in 5..=9 {
+        cluster.crash(gone);
+        for id in 1..=4 {
+            cluster.act(id, |node, now, out| {
+                node.core.peer_dead(now, NodeId::from_u64(gone), out);
+            });
+        }
+    }
+    // The sessions of the mesh take their time.
+    for (a, b) in [(1, 2), (1, 3), (1, 4), (2, 3), (2, 4), (3, 4)] {
+        cluster.cut(a, b);
+    }
+    cluster.run(SECOND);
+    for id in 1..=4 {
+        cluster.modify(id, "k", ModifyOp::Add { delta: 1 });
+    }
+    cluster.run(SECOND / 2);
+    for id in 1..=4 {
+        cluster.connect_all(id);
+    }
+    cluster.run(SECOND);
+    assert_eq!(cluster.read_all("k"), all("4", 4));
 }
 
 #[test]

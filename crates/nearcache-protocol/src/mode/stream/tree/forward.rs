@@ -13,7 +13,7 @@ use crate::overlay;
 use crate::payload::Payload;
 use crate::progress::Step;
 use crate::time::Time;
-use crate::update::{Reader, Update};
+use crate::update::Update;
 
 /// The whole ring but ourselves.
 const WHOLE: u64 = u64::MAX;
@@ -57,7 +57,8 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
         }
     }
 
-    /// What `to` gets next by the tree: first what it asked for, then what came since.
+    /// What `to` gets next by the tree: first what it asked for, then what came since. Values that are longer than it takes are among
+    /// it: it passes on what it got, and those behind it may take them.
     fn poll_branch(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let (shared, pair) = self.pair(to)?;
         let own = shared.own_stream();
@@ -70,14 +71,10 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
             } else {
                 relay.log.replay(stream, after, through, budget_bytes)
             };
-            let Some(mut batch) = batch else { continue };
+            let Some(batch) = batch else { continue };
             if batch.through < through {
                 branch.replays.push_front((stream, batch.through, through));
             }
-            batch.fit(Reader {
-                value_bytes_max: pair.value_bytes_max,
-                inline_bytes_max: usize::MAX,
-            });
             shared.stats.relay_replayed += batch.updates.len() as u64;
             // For itself alone.
             return Some(CacheMessage::Relayed(vec![Relayed {
@@ -141,10 +138,6 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
             if one.origin == own.origin && one.batch.epoch == own.epoch {
                 one.batch.wants_ack = shared.acks.waits_in(one.batch.after, one.batch.through);
             }
-            one.batch.fit(Reader {
-                value_bytes_max: pair.value_bytes_max,
-                inline_bytes_max: usize::MAX,
-            });
             shared.stats.relayed += one.batch.updates.len() as u64;
         }
         shared.stats.relayed_bytes += bytes as u64;

@@ -21,6 +21,7 @@
 //! | `far` | freshness about members that we are not connected to |
 //! | `log` | what is passed on and may be asked for again |
 //! | `members` | who is alive and who runs the cache |
+//! | `turn` | when the tree comes on, and when it goes |
 //! | `state` | what is kept for all that |
 
 mod far;
@@ -30,8 +31,10 @@ mod members;
 mod repair;
 mod state;
 mod talk;
+mod turn;
 
 pub(in crate::mode) use self::forward::Forwards;
 pub(in crate::mode) use self::repair::Mends;
 pub(in crate::mode) use self::state::{Branch, Relay};
 pub(in crate::mode) use self::talk::Talks;
+pub(in crate::mode) use self::turn::Turns;

@@ -23,6 +23,8 @@ pub(in crate::mode) struct Relay<V> {
     pub(super) here: Place,
     /// There are more members than a full mesh may have: peers are asked to send by the tree.
     pub(super) on: bool,
+    /// Since when there are not, while they still are.
+    pub(super) small_since: Option<Time>,
     pub(super) log: RelayLog<V>,
     /// The peers that take what we send by the tree, by their distance ahead on the ring.
     pub(super) ring: Vec<(u64, NodeId)>,
@@ -55,6 +57,7 @@ impl<V: Payload> Relay<V> {
         Self {
             here: overlay::place_of(me),
             on: false,
+            small_since: None,
             log: RelayLog::new(config.relay_updates_max, config.relay_bytes_max),
             ring: Vec::new(),
             members: Members::default(),

@@ -15,7 +15,7 @@ use crate::ids::{Epoch, StreamId};
 use crate::lane::Lane;
 use crate::message::{Ask, CacheMessage, MemberWord, State};
 use crate::mode::Output;
-use crate::mode::stream::{Receives, Sends, Streaming};
+use crate::mode::stream::{Sends, Streaming};
 use crate::overlay;
 use crate::payload::Payload;
 use crate::time::Time;
@@ -234,37 +234,6 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
                 (Some((stream, (number, _))), None) => far.expect(at, *stream, *number),
                 // Of two starts of it something is missing: the next answer will tell.
                 (Some(_), Some(_)) => {}
-            }
-        }
-    }
-
-    /// Turns the tree on or off, as the number of members demands.
-    fn set_by_tree(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        let shared = self.shared();
-        let on = shared.relay.alive() + 1 > shared.config.mesh_max;
-        if std::mem::replace(&mut shared.relay.on, on) == on {
-            return;
-        }
-        self.refuse_all_beyond_mesh(out);
-        let mut peers = Vec::new();
-        self.each_pair(|peer, pair| {
-            if !on {
-                pair.branch.ahead.clear();
-            }
-            if pair.met {
-                // What was expected in the one way may come in the other.
-                pair.receiving.ask_at = None;
-                peers.push(peer);
-            }
-        });
-        if !on {
-            self.on_mesh(now);
-        }
-        for peer in peers {
-            // The answer also says whether it is to go on by the tree.
-            self.ask_state(now, peer, out);
-            if !on {
-                self.subscribe(now, peer, out);
             }
         }
     }
