@@ -333,6 +333,13 @@ impl<V: Weigh> Writer<V> {
     /// few writes pay for it.
     #[inline]
     pub(crate) fn fit(&mut self, table: &Table<V>, displaced: &mut Displaced<V>) {
+        // Entries that make room leave floors, and the first floor of a shard takes the memory of all: at most one more round.
+        while self.reserve(table, displaced) {}
+    }
+
+    /// Sets aside what tombstones and floors need now; whether anything had to change.
+    #[inline]
+    fn reserve(&mut self, table: &Table<V>, displaced: &mut Displaced<V>) -> bool {
         let Room {
             share_bytes,
             step_bytes,
@@ -341,17 +348,18 @@ impl<V: Weigh> Writer<V> {
         } = self.room;
         let needed = self.aside_bytes();
         if needed <= reserved_bytes && needed + 2 * step_bytes > reserved_bytes {
-            return;
+            return false;
         }
         let reserved = needed.next_multiple_of(step_bytes).min(share_bytes);
         if reserved == reserved_bytes {
-            return;
+            return false;
         }
         self.room.reserved_bytes = reserved;
         self.policy.set_capacity(share_bytes - reserved);
         let first = displaced.len();
         self.evict(displaced);
         table.remove(&displaced[first..]);
+        true
     }
 
     /// Bytes counted against the bound: entries, tombstones and floors.

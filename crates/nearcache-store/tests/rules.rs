@@ -558,6 +558,34 @@ fn c9_tombstones_take_room_from_entries_and_give_it_back() {
 }
 
 #[test]
+fn k5_the_first_floors_have_room_too_when_it_is_tombstones_that_make_entries_leave() {
+    const MAX_BYTES: u64 = 16 << 10;
+    // However full the store is when the first tombstone comes.
+    for value_bytes in 0..400 {
+        let store = store_of(StoreConfig::new(MAX_BYTES));
+        let value = vec![0; value_bytes];
+        let mut n = 0_u64;
+        let entry_bytes = 400 + value_bytes as u64;
+        while store.weight_bytes() + entry_bytes <= MAX_BYTES {
+            n += 1;
+            let merged = store.merge(&n.to_be_bytes(), version(n), put(&value));
+            assert!(merged.unwrap().is_applied());
+        }
+        assert_eq!(store.stats().evictions, 0);
+        while store.stats().evictions == 0 && n < 1_000 {
+            n += 1;
+            let merged = store.merge(&n.to_be_bytes(), version(n), Change::Remove);
+            assert!(merged.unwrap().is_applied());
+            let weight_bytes = store.weight_bytes();
+            assert!(
+                weight_bytes <= MAX_BYTES,
+                "{weight_bytes} bytes of {MAX_BYTES}, values of {value_bytes}"
+            );
+        }
+    }
+}
+
+#[test]
 fn entry_too_large_is_refused_by_name_and_takes_the_older_one_with_it() {
     let store = store_of(StoreConfig::new(1 << 20));
     assert!(
