@@ -283,6 +283,13 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     if let Some(what) = resurrected {
         return Err(violation(cluster, "R3", what));
     }
+    // Where removals are forgotten, or a side drops what it held, less may be known than was.
+    let keeps = cluster.plan.split != SplitPolicy::Flush
+        && !cluster.plan.is_small()
+        && !cluster.plan.forgets();
+    if let Some(what) = resurrection::lost(&cluster.checkers, &nodes).filter(|_| keeps) {
+        return Err(violation(cluster, "K4 (survivors)", what));
+    }
     if let Some(what) = dead_member(cluster) {
         return Err(violation(cluster, "K10", what));
     }
