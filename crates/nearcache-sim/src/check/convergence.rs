@@ -6,6 +6,8 @@
 //! that keeps older ones out. An entry whose time is up just now may be gone on one node already and not
 //! yet on another: their clocks differ.
 
+use std::fmt;
+
 use nearcache_protocol::payload::Payload as _;
 use nearcache_store::{Known, Version};
 
@@ -22,9 +24,21 @@ struct Held {
     /// Deadline and tags of what is served.
     served: Option<(u64, Vec<Vec<u8>>)>,
     /// Its value, unless that is to be fetched when it is read.
-    value: Option<Vec<u8>>,
+    value: Option<Value>,
     /// Whether the entry's time is up about now, so that it may be served or not.
     fading: bool,
+}
+
+/// Told by its length and its beginning: some are long.
+#[derive(PartialEq, Eq)]
+struct Value(Vec<u8>);
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let beginning: Vec<u8> = self.0.iter().take(16).copied().collect();
+        let length = self.0.len();
+        write!(f, "{length} bytes, {}", String::from_utf8_lossy(&beginning))
+    }
 }
 
 /// The first difference between two of the nodes, in words; loosely, of what two of them serve.
@@ -62,7 +76,7 @@ fn held(node: &Node, key: &[u8]) -> Held {
             let tags = entry.tags().iter().map(<[u8]>::to_vec).collect();
             let deadline_ms = entry.expiry().as_millis();
             let served = (deadline_ms, tags);
-            let value = (!entry.is_stub()).then(|| entry.value().bytes().to_vec());
+            let value = (!entry.is_stub()).then(|| Value(entry.value().bytes().to_vec()));
             let fading = deadline_ms < now_ms + CLOCKS_APART_MS;
             Held {
                 version: entry.version(),
