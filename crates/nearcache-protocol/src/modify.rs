@@ -318,6 +318,7 @@ mod tests {
 
     const ABSENT: Known<Text> = Known::Absent {
         floor: Version::ZERO,
+        own: Version::ZERO,
     };
 
     fn add(delta: i64, known: &Known<Text>) -> Result<String, ModifyError> {

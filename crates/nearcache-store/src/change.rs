@@ -72,6 +72,9 @@ pub enum Known<V> {
     Absent {
         /// [`Version::ZERO`] if anything would be accepted.
         floor: Version,
+        /// What of `floor` is about this key: when it was evicted, as far as that is known exactly, or invalidated with a group
+        /// that covers it whatever its tags. The rest stands for other keys too, which have no room of their own any more, and rises with them.
+        own: Version,
     },
 }
 
@@ -91,7 +94,18 @@ impl<V> Known<V> {
         match self {
             Self::Live(entry) => entry.version(),
             Self::Removed(version) => *version,
-            Self::Absent { floor } => *floor,
+            Self::Absent { floor, .. } => *floor,
+        }
+    }
+
+    /// The newest version that is known to be about this key itself: [`version`](Self::version) without what is remembered for
+    /// many keys at once.
+    #[must_use]
+    pub fn own_version(&self) -> Version {
+        match self {
+            Self::Live(entry) => entry.version(),
+            Self::Removed(version) => *version,
+            Self::Absent { own, .. } => *own,
         }
     }
 }

@@ -33,6 +33,26 @@ pub(crate) struct Floor {
     pub(crate) version: Version,
 }
 
+/// What stands against keys of a hash.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    /// Nothing older than this may be stored.
+    pub(crate) floor: Version,
+    /// What of that is known of this very hash; zero if nothing is.
+    pub(crate) exact: Version,
+}
+
+impl Found {
+    /// The higher of each.
+    #[inline]
+    pub(crate) fn max(self, other: Self) -> Self {
+        Self {
+            floor: self.floor.max(other.floor),
+            exact: self.exact.max(other.exact),
+        }
+    }
+}
+
 /// What raising a floor changed among those that are known exactly.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Raised {
@@ -82,13 +102,23 @@ impl KeyFloors {
     }
 
     /// Nothing older than this may be stored for keys of `hash`.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn get(&self, hash: u64) -> Version {
+        self.find(hash).floor
+    }
+
+    /// What stands against keys of `hash`.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64) -> Found {
         let Some(bucket) = self.buckets.get(self.home(hash)) else {
-            return Version::ZERO;
+            return Found::default();
         };
         let exact = bucket.exact.iter().filter(|f| f.hash == hash);
-        exact.fold(bucket.common, |floor, f| floor.max(f.version))
+        let exact = exact.fold(Version::ZERO, |floor, f| floor.max(f.version));
+        Found {
+            floor: exact.max(bucket.common),
+            exact,
+        }
     }
 
     /// The floor of `hash`, if it is known exactly.

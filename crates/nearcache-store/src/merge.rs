@@ -229,16 +229,20 @@ impl<V: Weigh> Store<V> {
                 return Standing::exact(Known::Removed(version), version);
             }
             // Idle is this node's own affair, as an eviction is.
-            return Standing::absent(whole_key, version);
+            return Standing::absent(whole_key, version, whole_key.max(version));
         }
         match writer.tombstones.get(hash, key).filter(|v| *v > whole_key) {
             Some(version) => Standing::exact(Known::Removed(version), version),
-            None if self.planted.forgets_key_floors() => Standing::absent(whole_key, Version::ZERO),
+            None if self.planted.forgets_key_floors() => {
+                Standing::absent(whole_key, Version::ZERO, whole_key)
+            }
             None => {
-                let evicted = writer.key_floors.get(key_hash);
+                let evicted = writer.key_floors.find(key_hash);
+                let evicted = evicted.max(self.told.find(key_hash));
                 Standing::absent(
                     whole_key.max(writer.floor),
-                    evicted.max(self.told.get(key_hash)),
+                    evicted.floor,
+                    whole_key.max(evicted.exact),
                 )
             }
         }
@@ -469,10 +473,10 @@ impl<V> Standing<V> {
         }
     }
 
-    fn absent(beaten_up_to: Version, beaten_below: Version) -> Self {
+    fn absent(beaten_up_to: Version, beaten_below: Version, own: Version) -> Self {
         let floor = beaten_up_to.max(beaten_below);
         Self {
-            known: Known::Absent { floor },
+            known: Known::Absent { floor, own },
             beaten_up_to,
             beaten_below,
         }

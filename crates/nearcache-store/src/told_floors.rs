@@ -6,7 +6,7 @@
 //!
 //! A floor may arrive after the key itself did. [`Store::tick`] goes through the shards once after each arrival and settles those.
 
-use crate::key_floors::KeyFloors;
+use crate::key_floors::{Found, KeyFloors};
 use crate::shard::{Displaced, Writer};
 use crate::sync::{AtomicU32, Mutex, Ordering};
 use crate::{Event, Store, StoreConfig, Version, Weigh};
@@ -60,13 +60,13 @@ impl ToldFloors {
         self.len.store(len.max(1), Ordering::Release);
     }
 
-    /// Nothing older than this may be stored for keys of `key_hash`.
+    /// What stands against keys of `key_hash`.
     #[inline]
-    pub(crate) fn get(&self, key_hash: u64) -> Version {
+    pub(crate) fn find(&self, key_hash: u64) -> Found {
         if self.is_empty() {
-            return Version::ZERO;
+            return Found::default();
         }
-        self.told.lock().floors.get(key_hash)
+        self.told.lock().floors.find(key_hash)
     }
 
     /// The floor of `key_hash`, if it is known exactly.

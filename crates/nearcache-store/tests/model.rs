@@ -138,7 +138,7 @@ fn known(store: &Store<u64>, key: &[u8]) -> Expected {
     match store.known(key) {
         Known::Live(entry) => Expected::Live(entry.version(), *entry),
         Known::Removed(version) => Expected::Removed(version),
-        Known::Absent { floor } => Expected::Absent(floor),
+        Known::Absent { floor, .. } => Expected::Absent(floor),
     }
 }
 

@@ -71,6 +71,16 @@ pub struct Breaker {
     half_since: Time,
     /// Times that it opened without having closed.
     relapses: u32,
+    /// How often the state has changed.
+    phase: u64,
+    /// Loads that were admitted since the ramp began and have not ended.
+    ramping: usize,
+}
+
+/// That a load may begin: names the phase in which it did, so that it counts in no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    phase: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,41 +101,49 @@ impl Breaker {
             halves: [(0, 0); 2],
             half_since: Time::ZERO,
             relapses: 0,
+            phase: 0,
+            ramping: 0,
         }
     }
 
-    /// May a load begin while `running` others run? Each that does is followed by [`ended`](Self::ended) or
-    /// [`unasked`](Self::unasked).
-    pub fn admit(&mut self, now: Time, running: usize) -> bool {
+    /// May a load begin? Each that does is followed by [`ended`](Self::ended) or [`unasked`](Self::unasked), once.
+    pub fn admit(&mut self, now: Time) -> Option<Admitted> {
         if let State::Open { until } = self.state
             && now >= until
         {
-            self.state = State::Probing { since: None };
+            self.enter(State::Probing { since: None });
         }
         match self.state {
-            State::Closed => true,
-            State::Open { .. } => false,
+            State::Closed => {}
+            State::Open { .. } => return None,
             State::Probing { since } => {
                 // A probe of which nothing was heard is one that failed quietly.
-                let free = since.is_none_or(|since| now.saturating_since(since) >= self.patience());
-                if free {
-                    self.state = State::Probing { since: Some(now) };
+                if since.is_some_and(|since| now.saturating_since(since) < self.patience()) {
+                    return None;
                 }
-                free
+                self.enter(State::Probing { since: Some(now) });
             }
             State::Ramp { since } => {
                 let elapsed = now.saturating_since(since);
                 if elapsed >= self.config.ramp {
                     self.close(now);
-                    return true;
+                } else if self.ramping < self.allowed(elapsed) {
+                    self.ramping += 1;
+                } else {
+                    return None;
                 }
-                running < self.allowed(elapsed)
             }
         }
+        Some(Admitted { phase: self.phase })
     }
 
-    /// A load has ended; whether the system of record answered.
-    pub fn ended(&mut self, now: Time, answered: bool) {
+    /// A load has ended; whether the system of record answered. One that began before the state last changed tells of a time that
+    /// is over, and counts for nothing: neither opens it again nor stands for the probe.
+    pub fn ended(&mut self, now: Time, admitted: Admitted, answered: bool) {
+        if admitted.phase != self.phase {
+            return;
+        }
+        self.ramping = self.ramping.saturating_sub(1);
         match (self.state, answered) {
             (State::Closed, _) => {
                 self.count(now, answered);
@@ -138,7 +156,7 @@ impl Breaker {
             (State::Probing { .. }, true) => {
                 self.halves = [(0, 0); 2];
                 self.half_since = now;
-                self.state = State::Ramp { since: now };
+                self.enter(State::Ramp { since: now });
             }
             (State::Probing { .. }, false) => self.open(now),
             (State::Ramp { .. }, _) => {
@@ -148,15 +166,19 @@ impl Breaker {
                     self.open(now);
                 }
             }
-            // Of before it opened.
+            // Nothing begins in it.
             (State::Open { .. }, _) => {}
         }
     }
 
     /// A load that was admitted did not come to ask the system of record.
-    pub fn unasked(&mut self) {
-        if let State::Probing { since: Some(_) } = self.state {
-            self.state = State::Probing { since: None };
+    pub fn unasked(&mut self, admitted: Admitted) {
+        if admitted.phase != self.phase {
+            return;
+        }
+        self.ramping = self.ramping.saturating_sub(1);
+        if let State::Probing { .. } = self.state {
+            self.enter(State::Probing { since: None });
         }
     }
 
@@ -187,13 +209,20 @@ impl Breaker {
         let factor = 1_u32 << self.relapses.min(16);
         let for_long = self.config.open_for.saturating_mul(factor);
         self.relapses += 1;
-        self.state = State::Open {
+        self.enter(State::Open {
             until: now + for_long.min(self.config.open_for_max),
-        };
+        });
+    }
+
+    /// What was admitted before counts no more.
+    const fn enter(&mut self, state: State) {
+        self.state = state;
+        self.phase += 1;
+        self.ramping = 0;
     }
 
     const fn close(&mut self, now: Time) {
-        self.state = State::Closed;
+        self.enter(State::Closed);
         self.halves = [(0, 0); 2];
         self.half_since = now;
         self.relapses = 0;
@@ -233,41 +262,52 @@ mod tests {
 
     fn broken() -> Breaker {
         let mut breaker = breaker();
-        (0..20).for_each(|ms| breaker.ended(at(ms), false));
+        (0..20).for_each(|ms| load(&mut breaker, ms, false));
         breaker
+    }
+
+    /// A load that begins and ends then.
+    fn load(breaker: &mut Breaker, ms: u64, answered: bool) {
+        let admitted = breaker.admit(at(ms)).expect("it may begin");
+        breaker.ended(at(ms), admitted, answered);
     }
 
     #[test]
     fn o11_it_opens_when_half_of_the_loads_fail_and_not_before_there_were_enough() {
         let mut breaker = breaker();
         for ms in 0..19 {
-            breaker.ended(at(ms), false);
-            assert!(breaker.admit(at(ms), 0));
+            load(&mut breaker, ms, false);
+            assert_eq!(breaker.state(at(ms)), BreakerState::Closed);
         }
-        breaker.ended(at(19), false);
+        load(&mut breaker, 19, false);
         assert_eq!(breaker.state(at(20)), BreakerState::Open);
-        assert!(!breaker.admit(at(20), 0));
+        assert!(breaker.admit(at(20)).is_none());
     }
 
     #[test]
     fn failures_of_long_ago_do_not_count() {
         let mut breaker = breaker();
-        (0..19).for_each(|ms| breaker.ended(at(ms), false));
-        (0..19).for_each(|ms| breaker.ended(at(20_000 + ms), true));
-        breaker.ended(at(20_020), false);
+        (0..19).for_each(|ms| load(&mut breaker, ms, false));
+        (0..19).for_each(|ms| load(&mut breaker, 20_000 + ms, true));
+        load(&mut breaker, 20_020, false);
         assert_eq!(breaker.state(at(20_021)), BreakerState::Closed);
     }
 
     #[test]
     fn o11_after_an_outage_loads_come_back_one_by_one_and_then_in_proportion() {
         let mut breaker = broken();
-        assert!(!breaker.admit(at(1_018), 0));
-        assert!(breaker.admit(at(1_020), 0), "one probe");
-        assert!(!breaker.admit(at(1_021), 0), "and no second");
-        breaker.ended(at(1_030), true);
-        assert!(breaker.admit(at(1_030), 0) && !breaker.admit(at(1_030), 1));
-        assert!(breaker.admit(at(3_530), 31) && !breaker.admit(at(3_530), 32));
-        assert!(breaker.admit(at(6_030), 1_000), "the ramp is over");
+        assert!(breaker.admit(at(1_018)).is_none());
+        let probe = breaker.admit(at(1_020)).expect("one probe");
+        assert!(breaker.admit(at(1_021)).is_none(), "and no second");
+        breaker.ended(at(1_030), probe, true);
+        let first = breaker.admit(at(1_030)).expect("one at a time");
+        assert!(breaker.admit(at(1_030)).is_none());
+        breaker.ended(at(1_031), first, true);
+        let running: Vec<_> = (0..33).filter_map(|_| breaker.admit(at(3_530))).collect();
+        assert_eq!(running.len(), 32, "half of 64");
+        breaker.unasked(running[0]);
+        assert!(breaker.admit(at(3_530)).is_some(), "its place is free");
+        assert!(breaker.admit(at(6_030)).is_some(), "the ramp is over");
         assert_eq!(breaker.state(at(6_030)), BreakerState::Closed);
     }
 
@@ -276,9 +316,8 @@ mod tests {
         let mut breaker = broken();
         let mut now = 1_020;
         for expected in [2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
-            assert!(breaker.admit(at(now), 0));
-            breaker.ended(at(now), false);
-            assert!(!breaker.admit(at(now + expected - 1), 0));
+            load(&mut breaker, now, false);
+            assert!(breaker.admit(at(now + expected - 1)).is_none());
             now += expected;
         }
     }
@@ -286,10 +325,30 @@ mod tests {
     #[test]
     fn a_probe_that_never_ends_or_was_not_made_blocks_nobody_for_ever() {
         let mut breaker = broken();
-        assert!(breaker.admit(at(1_020), 0));
-        breaker.unasked();
-        assert!(breaker.admit(at(1_021), 0));
-        assert!(!breaker.admit(at(31_020), 0));
-        assert!(breaker.admit(at(31_021), 0));
+        let probe = breaker.admit(at(1_020)).unwrap();
+        breaker.unasked(probe);
+        let silent = breaker.admit(at(1_021)).unwrap();
+        assert!(breaker.admit(at(31_020)).is_none());
+        let probe = breaker.admit(at(31_021)).expect("another");
+        // It is another's turn now.
+        breaker.ended(at(31_022), silent, false);
+        breaker.ended(at(31_023), probe, true);
+        assert_eq!(breaker.state(at(31_023)), BreakerState::Ramp);
+    }
+
+    #[test]
+    fn o11_loads_of_before_the_outage_neither_fail_nor_stand_for_the_probe_and_do_not_end_the_ramp()
+    {
+        let mut breaker = breaker();
+        let old: Vec<_> = (0..3).filter_map(|_| breaker.admit(at(0))).collect();
+        (0..20).for_each(|ms| load(&mut breaker, ms, false));
+        let probe = breaker.admit(at(1_020)).expect("its time is over");
+        breaker.ended(at(1_030), old[0], false);
+        breaker.ended(at(1_031), old[1], true);
+        assert_eq!(breaker.state(at(1_032)), BreakerState::Probing);
+        breaker.ended(at(1_040), probe, true);
+        breaker.ended(at(1_050), old[2], false);
+        assert_eq!(breaker.state(at(1_060)), BreakerState::Ramp);
+        assert!(breaker.admit(at(1_060)).is_some());
     }
 }

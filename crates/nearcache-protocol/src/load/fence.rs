@@ -4,6 +4,11 @@
 //! then on, on whatever node, has a newer version and wins, before the load ends or after. On top of that the fence
 //! compares what this node knew of the key when the load began with what it knows at its end, so that what has arrived
 //! meanwhile wins even if its maker's clock is further behind than it may be.
+//!
+//! Two things that rise meanwhile are no news about the key. What a store remembers for many keys at once (C2: the floors of its
+//! shards, which the removals of other keys raise) stands only against loads that are not newer than it, as it does against
+//! every other update. (So of a removal by a clock too far behind nothing is left for the fence if, while the load runs, so many others
+//! follow it that it is folded itself.) And what another load of the key brought is no change of the source: of two loads the newer one counts.
 
 use std::time::Duration;
 
@@ -64,8 +69,10 @@ impl Fence {
     /// May somebody who asks for `key` now wait for this load? Not if anything that may concern its result was written or
     /// invalidated since it began; while its tags are not known, that is any tag.
     pub fn is_joinable<V: Payload>(&self, store: &Store<V>, key: &[u8]) -> bool {
-        store.known(key).version() == self.known
-            && !store.invalidated_since(self.generation, key, None)
+        let known = store.known(key);
+        // C2: nobody waits for what would not be kept, nor for something older than what was here meanwhile.
+        let beaten = known.version() > self.known && known.version() >= self.version;
+        !beaten && self.knew(&known) && !store.invalidated_since(self.generation, key, None)
     }
 
     /// How many bytes [`to_bytes`](Self::to_bytes) makes.
@@ -129,8 +136,14 @@ impl Fence {
         Ok(matches!(merged, Merged::Applied { entry: Some(_), .. }))
     }
 
+    /// Whether nothing was written or removed of the key itself since the load began. An older load's result is neither.
+    fn knew<V: Payload>(&self, known: &Known<V>) -> bool {
+        let own = known.own_version();
+        own <= self.known || own < self.version && is_of_load(own)
+    }
+
     fn holds<V: Payload>(&self, store: &Store<V>, known: &Known<V>, entry: &Handle<V>) -> bool {
-        known.version() == self.known
+        self.knew(known)
             && (self.planted.drops_fence_for_tags()
                 || !store.invalidated_since(self.generation, entry.key(), Some(entry.tags())))
     }
@@ -142,6 +155,12 @@ pub(crate) fn just_before(clock: &Hlc, now: Time, clock_bound: Duration) -> Vers
     let ms = clock.physical_ms(now).saturating_sub(bound_ms);
     let time = Timestamp::from_u64(Timestamp::from_parts(ms, 0).as_u64().saturating_sub(1));
     Version::new(time, clock.origin())
+}
+
+/// Whether a version is one that loads get ([`just_before`]): no other has the last counter of its millisecond, unless 65,535 others were
+/// made in it; and of such a one no more is lost than what this fence does beyond the clock bound.
+const fn is_of_load(version: Version) -> bool {
+    version.time.counter() == u16::MAX
 }
 
 #[cfg(test)]
@@ -252,5 +271,106 @@ mod tests {
         assert!(joinable(&second), "another key's");
         raise(Scope::Tag((*b"any").into()), at(2))(&store);
         assert!(!joinable(&second), "its tags are not known yet");
+    }
+
+    /// Removes so many other keys, at `version` each: far more than a store of a megabyte remembers one by one.
+    fn remove_others(store: &Store<Text>, version: Version) {
+        remove_some(store, version, 10_000);
+    }
+
+    fn remove_some(store: &Store<Text>, version: Version, count: u32) {
+        for number in 0..count {
+            let key = format!("other key {number} at {}", version.time.as_u64());
+            let _ = store
+                .merge(key.as_bytes(), version, Change::Remove)
+                .unwrap();
+        }
+        let known = store.known(b"key");
+        assert!(
+            count < 10_000 || known.version() >= version,
+            "it was folded"
+        );
+    }
+
+    #[test]
+    fn c2_removals_of_other_keys_that_no_longer_find_room_void_no_load_that_is_newer() {
+        let (store, clock) = setup();
+        remove_others(&store, at(-60_000));
+        let fence = Fence::begin(&store, &clock, NOW, BOUND, b"key");
+        remove_others(&store, at(-50_000));
+        assert!(fence.is_joinable(&store, b"key"));
+        let entry = fence.entry(&store, b"key", tagged("t"), &clock, NOW);
+        assert!(fence.keep(&store, &entry).unwrap());
+    }
+
+    #[test]
+    fn c2_a_load_that_began_before_the_shard_floor_is_neither_joined_nor_kept() {
+        let (store, clock) = setup();
+        let fence = Fence::begin(&store, &clock, NOW, BOUND, b"key");
+        // Also when a removal of the key itself is among what was folded.
+        remove(at(-500))(&store);
+        remove_others(&store, at(-500));
+        assert!(!fence.is_joinable(&store, b"key"));
+        let entry = fence.entry(&store, b"key", tagged("t"), &clock, NOW);
+        assert!(!fence.keep(&store, &entry).unwrap());
+    }
+
+    #[test]
+    fn c1_a_floor_of_other_keys_hides_no_invalidation_by_a_clock_too_far_behind() {
+        // With tombstones of 60 s ago that fill the store: each that comes now folds one of them.
+        let (store, clock) = setup();
+        remove_others(&store, at(-60_000));
+        for meanwhile in [
+            Box::new(remove(at(-2_000))) as Box<dyn Fn(&Store<Text>)>,
+            Box::new(raise(Scope::Prefix((*b"ke").into()), at(-1_900))),
+            Box::new(raise(Scope::Tag((*b"t").into()), at(-1_800))),
+            Box::new(raise(Scope::All, at(-1_700))),
+        ] {
+            let fence = Fence::begin(&store, &clock, NOW, BOUND, b"key");
+            meanwhile(&store);
+            remove_some(&store, at(-50_000), 100);
+            assert!(!fence.is_joinable(&store, b"key"));
+            let entry = fence.entry(&store, b"key", tagged("t"), &clock, NOW);
+            assert!(!fence.keep(&store, &entry).unwrap());
+        }
+    }
+
+    #[test]
+    fn i7_what_an_older_load_brought_voids_no_newer_one_and_the_other_way_round() {
+        for newer_first in [false, true] {
+            let (store, clock) = setup();
+            let older = Fence::begin(&store, &clock, NOW, BOUND, b"key");
+            let later = Time::from_millis(10_002);
+            let newer = Fence::begin(&store, &clock, later, BOUND, b"key");
+            let keep = |fence: &Fence| {
+                let entry = fence.entry(&store, b"key", tagged("t"), &clock, later);
+                fence.keep(&store, &entry).unwrap()
+            };
+            if newer_first {
+                assert!(keep(&newer) && !keep(&older));
+                assert!(!older.is_joinable(&store, b"key"), "C2");
+            } else {
+                assert!(keep(&older) && newer.is_joinable(&store, b"key"));
+                assert!(keep(&newer));
+            }
+            let held = store.get(b"key").unwrap();
+            assert_eq!(held.version(), newer.version());
+        }
+    }
+
+    #[test]
+    fn c1_a_write_in_mid_load_wins_by_whatever_clock_also_over_what_a_load_brought() {
+        let (store, clock) = setup();
+        let older = Fence::begin(&store, &clock, NOW, BOUND, b"key");
+        let newer = Fence::begin(&store, &clock, Time::from_millis(10_002), BOUND, b"key");
+        let entry = older.entry(&store, b"key", tagged("t"), &clock, NOW);
+        assert!(older.keep(&store, &entry).unwrap());
+        remove(Version::new(
+            Timestamp::from_u64(older.version().time.as_u64() + 1),
+            NodeId::from_u64(2),
+        ))(&store);
+        assert!(!newer.is_joinable(&store, b"key"));
+        let entry = newer.entry(&store, b"key", tagged("t"), &clock, NOW);
+        assert!(!newer.keep(&store, &entry).unwrap());
     }
 }

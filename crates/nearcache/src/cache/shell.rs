@@ -63,7 +63,7 @@ use waiters::{Waiters, Waiting};
 pub(crate) use behind::{Behind, Op};
 pub(crate) use gate::{is_fresh, is_leased};
 pub(crate) use leases::{Load, LoadLease};
-pub(crate) use loads::{FlightGuard, Loads, Part, Slot};
+pub(crate) use loads::{Admission, FlightGuard, Loads, Part, Slot};
 pub(crate) use port::CachePort;
 pub(crate) use sinking::Sinking;
 pub(crate) use through::Through;

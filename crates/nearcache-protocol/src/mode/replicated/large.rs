@@ -560,7 +560,7 @@ impl<V: Payload> Replicated<V> {
             Known::Live(stub) if stub.version() > version => Ok(stub),
             // The stub itself, or it was evicted, which is no reason not to bring the value.
             Known::Live(_) => return,
-            Known::Absent { floor } if floor <= version => return,
+            Known::Absent { floor, .. } if floor <= version => return,
             Known::Removed(_) | Known::Absent { .. } => Err(Ended::Nowhere),
         };
         if newer.is_ok() && self.planted.takes_late_values_for_newer() {

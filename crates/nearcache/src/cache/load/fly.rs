@@ -12,7 +12,7 @@ use super::error::{BoxError, LoadError};
 use super::{Loaded, OnceLoader, Previous};
 use crate::cache::Cache;
 use crate::cache::cached::Cached;
-use crate::cache::shell::{FlightGuard, Load, LoadLease};
+use crate::cache::shell::{Admission, FlightGuard, Load, LoadLease};
 use crate::codec::Codec;
 
 /// A key whose flight a task leads.
@@ -66,15 +66,15 @@ pub(super) async fn fly<K, V, C>(
     let Some((seat, lease)) = cache.after_turn(seat, turn).await else {
         return;
     };
-    if !loads.admits(shell.node().now()) {
+    let Some(admission) = loads.admits(shell.node().now()) else {
         loads.counters().circuit_open.inc();
         return seat.flight.land(Err(LoadError::CircuitOpen));
-    }
+    };
     let departed = cache.depart(seat, lease);
     let previous = departed.previous.clone();
     let answer =
         Box::pin(async move { loader(Previous::new(previous.and_then(Cached::of))).await });
-    let loaded = cache.ask(answer).await;
+    let loaded = cache.ask(admission, answer).await;
     cache.arrive_at(departed, loaded);
 }
 
@@ -109,18 +109,18 @@ pub(super) async fn fly_many<K, V, C>(
     if seats.is_empty() {
         return;
     }
-    if !loads.admits(cache.shell.node().now()) {
+    let Some(admission) = loads.admits(cache.shell.node().now()) else {
         for (seat, _) in seats {
             loads.counters().circuit_open.inc();
             seat.flight.land(Err(LoadError::CircuitOpen));
         }
         return;
-    }
+    };
     let departed: Vec<_> = seats
         .into_iter()
         .map(|(seat, lease)| cache.depart(seat, lease))
         .collect();
-    let answered = cache.ask(load_many(keys)).await;
+    let answered = cache.ask(admission, load_many(keys)).await;
     let answered = answered.and_then(|answers| {
         let (wanted, got) = (departed.len(), answers.len());
         if wanted == got {
@@ -187,9 +187,9 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
     }
 
     /// Calls the loader, and tells what watches over the system of record how it went.
-    async fn ask<T>(&self, answer: Answer<T>) -> Result<T, LoadError> {
+    async fn ask<T>(&self, admission: Admission, answer: Answer<T>) -> Result<T, LoadError> {
         let (node, loads) = (self.shell.node(), self.shell.loads());
-        let asked = Asked(self, node.now());
+        let asked = Asked(self, admission, node.now());
         let answered = call(answer, loads.policy().load_timeout).await;
         asked.answered(&answered);
         answered
@@ -214,17 +214,21 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
 }
 
 /// A call of the loader under way. Dropped without an answer, it does not count.
-struct Asked<'a, K: ?Sized, V, C: Codec<V>>(&'a Cache<K, V, C>, nearcache_protocol::time::Time);
+struct Asked<'a, K: ?Sized, V, C: Codec<V>>(
+    &'a Cache<K, V, C>,
+    Admission,
+    nearcache_protocol::time::Time,
+);
 
 impl<K: ?Sized, V, C: Codec<V>> Asked<'_, K, V, C> {
     fn answered<T>(self, answered: &Result<T, LoadError>) {
         let (now, loads) = (self.0.shell.node().now(), self.0.shell.loads());
         let counters = loads.counters();
-        loads.ended(now, answered.is_ok());
+        loads.ended(now, self.1, answered.is_ok());
         match answered {
             Ok(_) => {
                 counters.succeeded.inc();
-                loads.took(now - self.1);
+                loads.took(now - self.2);
             }
             Err(LoadError::TimedOut { .. }) => {
                 counters.timed_out.inc();
@@ -239,6 +243,6 @@ impl<K: ?Sized, V, C: Codec<V>> Asked<'_, K, V, C> {
 
 impl<K: ?Sized, V, C: Codec<V>> Drop for Asked<'_, K, V, C> {
     fn drop(&mut self) {
-        self.0.shell.loads().unasked();
+        self.0.shell.loads().unasked(self.1);
     }
 }

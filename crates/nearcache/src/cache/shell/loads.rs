@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_protocol::load::breaker::{Breaker, BreakerState};
+use nearcache_protocol::load::breaker::{Admitted, Breaker, BreakerState};
 use nearcache_protocol::load::early;
 use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::load::flights::{FlightId, Flights, Role};
@@ -61,6 +61,10 @@ impl<V: Payload> Slot<V> {
         self.started.notified().await;
     }
 }
+
+/// That a load may ask; without a circuit breaker nobody has said so.
+#[derive(Clone, Copy)]
+pub(crate) struct Admission(Option<Admitted>);
 
 /// Loads of one cache.
 pub(crate) struct Loads<V: Payload> {
@@ -137,23 +141,27 @@ impl<V: Payload> Loads<V> {
         self.policy.circuit_breaker && self.breaker.lock().state(now) == BreakerState::Open
     }
 
-    /// Whether a load may ask the system of record now.
-    pub(crate) fn admits(&self, now: Time) -> bool {
+    /// Whether a load may ask the system of record now; how that ends is told to [`ended`](Self::ended) or [`unasked`](Self::unasked).
+    pub(crate) fn admits(&self, now: Time) -> Option<Admission> {
         if !self.policy.circuit_breaker {
-            return true;
+            return Some(Admission(None));
         }
-        let others = self.flights.lock().running().saturating_sub(1);
-        self.breaker.lock().admit(now, others)
+        let admitted = self.breaker.lock().admit(now)?;
+        Some(Admission(Some(admitted)))
     }
 
     /// A load that was admitted has ended.
-    pub(crate) fn ended(&self, now: Time, answered: bool) {
-        self.breaker.lock().ended(now, answered);
+    pub(crate) fn ended(&self, now: Time, admission: Admission, answered: bool) {
+        if let Some(admitted) = admission.0 {
+            self.breaker.lock().ended(now, admitted, answered);
+        }
     }
 
     /// A load that was admitted did not ask.
-    pub(crate) fn unasked(&self) {
-        self.breaker.lock().unasked();
+    pub(crate) fn unasked(&self, admission: Admission) {
+        if let Some(admitted) = admission.0 {
+            self.breaker.lock().unasked(admitted);
+        }
     }
 
     /// The versions of the system of record that were seen (I7).
