@@ -6,6 +6,10 @@
 //!                                     ◀───── Piece(at), Piece, ...     pulled when the connection has room
 //!                                     ◀───── Refused                   it does not hold that version, or no longer
 //!   Stop ─────────────────────────────▶                                nobody wants it any more
+//!
+//! peer                                       holder that leaves
+//!                                     ◀───── Keep(key, version)        do you hold it? or: fetch it
+//!   Kept ─────────────────────────────▶                                it does now, or does not
 //! ```
 //!
 //! The asker counts what has arrived: it knows the length from the stub. A fetch that is cut goes on at another holder from where it
@@ -45,6 +49,20 @@ pub enum Fetching<V> {
     },
     /// Send no more.
     Stop,
+    /// The sender leaves: does the other hold this value?
+    Keep {
+        /// The key.
+        key: Bytes,
+        /// The version whose value is meant.
+        version: Version,
+        /// Nobody does: it is to fetch it, before it answers.
+        fetch: bool,
+    },
+    /// Whether it holds it, or knows that nobody needs it any more.
+    Kept {
+        /// It does.
+        held: bool,
+    },
 }
 
 /// A part of a value.
@@ -83,6 +101,8 @@ impl<V> Fetching<V> {
             Self::Piece { .. } => "fetch-piece",
             Self::Refused { .. } => "fetch-refused",
             Self::Stop => "fetch-stop",
+            Self::Keep { .. } => "fetch-keep",
+            Self::Kept { .. } => "fetch-kept",
         }
     }
 }

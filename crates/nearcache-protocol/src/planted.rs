@@ -65,6 +65,8 @@ pub enum PlantedBug {
     /// Every other update of a key of the audit that arrives counts as applied, and is not (breaks R1, for keys that nothing but the audit
     /// looks at).
     ProbeAckedNotApplied,
+    /// A node that leaves has nobody fetch the long values that only it holds (breaks K4 for them).
+    LongValuesLeftBehind,
 }
 
 impl PlantedBug {
@@ -149,6 +151,10 @@ impl PlantedBug {
     /// Whether an update of this version is skipped, of a key that is the audit's or is not.
     pub(crate) const fn skips_probe(self, is_probe: bool, millis: u64) -> bool {
         self.is(Self::ProbeAckedNotApplied) && is_probe && millis.is_multiple_of(2)
+    }
+
+    pub(crate) const fn leaves_long_values_behind(self) -> bool {
+        self.is(Self::LongValuesLeftBehind)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -101,6 +101,8 @@ bugs! {
     JournalAckedEarly = "journal-acked-early",
     /// Audit: every other probe that arrives is acknowledged, and not applied.
     ProbeAckedNotApplied = "probe-acked-not-applied",
+    /// A node that leaves has nobody fetch the long values that only it holds.
+    LongValuesLeftBehind = "long-values-left-behind",
 }
 
 impl Bug {
@@ -205,6 +207,7 @@ impl Bug {
             Self::JoinsOldFlights => ProtocolBug::JoinsOldFlights,
             Self::LeaseForAll => ProtocolBug::LeaseForAll,
             Self::ProbeAckedNotApplied => ProtocolBug::ProbeAckedNotApplied,
+            Self::LongValuesLeftBehind => ProtocolBug::LongValuesLeftBehind,
             _ => ProtocolBug::None,
         }
     }

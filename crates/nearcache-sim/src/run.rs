@@ -274,6 +274,14 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     {
         return Err(violation(cluster, "K4", what));
     }
+    if cluster.plan.rolling_from.is_some()
+        && !cluster.rolling.left_in_haste
+        && !cluster.plan.is_small()
+        && cluster.plan.split != SplitPolicy::Flush
+        && let Some(what) = whole::orphaned(&nodes)
+    {
+        return Err(violation(cluster, "K4", what));
+    }
     // What was evicted everywhere is not told to who missed it: see docs/testing.md.
     let resurrected = if cluster.plan.is_small() {
         None

@@ -120,21 +120,46 @@ async fn many_readers_at_once_wait_for_one_fetch() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_the_writer_has_gone_another_holder_is_asked_and_without_one_it_is_a_miss()
+async fn when_the_writer_has_died_another_holder_is_asked_and_without_one_it_is_a_miss()
 -> TestResult {
     bounded(async {
-        let (mut nodes, caches) = cluster(3, 0).await;
+        let (mut nodes, mut caches) = cluster(3, 0).await;
         let long = value(MIB, 1);
         let all = || PutOptions::new().ack(Ack::All);
         caches[0].put_with(key(), long.clone(), all()).await?;
         let lonely = b"lonely".as_slice();
         caches[0].put_with(lonely, long.clone(), all()).await?;
         assert!(caches[1].get(key()).await?.is_some());
+        // Its sockets close without a word.
+        drop((nodes.remove(0), caches.remove(0)));
+        eventually(|| nodes[1].members().len() == 2).await;
+        assert!(*caches[1].get(key()).await?.ok_or("a miss")? == long);
+        assert!(caches[1].get(lonely).await?.is_none());
+        assert_eq!(caches[1].stats().mode.fetches_unheld, 1);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn k4_when_the_writer_leaves_somebody_has_fetched_what_only_it_held() -> TestResult {
+    bounded(async {
+        let (mut nodes, caches) = cluster(3, 0).await;
+        let keys: Vec<String> = (0..20).map(|number| format!("key-{number}")).collect();
+        for (key, seed) in keys.iter().zip(0..) {
+            let options = PutOptions::new().ack(Ack::All);
+            let long = value(MIB / 4, seed);
+            caches[0].put_with(key.as_bytes(), long, options).await?;
+        }
         nodes.remove(0).shutdown().await;
-        eventually(|| met(&caches[2]) == 1).await;
-        assert!(*caches[2].get(key()).await?.ok_or("a miss")? == long);
-        assert!(caches[2].get(lonely).await?.is_none());
-        assert_eq!(caches[2].stats().mode.fetches_unheld, 1);
+        let fetched = |cache: &RawCache| cache.stats().mode.fetched;
+        assert_eq!(fetched(&caches[1]) + fetched(&caches[2]), 20, "each by one");
+        for (key, seed) in keys.iter().zip(0..) {
+            for cache in &caches[1..] {
+                let held = cache.get(key.as_bytes()).await?.ok_or("a miss")?;
+                assert!(*held == value(MIB / 4, seed));
+            }
+        }
         Ok(())
     })
     .await

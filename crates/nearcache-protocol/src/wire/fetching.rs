@@ -28,6 +28,17 @@ pub(super) fn put<V: Payload>(message: &Fetching<V>, out: &mut BytesMut) {
         }
         Fetching::Refused { known } => entries::put_optional_update(known.as_ref(), out),
         Fetching::Stop => {}
+        Fetching::Keep {
+            key,
+            version,
+            fetch,
+        } => {
+            out.put_slice(&version.to_bytes());
+            out.put_u8(u8::from(*fetch));
+            entries::put_len16(key, out);
+            out.put_slice(key);
+        }
+        Fetching::Kept { held } => out.put_u8(u8::from(*held)),
     }
 }
 
@@ -55,6 +66,18 @@ pub(super) fn read<V: Payload>(
         }
         kind::FETCH_REFUSED => Fetching::Refused {
             known: entries::optional_update(reader)?,
+        },
+        kind::FETCH_KEEP => {
+            let (version, fetch) = (reader.version()?, reader.bool("fetch")?);
+            let len = reader.len16()?;
+            Fetching::Keep {
+                key: reader.shared(len)?,
+                version,
+                fetch,
+            }
+        }
+        kind::FETCH_KEPT => Fetching::Kept {
+            held: reader.bool("held")?,
         },
         _ => Fetching::Stop,
     })

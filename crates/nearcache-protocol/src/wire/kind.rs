@@ -37,6 +37,8 @@ pub(super) const FETCH: Kind = Kind(0x70);
 pub(super) const FETCH_PIECE: Kind = Kind(0x71);
 pub(super) const FETCH_REFUSED: Kind = Kind(0x72);
 pub(super) const FETCH_STOP: Kind = Kind(0x73);
+pub(super) const FETCH_KEEP: Kind = Kind(0x74);
+pub(super) const FETCH_KEPT: Kind = Kind(0x75);
 pub(super) const PROBE_ASK: Kind = Kind(0x80);
 pub(super) const PROBE_HELD: Kind = Kind(0x81);
 pub(super) const RELAYED: Kind = Kind(0x90);
@@ -102,6 +104,8 @@ pub(super) const fn of<V>(message: &CacheMessage<V>) -> (Kind, u64) {
                 Fetching::Piece { .. } => FETCH_PIECE,
                 Fetching::Refused { .. } => FETCH_REFUSED,
                 Fetching::Stop => FETCH_STOP,
+                Fetching::Keep { .. } => FETCH_KEEP,
+                Fetching::Kept { .. } => FETCH_KEPT,
             };
             (kind, request.0)
         }

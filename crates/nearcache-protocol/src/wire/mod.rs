@@ -302,12 +302,15 @@ fn message<V: Payload>(
         kind::ASK => CacheMessage::Ask(tree::ask(reader)?),
         kind::STATE => CacheMessage::State(tree::state(reader)?),
         kind::TRANSFER_REFUSED => CacheMessage::TransferRefused { request },
-        kind::FETCH | kind::FETCH_PIECE | kind::FETCH_REFUSED | kind::FETCH_STOP => {
-            CacheMessage::Fetching {
-                request,
-                message: fetching::read(frame.kind, reader)?,
-            }
-        }
+        kind::FETCH
+        | kind::FETCH_PIECE
+        | kind::FETCH_REFUSED
+        | kind::FETCH_STOP
+        | kind::FETCH_KEEP
+        | kind::FETCH_KEPT => CacheMessage::Fetching {
+            request,
+            message: fetching::read(frame.kind, reader)?,
+        },
         kind @ (kind::PROBE_ASK | kind::PROBE_HELD) => CacheMessage::Probe {
             request,
             message: probe::read(kind, reader)?,

@@ -64,3 +64,20 @@ pub(crate) fn unfetched(nodes: &[(usize, &Node)]) -> Option<String> {
     }
     None
 }
+
+/// K4, after all nodes were restarted one after the other: an entry whose long value nobody holds any more, in words.
+pub(crate) fn orphaned(nodes: &[(usize, &Node)]) -> Option<String> {
+    for number in 0..KEYS {
+        let name = key(number);
+        let held = nodes.iter().filter_map(|(_, node)| node.store.peek(&name));
+        let held: Vec<_> = held.collect();
+        let newest = held.iter().map(Handle::version).max();
+        let newest = held.iter().filter(|entry| Some(entry.version()) == newest);
+        let mut newest = newest.peekable();
+        if newest.peek().is_some() && newest.all(Handle::is_stub) {
+            let name = String::from_utf8_lossy(&name);
+            return Some(format!("nobody holds the long value of {name} any more"));
+        }
+    }
+    None
+}

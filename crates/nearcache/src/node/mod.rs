@@ -197,7 +197,7 @@ impl Node {
         self.shared().metrics().registry()
     }
 
-    /// Leaves the cluster: hands over to the peers what only this node has, sends what is still on its way (at most 10 s in all), tells
+    /// Leaves the cluster: hands over to the peers what only this node has, long values included, sends what is still on its way (at most 10 s in all), tells
     /// the peers, and stops. Writes are refused from the beginning, as those of a node that has stopped; reads from the end.
     /// Calling it twice does no harm. Dropped half way, the node goes on without writing anything.
     pub async fn shutdown(&self) {

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use nearcache_store::{Change, Handle, Known, Merged, NodeId};
 use smallvec::SmallVec;
 
-use super::Replicated;
 use super::home::WorkId;
 use super::peer::Agreed;
+use super::{Replicated, bequeath};
 use crate::fetching::{Fetching, Piece};
 use crate::ids::{RequestId, WaiterId};
 use crate::message::CacheMessage;
@@ -59,6 +59,8 @@ struct Wanted<V> {
     stub: Handle<V>,
     readers: Vec<Waiter>,
     works: Vec<(WorkId, Time)>,
+    /// Holders that leave, to be told when it is here.
+    keeps: Vec<(NodeId, RequestId)>,
     state: State,
     /// What has arrived.
     bytes: Vec<u8>,
@@ -158,10 +160,15 @@ impl<V: Payload> Large<V> {
         true
     }
 
+    /// Values that are fetched because their holder leaves.
+    pub(super) fn kept(&self) -> usize {
+        self.wanted.values().map(|wanted| wanted.keeps.len()).sum()
+    }
+
     /// Takes a wish off all lists.
     fn take(&mut self, key: &Bytes) -> Option<Wanted<V>> {
         let wanted = self.wanted.remove(key)?;
-        self.callers -= wanted.readers.len() + wanted.works.len();
+        self.callers -= wanted.readers.len() + wanted.works.len() + wanted.keeps.len();
         match wanted.state {
             State::Queued => self.queue.retain(|queued| queued != key),
             State::Arriving { request, .. } => {
@@ -203,7 +210,7 @@ impl<V: Payload> Wanted<V> {
     }
 
     fn is_unwanted(&self) -> bool {
-        self.readers.is_empty() && self.works.is_empty()
+        self.readers.is_empty() && self.works.is_empty() && self.keeps.is_empty()
     }
 
     /// Takes in what has come, with room for at most as much again.
@@ -289,6 +296,19 @@ impl<V: Payload> Replicated<V> {
         self.start_fetches(now, out);
     }
 
+    /// A holder of the value leaves, and nobody else has it.
+    pub(super) fn fetch_to_keep(
+        &mut self,
+        now: Time,
+        keep: (NodeId, RequestId),
+        (key, stub): (Bytes, Handle<V>),
+        out: &mut Vec<Output<V>>,
+    ) {
+        let wanted = self.want(&key, stub);
+        wanted.keeps.push(keep);
+        self.start_fetches(now, out);
+    }
+
     fn want(&mut self, key: &Bytes, stub: Handle<V>) -> &mut Wanted<V> {
         let Large {
             wanted,
@@ -303,6 +323,7 @@ impl<V: Payload> Replicated<V> {
                 stub,
                 readers: Vec::new(),
                 works: Vec::new(),
+                keeps: Vec::new(),
                 state: State::Queued,
                 bytes: Vec::new(),
                 without: SmallVec::new(),
@@ -409,6 +430,12 @@ impl<V: Payload> Replicated<V> {
             Fetching::Piece { at, bytes } => self.on_piece(now, from, request, (at, bytes), out),
             Fetching::Refused { known } => self.on_fetch_refused(now, from, request, known, out),
             Fetching::Stop => self.on_fetch_stop(from, request),
+            Fetching::Keep {
+                key,
+                version,
+                fetch,
+            } => self.on_keep(now, from, request, (key, version, fetch), out),
+            Fetching::Kept { held } => self.on_kept(now, from, (request, held), out),
         }
     }
 
@@ -536,7 +563,20 @@ impl<V: Payload> Replicated<V> {
         for (work, _) in wanted.works {
             self.fetched_for_home(now, work, ended, out);
         }
+        let held = ended == Ended::Here || self.is_superseded(key, &wanted.stub);
+        for (to, request) in wanted.keeps {
+            out.push(bequeath::send(to, request, Fetching::Kept { held }));
+        }
         self.start_fetches(now, out);
+    }
+
+    /// Whether something newer is known of the key than this stub, so that nobody needs its value.
+    fn is_superseded(&self, key: &Bytes, stub: &Handle<V>) -> bool {
+        match self.store.known(key) {
+            Known::Live(entry) => entry.version() > stub.version(),
+            Known::Removed(version) => version > stub.version(),
+            Known::Absent { .. } => false,
+        }
     }
 
     /// Updates were applied, or something was written here: what is fetched may be superseded.
@@ -576,10 +616,14 @@ impl<V: Payload> Replicated<V> {
                     return;
                 };
                 self.large.callers += former.readers.len() + former.works.len();
+                for (to, request) in former.keeps {
+                    out.push(bequeath::send(to, request, Fetching::Kept { held: true }));
+                }
                 let wanted = Wanted {
                     stub,
                     readers: former.readers,
                     works: former.works,
+                    keeps: Vec::new(),
                     state: State::Queued,
                     bytes: Vec::new(),
                     without: SmallVec::new(),
@@ -600,7 +644,11 @@ impl<V: Payload> Replicated<V> {
         for wanted in self.large.wanted.values_mut() {
             // Started again it may hold what it did not.
             wanted.without.retain(|id| *id != peer);
+            let keeps = wanted.keeps.len();
+            wanted.keeps.retain(|(holder, _)| *holder != peer);
+            self.large.callers -= keeps - wanted.keeps.len();
         }
+        self.bequest_peer_down(now, peer, out);
         for key in cut {
             self.stats.fetches_moved += 1;
             self.ask_next(now, &key, out);

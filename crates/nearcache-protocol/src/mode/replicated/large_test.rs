@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use nearcache_store::Change;
+use nearcache_store::{Change, NodeId};
 
 use crate::config::ReplicationConfig;
-use crate::mode::{Ack, Outcome};
+use crate::mode::{Ack, HandedOver, Outcome};
 use crate::modify::{ExpireCondition, ModifyOp, NewExpiry};
 use crate::testing::Cluster;
 
@@ -418,4 +418,110 @@ fn the_expiry_of_a_stub_is_that_of_its_value() {
     let reader = begin_read(&mut cluster, 2, "key");
     settle(&mut cluster);
     assert_eq!(ended(&cluster, 2, reader, "key"), None);
+}
+
+/// Node 1 leaves: it has so long.
+fn leaves(cluster: &mut Cluster, time: Duration) -> HandedOver {
+    cluster.act(1, |node, now, out| node.core.hand_over(now, out));
+    cluster.run(time);
+    cluster.nodes[&1].core.handed_over()
+}
+
+#[test]
+fn k4_who_leaves_has_somebody_fetch_the_long_values_that_only_it_holds() {
+    let mut cluster = Cluster::ready(3, config());
+    for number in 0..40 {
+        cluster.put(1, &format!("mine-{number}"), &long('a'));
+    }
+    cluster.put(1, "shared", &long('b'));
+    cluster.put(2, "theirs", &long('c'));
+    cluster.put(1, "short", "s");
+    settle(&mut cluster);
+    let reader = begin_read(&mut cluster, 3, "shared");
+    let here = begin_read(&mut cluster, 1, "theirs");
+    settle(&mut cluster);
+    assert!(
+        ended(&cluster, 3, reader, "shared").is_some()
+            && ended(&cluster, 1, here, "theirs").is_some()
+    );
+    let pieces = carried(&cluster, "fetch-piece");
+    assert_eq!(
+        leaves(&mut cluster, Duration::from_secs(2)),
+        HandedOver::ToAll
+    );
+    // Each by one of them, and what others hold by nobody.
+    assert_eq!(carried(&cluster, "fetch-piece") - pieces, 40 * 10);
+    cluster.act(1, |node, now, out| node.core.leave(now, out));
+    cluster.deliver();
+    cluster.crash(1);
+    for id in [2, 3] {
+        cluster.act(id, |node, now, out| {
+            node.core.peer_left(now, NodeId::from_u64(1), out)
+        });
+    }
+    for number in 0..40 {
+        let key = format!("mine-{number}");
+        let reader = begin_read(&mut cluster, 2, &key);
+        settle(&mut cluster);
+        assert_eq!(ended(&cluster, 2, reader, &key), Some(long('a')));
+    }
+    let by_both = |cluster: &Cluster| {
+        cluster.nodes[&2]
+            .core
+            .stats()
+            .fetched
+            .min(cluster.nodes[&3].core.stats().fetched)
+    };
+    assert!(by_both(&cluster) > 10, "they share the work");
+}
+
+#[test]
+fn k4_who_leaves_is_not_held_up_by_values_that_nobody_takes_or_needs() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    cluster.drops.insert((2, "fetch-keep"));
+    cluster.drops.insert((3, "fetch-piece"));
+    assert_eq!(
+        leaves(&mut cluster, Duration::from_millis(500)),
+        HandedOver::ToNobody
+    );
+    // It was superseded meanwhile.
+    cluster.put(2, "key", "short");
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.nodes[&1].core.handed_over(), HandedOver::ToAll);
+    // Who is alone has nobody to ask.
+    let mut cluster = Cluster::ready(1, config());
+    cluster.put(1, "key", &long('a'));
+    assert_eq!(
+        leaves(&mut cluster, Duration::from_secs(2)),
+        HandedOver::ToAll
+    );
+}
+
+#[test]
+fn k4_when_the_one_that_fetches_is_lost_another_one_does() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    for id in [2, 3] {
+        cluster.drops.insert((id, "fetch-piece"));
+    }
+    assert_eq!(
+        leaves(&mut cluster, Duration::from_millis(50)),
+        HandedOver::ToNobody
+    );
+    cluster.drops.clear();
+    let asked = [2, 3]
+        .into_iter()
+        .find(|id| cluster.nodes[id].core.stats().fetched == 0)
+        .unwrap();
+    cluster.cut(1, asked);
+    cluster.run(Duration::from_secs(2));
+    assert!(
+        [2, 3]
+            .into_iter()
+            .any(|id| value(&cluster, id, "key").is_some())
+    );
+    assert_ne!(cluster.nodes[&1].core.handed_over(), HandedOver::ToNobody);
 }

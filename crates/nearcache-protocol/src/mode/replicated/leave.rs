@@ -3,7 +3,8 @@
 //! ```text
 //! hand_over ─▶ nothing is decided here any more ─▶ every peer has it, or as many as there is time for ─▶ leave
 //!                        progress in our stream, and in those of nodes that are gone ──┤
-//!                        comparing digests: what no stream tells of ───────────────────┘
+//!                        comparing digests: what no stream tells of ───────────────────┤
+//!                        long values that only this node holds (`bequeath`) ────────────┘
 //! ```
 //!
 //! A peer has everything if it says so of every stream that does not come to it from a live origin, or if a comparison with it found
@@ -65,6 +66,7 @@ impl<V: Payload> Replicated<V> {
         }
         self.leave.begun = true;
         self.leave.next_look = Some(now);
+        self.begin_bequest();
         self.heartbeat(now, out);
         self.tick_leave(now, out);
     }
@@ -75,6 +77,7 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         self.leave.next_look = Some(now + LOOK_EVERY);
+        self.tick_bequest(now, out);
         let compares = self.compare.current.as_ref();
         if compares.is_some_and(super::compare::Comparison::hands_over)
             || self.store.digest_bits().is_none()
@@ -128,7 +131,7 @@ impl<V: Payload> Replicated<V> {
         if self.planted.leaves_without_hand_over() {
             return HandedOver::ToAll;
         }
-        if !self.leave.begun || self.home.is_working() {
+        if !self.leave.begun || self.home.is_working() || !self.bequest.is_done() {
             return HandedOver::ToNobody;
         }
         let has_all =

@@ -21,6 +21,7 @@
 //! The log of the own stream ([`Log`]) and the progress in those of others ([`Progress`]) are independent of all this.
 
 mod away;
+mod bequeath;
 mod compare;
 mod far;
 mod filling;
@@ -53,6 +54,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_store::{Handle, NodeId, Store};
 
+use self::bequeath::Bequest;
 use self::compare::{Compare, Differs};
 use self::filling::Filling;
 use self::find::Finds;
@@ -117,6 +119,7 @@ pub struct Replicated<V: Payload> {
     fetches: BTreeMap<NodeId, Fetch>,
     pace: Pace,
     leave: Leave,
+    bequest: Bequest,
     compare: Compare,
     /// Lists that peers get from us, by peer and whether we asked for the comparison.
     lists: BTreeMap<(NodeId, bool), Listing>,
@@ -182,6 +185,7 @@ impl<V: Payload> Replicated<V> {
             fetches: BTreeMap::new(),
             pace: Pace::new(config.transfer_bytes_per_second),
             leave: Leave::default(),
+            bequest: Bequest::default(),
             pages: BTreeMap::new(),
             finds: Finds::default(),
             large: Large::default(),

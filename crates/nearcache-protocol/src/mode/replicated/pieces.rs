@@ -122,7 +122,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// The entry, if its value is here in that very version.
-    fn holder_of(&self, key: &[u8], version: Version) -> Option<Handle<V>> {
+    pub(super) fn holder_of(&self, key: &[u8], version: Version) -> Option<Handle<V>> {
         match self.store.known(key) {
             Known::Live(entry) if entry.version() == version && !entry.is_stub() => Some(entry),
             Known::Live(_) | Known::Removed(_) | Known::Absent { .. } => None,

@@ -380,3 +380,29 @@ fn golden_fetch() {
     ];
     assert_eq!(bytes_of(&fetching(Fetching::Stop)), expected);
 }
+
+#[test]
+fn golden_fetch_keep() {
+    let keep = fetching(Fetching::Keep {
+        key: Bytes::from_static(b"key"),
+        version: version(),
+        fetch: true,
+    });
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 40, 1, 0x74, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99,
+        1,                                                            // fetch it
+        0, 3, b'k', b'e', b'y',
+    ];
+    assert_eq!(bytes_of(&keep), expected);
+
+    #[rustfmt::skip]
+    let expected: &[u8] = &[
+        0, 0, 0, 19, 1, 0x75, 0, 0, 0, 0, 0, 0, 0, 2,
+        1, 2, 3, 4, 5, 6, 7, 8,
+        1,
+    ];
+    assert_eq!(bytes_of(&fetching(Fetching::Kept { held: true })), expected);
+}

@@ -411,6 +411,12 @@ pub(super) fn messages() -> Vec<Message> {
             known: Some(stub()),
         }),
         fetching(Fetching::Stop),
+        fetching(Fetching::Keep {
+            key: key.clone(),
+            version: version(),
+            fetch: true,
+        }),
+        fetching(Fetching::Kept { held: true }),
     ]);
     let add = ModifyOp::Add { delta: i64::MIN };
     for op in sets.into_iter().chain(removes).chain(expires).chain([add]) {
