@@ -314,7 +314,7 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
 /// Has everybody read what it does not hold, and says what could not be had although somebody holds it.
 fn unfetched(cluster: &mut Cluster) -> Result<Option<String>, Violation> {
     // A long value is fetched from who holds it: without a link to any such node a read misses. See docs/consistency.md.
-    let unlinked = cluster.plan.after.strands() || cluster.plan.is_beyond_mesh();
+    let unlinked = cluster.plan.after.strands();
     if cluster.plan.long.is_none() || cluster.plan.is_small() || unlinked {
         return Ok(None);
     }
