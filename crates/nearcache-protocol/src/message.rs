@@ -313,7 +313,18 @@ pub struct MemberWord {
     /// The newest start of the member of which is known whether it runs the cache; 0 if that is known of none.
     pub epoch: Epoch,
     /// Whether that start runs the cache.
-    pub runs: bool,
+    pub runs: Runs,
+}
+
+/// Whether a start of a node runs the cache. Of two words about the same start the greater one counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Runs {
+    /// It does not, or has not said so yet.
+    No,
+    /// It does.
+    Yes,
+    /// It did, and has left in good order: its stream ends with this number.
+    Ended(u64),
 }
 
 /// The effect of a modify at the key's home node.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use nearcache_sim::{Options, Place, Sometimes, run};
+use nearcache_sim::{Bug, Options, Place, Sometimes, run};
 
 const SEEDS: u64 = 1_000;
 
@@ -214,7 +214,7 @@ fn the_audit_reports_updates_that_are_acknowledged_and_not_applied() {
         let options = Options {
             tree,
             audit: true,
-            bug: Some(nearcache_sim::Bug::ProbeAckedNotApplied),
+            bug: Some(Bug::ProbeAckedNotApplied),
             ..Options::default()
         };
         let found = (0..60).filter_map(|seed| run(seed, options).failure);
@@ -247,4 +247,51 @@ fn loads_hold_over_seeds_of_more_nodes_than_a_mesh_may_have() {
     ] {
         assert!(sometimes.count(place) > 0, "{place:?} was never reached");
     }
+}
+
+/// The runs of mode `invalidation` with more nodes than a mesh may have.
+const TREE_OF_LEASES: Options = Options {
+    bug: None,
+    verbose: false,
+    invalidation: true,
+    loads: false,
+    tree: true,
+    audit: false,
+};
+
+#[test]
+fn i1_i2_i9_c11_hold_in_mode_invalidation_with_more_nodes_than_a_mesh_may_have() {
+    const SEEDS: u64 = 200;
+    let mut sometimes = Sometimes::default();
+    for seed in 0..SEEDS {
+        let report = run(seed, TREE_OF_LEASES);
+        if let Some(failure) = &report.failure {
+            panic!("{failure}");
+        }
+        sometimes.add(&report.sometimes);
+    }
+    for place in [
+        Place::Relayed,
+        Place::NeighbourAsked,
+        Place::Parted,
+        Place::OpenedLate,
+        Place::Flushed,
+        Place::Filled,
+        Place::Gap,
+        Place::Pause,
+        Place::Restart,
+    ] {
+        assert!(sometimes.count(place) > 0, "{place:?} was never reached");
+    }
+}
+
+#[test]
+fn i9_a_lease_that_is_extended_by_what_is_not_applied_is_found_beyond_the_mesh_too() {
+    const SEEDS: u64 = 200;
+    let options = Options {
+        bug: Some(Bug::LeaseOnEcho),
+        ..TREE_OF_LEASES
+    };
+    let found = (0..SEEDS).find_map(|seed| run(seed, options).failure);
+    assert!(found.is_some(), "not found in {SEEDS} seeds");
 }

@@ -296,6 +296,9 @@ pub enum FlushCause {
     Gone(NodeId),
     /// The lease ran out, and the cache is set to flush then.
     Disconnected,
+    /// The mesh has given way to the tree: clocks of members are no longer measured, and what was loaded by them may pass for newer than
+    /// what others invalidate.
+    Crossed,
 }
 
 /// What the read path compares the clock with.

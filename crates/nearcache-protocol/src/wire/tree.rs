@@ -7,7 +7,7 @@ use bytes::{BufMut, BytesMut};
 use super::WireError;
 use super::reader::Reader;
 use crate::ids::StreamId;
-use crate::message::{Ask, MemberWord, Relayed, State};
+use crate::message::{Ask, MemberWord, Relayed, Runs, State};
 use crate::payload::Payload;
 
 /// An age that is not known.
@@ -96,7 +96,13 @@ pub(super) fn put_state(state: &State, out: &mut BytesMut) {
         out.put_u64(word.node.as_u64());
         out.put_u8(u8::from(word.alive));
         out.put_u64(word.epoch.as_u64());
-        out.put_u8(u8::from(word.runs));
+        let (runs, latest) = match word.runs {
+            Runs::No => (0, 0),
+            Runs::Yes => (1, 0),
+            Runs::Ended(latest) => (2, latest),
+        };
+        out.put_u8(runs);
+        out.put_u64(latest);
     }
 }
 
@@ -113,12 +119,17 @@ pub(super) fn state(reader: &mut Reader<'_>) -> Result<State, WireError> {
         except: list(reader, 16, |reader| Ok((reader.node()?, age(reader)?)))?,
         streams: list(reader, 24, |reader| Ok((stream(reader)?, reader.u64()?)))?,
         whole: reader.bool("whole")?,
-        members: list(reader, 18, |reader| {
+        members: list(reader, 26, |reader| {
             Ok(MemberWord {
                 node: reader.node()?,
                 alive: reader.bool("alive")?,
                 epoch: reader.epoch()?,
-                runs: reader.bool("runs")?,
+                runs: match (reader.u8()?, reader.u64()?) {
+                    (0, _) => Runs::No,
+                    (1, _) => Runs::Yes,
+                    (2, latest) => Runs::Ended(latest),
+                    _ => return Err(WireError::Invalid { field: "runs" }),
+                },
             })
         })?,
     })

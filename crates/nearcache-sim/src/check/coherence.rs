@@ -15,10 +15,19 @@ use nearcache_store::{NodeId, Version};
 use super::Broken;
 use super::freshness::Start;
 use crate::node::Node;
-use crate::plan::{COUNTS_AFTER, KEYS, key};
+use crate::plan::{COUNTS_AFTER, KEYS, Plan, key};
 
 /// I1: how long a superseded value may be served, whatever the network does, with some reserve for the steps of the simulation.
 const STALE_MAX: Duration = Duration::from_millis(3_000 + 20);
+
+/// The same beyond the mesh: a heartbeat more for each hop, one more, and 100 ms.
+fn stale_max(plan: &Plan) -> Duration {
+    if !plan.is_beyond_mesh() {
+        return STALE_MAX;
+    }
+    let hops = (plan.nodes - 1).checked_ilog2().unwrap_or(0) + 1;
+    STALE_MAX + Duration::from_millis(500) * (hops + 1) + Duration::from_millis(100)
+}
 
 /// One change of the system of record.
 #[derive(Debug, Clone, Copy)]
@@ -113,14 +122,15 @@ impl Coherence {
         self.own.retain(|(at, _), _| *at != host);
     }
 
-    /// What a reader on the node gets for each key now; `has_room` if nothing is evicted.
+    /// What a reader on the node gets for each key now.
     pub(crate) fn read(
         &self,
         now: Time,
         host: usize,
         node: &Node,
-        has_room: bool,
+        plan: &Plan,
     ) -> Result<(), Broken> {
+        let (has_room, stale_max) = (!plan.is_small(), stale_max(plan));
         let own = node.time(now);
         let leased = own <= node.core.read_bound().serve_until;
         for number in 0..KEYS {
@@ -144,7 +154,7 @@ impl Coherence {
                 continue;
             };
             let stale = now - by.at.max(known);
-            if stale > STALE_MAX {
+            if stale > stale_max {
                 return Err((
                     "I1",
                     format!(

@@ -47,7 +47,7 @@ fn read(
     } = checkers;
     let replicated = plan.mode == ModeKind::Replicated;
     if !replicated {
-        coherence.read(now, host, node, !plan.is_small())?;
+        coherence.read(now, host, node, plan)?;
         if let Some(claim) = freshness.claim(now, host, node) {
             coherence.fresh(host, node, claim)?;
         }

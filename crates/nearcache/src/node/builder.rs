@@ -128,8 +128,8 @@ impl NodeBuilder {
     /// 2 log2 of their number, and updates travel along a tree. Default [`MESH_MAX_DEFAULT`]; 1 to [`MEMBER_LIMIT_MAX`].
     ///
     /// The same on all nodes: those that disagree refuse each other as soon as there are more members than the smaller number. Beyond the
-    /// mesh updates arrive a few hops later, [`Ack::All`](crate::Ack::All) is refused, and mode `invalidation` has no leases: a cluster
-    /// with such caches needs a mesh. See docs/scale.md.
+    /// mesh updates arrive a few hops later, [`Ack::All`](crate::Ack::All) is refused, and leases of mode `invalidation` are a heartbeat longer for
+    /// each hop. See docs/large-clusters.md.
     pub const fn mesh_max(mut self, members: usize) -> Self {
         self.mesh_max = members;
         self

@@ -13,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::frame;
 use nearcache_protocol::handshake::Local;
 use nearcache_protocol::identity::{Identity, Zone};
@@ -220,9 +219,6 @@ impl ClusterState {
         for member in state.membership.members() {
             cache.member_up(member.identity.node);
         }
-        if state.by_tree {
-            warn_of_leases(cache);
-        }
     }
 
     /// Our listener was reached by ourselves, from `end`.
@@ -307,9 +303,6 @@ impl State {
                 mesh_max,
                 "more members than a full mesh has: updates travel along a tree"
             );
-            for cache in shared.caches().values() {
-                warn_of_leases(&**cache);
-            }
         } else {
             tracing::info!(mesh_max, "all members are connected to all again");
         }
@@ -407,16 +400,6 @@ impl State {
             address: identity.address,
             state: MemberState::Unconnected,
         }
-    }
-}
-
-/// Mode `invalidation` needs every member's own word, and beyond the mesh nobody hears everybody.
-fn warn_of_leases(cache: &dyn CachePort) {
-    if cache.settings().mode == ModeKind::Invalidation {
-        tracing::warn!(
-            cache = cache.name(),
-            "mode invalidation serves no copies where there are more members than mesh_max: raise it on all nodes"
-        );
     }
 }
 

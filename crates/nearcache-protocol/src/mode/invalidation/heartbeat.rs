@@ -5,14 +5,19 @@ use std::time::Duration;
 use nearcache_store::NodeId;
 
 use super::Invalidation;
+use super::members::Member;
 use crate::announce::Announcement;
 use crate::ids::{Epoch, StreamId};
-use crate::message::ProgressVector;
+use crate::message::{Ask, ProgressVector, Runs, State};
 use crate::mode::stream::link::Agreed;
-use crate::mode::stream::{Beats as _, Receives as _, Sends as _, Verdict};
+use crate::mode::stream::tree::{Mends as _, Talks as _, Turns as _};
+use crate::mode::stream::{Beats as _, Sends as _, Verdict};
 use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
 use crate::time::Time;
+
+/// The epoch of no start.
+const NO_START: Epoch = Epoch::from_u64(0);
 
 impl<V: Payload> Invalidation<V> {
     pub(super) fn announce(&mut self, now: Time, to: NodeId, out: &mut Vec<Output<V>>) {
@@ -45,15 +50,18 @@ impl<V: Payload> Invalidation<V> {
         member.lease = Duration::from_millis(theirs.lease_ms);
         if !std::mem::replace(&mut link.met, true) {
             let early = link.early_subscribe.take();
-            if first && theirs.latest > 0 {
+            self.relay.hear_runs(from, theirs.epoch, Runs::Yes);
+            if first && theirs.latest > 0 && !self.relay.is_on() {
                 // Loads that began before it was heard of are stamped as if it had no clock, and may pass for newer than what
-                // it invalidated then (C1).
+                // it invalidated then (C1). Beyond the mesh all are stamped as if clocks were as far off as they may be.
                 self.flush(now, FlushCause::Met(from), out);
             }
             // What we said when the session began was lost on a peer that opened the cache later.
             self.announce(now, from, out);
-            self.subscribe(now, from, out);
-            self.ask_peer(now, from, out);
+            self.begin(now, from, out);
+            if !self.relay.is_on() {
+                self.ask_peer(now, from, out);
+            }
             if let Some(after) = early {
                 self.on_subscribe(from, self.epoch, after, out);
             }
@@ -62,9 +70,16 @@ impl<V: Payload> Invalidation<V> {
 
     /// Asks every peer how far it is.
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.set_by_tree(now, out);
         self.refuse_all_beyond_mesh(out);
+        let by_tree = self.relay.is_on();
+        if by_tree {
+            self.meet_over_silent(now, out);
+        }
         for to in self.connected() {
-            let subscribed = |link: &super::members::Link| link.sending.cursor.is_some();
+            let subscribed = |link: &super::members::Link| {
+                link.sending.cursor.is_some() || link.branch.cursor.is_some()
+            };
             let link = self
                 .members
                 .get(&to)
@@ -73,7 +88,11 @@ impl<V: Payload> Invalidation<V> {
                 // It has not subscribed: our announcement may be lost.
                 self.announce(now, to, out);
             }
-            self.ask_peer(now, to, out);
+            if by_tree {
+                self.ask_state(now, to, out);
+            } else {
+                self.ask_peer(now, to, out);
+            }
         }
     }
 
@@ -105,12 +124,49 @@ impl<V: Payload> Invalidation<V> {
         }
     }
 
+    /// A neighbour in the tree asks.
+    pub(super) fn on_neighbour_asks(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        ask: Ask,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let is_of = |member: &Member| member.is_met() && member.epoch == Some(ask.epoch);
+        let asker = self.members.get_mut(&from);
+        if let Some(member) = asker.filter(|member| is_of(member)) {
+            member.echoed_at = Some(now);
+        }
+        self.on_ask(now, from, ask, out);
+    }
+
+    /// A neighbour in the tree answers.
+    pub(super) fn on_neighbour_says(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        state: State,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let is_of = |member: &Member| member.is_met() && member.epoch == Some(state.epoch);
+        if !self.members.get(&from).is_some_and(is_of) {
+            return;
+        }
+        // Who was started again must have cost all copies before any lease counts that start.
+        for word in state.members.iter().filter(|word| word.epoch > NO_START) {
+            self.hear_word(now, word.node, (word.epoch, word.runs), out);
+        }
+        self.on_state(now, from, state, out);
+        self.skip_holes(now, out);
+    }
+
     /// The peer's stream ends with this number.
     pub(super) fn on_leave(&mut self, from: NodeId, epoch: Epoch, latest: u64) {
         if let Some(member) = self.members.get_mut(&from)
             && member.epoch == Some(epoch)
         {
             member.ends_at = Some(latest);
+            self.relay.hear_runs(from, epoch, Runs::Ended(latest));
         }
     }
 }

@@ -10,8 +10,9 @@ use nearcache_store::NodeId;
 
 use super::Invalidation;
 use crate::ids::{Epoch, StreamId};
+use crate::message::Runs;
 use crate::mode::stream::link::{ANNOUNCES_WITHIN, Agreed, Echoes, Receiving, Sending};
-use crate::mode::stream::tree::Branch;
+use crate::mode::stream::tree::{Branch, Forwards as _};
 use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -28,6 +29,8 @@ const CONNECTED_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Member {
     /// The start of it that we have met; unknown before it was connected.
     pub(super) epoch: Option<Epoch>,
+    /// The newest start of it that anybody has told of.
+    pub(super) started: Option<Epoch>,
     /// When this node first heard of it. Before that it counts for nothing.
     pub(super) known_since: Time,
     pub(super) standing: Standing,
@@ -70,9 +73,10 @@ pub(super) struct Link {
 }
 
 impl Member {
-    fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time) -> Self {
         Self {
             epoch: None,
+            started: None,
             known_since: now,
             standing: Standing::Alive,
             agreement: Agreed::Unknown,
@@ -124,6 +128,7 @@ impl<V: Payload> Invalidation<V> {
         if peer == self.me() {
             return;
         }
+        self.relay.member(peer, true);
         let member = self.members.entry(peer).or_insert_with(|| Member::new(now));
         member.standing = Standing::Alive;
         // This may be a new start of it, whose lease owes nothing to what the former was told.
@@ -137,6 +142,7 @@ impl<V: Payload> Invalidation<V> {
             return;
         }
         self.hear_of(now, peer);
+        self.relay.hear_runs(peer, epoch, Runs::No);
         let patience = self.config.replay_retry_after;
         let Some(member) = self.members.get_mut(&peer) else {
             return;
@@ -147,6 +153,7 @@ impl<V: Payload> Invalidation<V> {
             *member = Member::new(now);
         }
         member.epoch = Some(epoch);
+        member.started = member.started.max(Some(epoch));
         member.ends_at = None;
         member.link = Some(Link {
             since: now,
@@ -164,10 +171,16 @@ impl<V: Payload> Invalidation<V> {
 
     /// The connection is gone.
     pub(super) fn lose(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.lose_silent(now, peer);
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        member.link = None;
+        if member.link.take().is_some() {
+            self.rebuild_ring();
+        }
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
         // Echoes that wait for numbers of this connection would be as good after the next one, but need not be.
         member.echoes.disconnected();
         if member.ends_at.is_some() {
@@ -177,9 +190,17 @@ impl<V: Payload> Invalidation<V> {
 
     /// The member has left on purpose. If all it ever invalidated is here, nothing is missed.
     pub(super) fn part(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        let counted = self
+            .members
+            .get(&peer)
+            .is_some_and(|member| self.counts(now, member));
+        self.relay.member(peer, false);
         let Some(member) = self.members.remove(&peer) else {
             return;
         };
+        if member.link.is_some() {
+            self.rebuild_ring();
+        }
         let stream = |epoch| StreamId {
             origin: peer,
             epoch,
@@ -187,7 +208,7 @@ impl<V: Payload> Invalidation<V> {
         let complete = match (member.epoch, member.ends_at) {
             (Some(epoch), Some(ends_at)) => self.progress.applied(stream(epoch)) >= ends_at,
             // It never ran the cache, as far as anybody knows.
-            _ => !member.counts(now) || member.epoch.is_none(),
+            _ => !counted || member.epoch.is_none(),
         };
         if !complete {
             self.flush(now, FlushCause::Gone(peer), out);
@@ -197,7 +218,10 @@ impl<V: Payload> Invalidation<V> {
 
     /// Membership has declared the member dead.
     pub(super) fn mourn(&mut self, now: Time, peer: NodeId) {
+        self.keep_far(peer);
+        self.relay.member(peer, false);
         let counts_until = now + self.config.dead_counts_for;
+        let (told_at, lease_max) = (self.relay.told_at, self.lease_max());
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
@@ -210,7 +234,8 @@ impl<V: Payload> Invalidation<V> {
             member.lease = member.lease.max(lease);
         }
         // Its own lease ends by itself, and whoever waits for it learns of that then.
-        self.acks.excuse(peer, member.excused_at());
+        let excused_at = member.excused_at(told_at, lease_max);
+        self.acks.excuse(peer, excused_at);
     }
 
     /// Gives up those that have been dead for too long.
@@ -223,10 +248,13 @@ impl<V: Payload> Invalidation<V> {
             .map(|(id, _)| *id)
             .collect();
         for peer in given_up {
+            let counted = self
+                .members
+                .get(&peer)
+                .is_some_and(|member| self.counts(now, member));
             let Some(member) = self.members.get_mut(&peer) else {
                 continue;
             };
-            let counted = member.counts(now);
             member.standing = Standing::GivenUp;
             if counted {
                 self.flush(now, FlushCause::Gone(peer), out);

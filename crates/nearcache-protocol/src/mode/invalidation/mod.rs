@@ -16,15 +16,21 @@
 //! |---|---|
 //! | `members` | whom this node must hear to be allowed to serve; meeting, losing and giving up peers |
 //! | `lease` | until when copies may be served, freshness, and what a writer knows of others' leases |
+//! | `far` | members that there is no session with, beyond the mesh |
+//! | `holes` | what no neighbour brings there |
 //! | `streams` | what an invalidation and a hole in a stream mean here |
 //! | `heartbeat` | meeting a peer, and telling it how far we are |
 
+mod far;
 mod heartbeat;
+mod holes;
 mod lease;
 mod members;
 mod streams;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tree_tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,11 +40,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_store::{NodeId, Store};
 
+use self::holes::Holes;
 use self::members::Member;
 use super::refresh::Refreshes;
 use super::replicated::home::decide;
 use super::stream::acks::Acks;
-use super::stream::tree::Relay;
+use super::stream::tree::{Forwards as _, Mends as _, Relay};
 use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
     Ack, Freshness, Held, Mode, ModeStats, Outcome, Output, Published, ReadBound, Status, Waiter,
@@ -65,8 +72,8 @@ pub struct Invalidation<V: Payload> {
     /// Everybody whose invalidations may be missed.
     members: BTreeMap<NodeId, Member>,
     acks: Acks,
-    /// Never on: leases need every member's own word (see `mesh_max`).
     relay: Relay<V>,
+    holes: Holes,
     refreshes: Refreshes,
     next_heartbeat: Time,
     /// When a node that has met nobody takes itself for alone.
@@ -76,6 +83,8 @@ pub struct Invalidation<V: Payload> {
     any_asleep: bool,
     /// What follows from `members`; kept so that asking costs nothing.
     bound: ReadBound,
+    /// When that was worked out.
+    settled_at: Time,
     /// Everybody who counts was heard to the end at least once.
     heard: bool,
     /// The copies of a lease that ran out were dropped already.
@@ -102,6 +111,8 @@ impl<V: Payload> Invalidation<V> {
             progress: Progress::new(config.streams_max),
             members: BTreeMap::new(),
             acks: Acks::default(),
+            holes: Holes::default(),
+            settled_at: now,
             refreshes: Refreshes::default(),
             next_heartbeat: now,
             alone_at: now + config.join_alone_after,
@@ -234,11 +245,14 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
                 let message = CacheMessage::TransferRefused { request };
                 out.push(Output::Send { to: from, message });
             }
-            CacheMessage::Relayed(_)
-            | CacheMessage::Want(_)
-            | CacheMessage::Ask(_)
-            | CacheMessage::State(_)
-            | CacheMessage::Found { .. }
+            CacheMessage::Relayed(relayed) => {
+                self.on_relayed(now, from, relayed, out);
+                return self.settle_data(now, out);
+            }
+            CacheMessage::Want(wants) => self.on_want_pieces(from, wants, out),
+            CacheMessage::Ask(ask) => self.on_neighbour_asks(now, from, ask, out),
+            CacheMessage::State(state) => self.on_neighbour_says(now, from, state, out),
+            CacheMessage::Found { .. }
             | CacheMessage::Modified { .. }
             // Loads are each node's own: nobody asks, and nobody is answered.
             | CacheMessage::Load { .. }
@@ -258,6 +272,8 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
         self.acks.tick(now, out);
         self.refreshes.tick(now, out);
         self.tick_streams(now, out);
+        self.tick_tree(now, out);
+        self.skip_holes(now, out);
         self.give_up_dead(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
@@ -274,6 +290,8 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
             self.next_ask(),
             self.next_given_up(),
             self.next_lapse(),
+            self.relay.look_at(),
+            self.holes.next_look(holes::patience(&self.config)),
         ]
         .into_iter()
         .fold(Time::MAX, Time::min)

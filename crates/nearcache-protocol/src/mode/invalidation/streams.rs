@@ -53,8 +53,9 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
     fn awaited(&self, now: Time) -> Awaited {
         let members = self.members.iter();
         let holding = members.filter(|(_, member)| member.may_hold_copies(now));
+        let (told_at, lease_max) = (self.relay.told_at, self.lease_max());
         holding
-            .map(|(id, member)| (*id, member.excused_at()))
+            .map(|(id, member)| (*id, member.excused_at(told_at, lease_max)))
             .collect()
     }
 
@@ -62,7 +63,7 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
         let alive = self.members.values();
         let alive = alive.filter(|member| member.standing == Standing::Alive);
         let (members, mesh_max) = (alive.count() + 1, self.config.mesh_max);
-        (members > mesh_max).then_some(BeyondMesh { members, mesh_max })
+        (members > mesh_max || self.relay.is_on()).then_some(BeyondMesh { members, mesh_max })
     }
 
     /// Who holds nothing needs no past.
@@ -109,12 +110,22 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
         mut see: impl FnMut(NodeId, Option<Time>),
     ) {
         let members = self.members.iter().filter(|(id, _)| asks(**id));
-        for (id, member) in members.filter(|(_, member)| member.counts(now)) {
-            see(*id, member.echoes.fresh_at);
+        for (id, member) in members.filter(|(_, member)| member.standing == Standing::Alive) {
+            see(*id, self.fresh_for_others(now, *id, member));
         }
     }
 
-    fn on_mesh(&mut self, _: Time) {}
+    /// What was loaded while clocks were measured goes: from now on they are taken to be as far off as they may be.
+    fn on_crossing(&mut self, now: Time, by_tree: bool, out: &mut Vec<Output<V>>) {
+        if by_tree {
+            self.flush(now, FlushCause::Crossed, out);
+            return;
+        }
+        let ids: Vec<NodeId> = self.members.keys().copied().collect();
+        for id in ids {
+            self.keep_far(id);
+        }
+    }
 
     fn says_ready(&self) -> bool {
         self.ready
@@ -123,7 +134,7 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
     fn peer_says_ready(&mut self, _: NodeId, _: bool) {}
 
     fn takes_replays(&self) -> bool {
-        false
+        true
     }
 
     fn on_progress(&mut self, _: Time, _: &mut Vec<Output<V>>) {}
@@ -159,6 +170,9 @@ impl<V: Payload> Invalidation<V> {
     }
 
     pub(super) fn next_ask(&self) -> Time {
+        if self.relay.is_on() {
+            return Time::MAX;
+        }
         let links = self.members.values().filter_map(|m| m.link.as_ref());
         let met = links.filter(|link: &&Link| link.met);
         let asks = met.filter_map(|link| link.receiving.ask_at);

@@ -11,7 +11,7 @@ use crate::modify::{Condition, ModifyError, ModifyOp, NewExpiry};
 use crate::testing::{Cluster, Text};
 use crate::time::Time;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 fn config() -> ReplicationConfig {
     let mut config = ReplicationConfig::default();
@@ -21,7 +21,7 @@ fn config() -> ReplicationConfig {
 
 impl Cluster {
     /// Keeps a value that was just read from the system of record.
-    fn fill(&mut self, id: u64, key: &str, text: &str) -> bool {
+    pub(super) fn fill(&mut self, id: u64, key: &str, text: &str) -> bool {
         let change = Change::Put {
             value: Text::new(text),
             expiry: Expiry::NEVER,
@@ -47,12 +47,12 @@ impl Cluster {
     }
 
     /// What a reader on the node gets.
-    fn serves(&self, id: u64, key: &str) -> Option<String> {
+    pub(super) fn serves(&self, id: u64, key: &str) -> Option<String> {
         let leased = self.now <= self.nodes[&id].core.read_bound().serve_until;
         leased.then(|| self.read(id, key)).flatten()
     }
 
-    fn flushes(&self, id: u64) -> Vec<FlushCause> {
+    pub(super) fn flushes(&self, id: u64) -> Vec<FlushCause> {
         let events = self.nodes[&id].events.iter();
         events
             .filter_map(|event| match event {
@@ -62,13 +62,13 @@ impl Cluster {
             .collect()
     }
 
-    fn forget_events(&mut self) {
+    pub(super) fn forget_events(&mut self) {
         for node in self.nodes.values_mut() {
             node.events.clear();
         }
     }
 
-    fn told(&self, id: u64, waiter: u64) -> Option<bool> {
+    pub(super) fn told(&self, id: u64, waiter: u64) -> Option<bool> {
         self.nodes[&id]
             .results
             .get(&waiter)
@@ -87,7 +87,7 @@ fn ready(n: u64, config: ReplicationConfig) -> Cluster {
     cluster
 }
 
-fn some(text: &str) -> Option<String> {
+pub(super) fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 

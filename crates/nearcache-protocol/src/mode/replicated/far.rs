@@ -8,6 +8,7 @@ use nearcache_store::NodeId;
 
 use super::peer::Agreed;
 use super::{Lost, Replicated};
+use crate::message::Runs;
 use crate::mode::Output;
 use crate::mode::stream::link::ANNOUNCES_WITHIN;
 use crate::mode::stream::tree::Talks as _;
@@ -68,9 +69,9 @@ impl<V: Payload> Replicated<V> {
         for (id, peer) in &mut self.peers {
             peer.silent = peer.agreement == Agreed::Unknown && !peer.may_hold_copies(now);
             if peer.silent || matches!(peer.agreement, Agreed::No(_)) {
-                self.relay.hear_runs(*id, peer.epoch, false);
+                self.relay.hear_runs(*id, peer.epoch, Runs::No);
             } else if peer.agrees() {
-                self.relay.hear_runs(*id, peer.epoch, true);
+                self.relay.hear_runs(*id, peer.epoch, Runs::Yes);
             }
         }
     }

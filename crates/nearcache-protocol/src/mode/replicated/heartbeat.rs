@@ -8,7 +8,7 @@ use super::Replicated;
 use super::peer::{Agreed, Early, Peer};
 use crate::announce::Announcement;
 use crate::ids::{Epoch, StreamId};
-use crate::message::ProgressVector;
+use crate::message::{ProgressVector, Runs};
 use crate::mode::stream::tree::{Mends as _, Talks as _, Turns as _};
 use crate::mode::stream::{Beats as _, Sends as _, Verdict};
 use crate::mode::{Freshness, Output, PeerFreshness, ReadBound, Status};
@@ -50,7 +50,7 @@ impl<V: Payload> Replicated<V> {
         peer.agreement = Agreed::Yes;
         peer.ready = theirs.ready;
         peer.takes_values_of(theirs.value_bytes_max);
-        self.relay.hear_runs(from, peer.epoch, true);
+        self.relay.hear_runs(from, peer.epoch, Runs::Yes);
         if met {
             self.start_clean_if_away(now, since, out);
             let Some(peer) = self.peers.get_mut(&from) else {

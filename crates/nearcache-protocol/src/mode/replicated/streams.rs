@@ -110,8 +110,10 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
         }
     }
 
-    fn on_mesh(&mut self, _: Time) {
-        self.miss_strangers();
+    fn on_crossing(&mut self, _: Time, by_tree: bool, _: &mut Vec<Output<V>>) {
+        if !by_tree {
+            self.miss_strangers();
+        }
     }
 
     fn says_ready(&self) -> bool {

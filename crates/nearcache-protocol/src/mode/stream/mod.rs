@@ -136,8 +136,8 @@ pub(in crate::mode) trait Streaming<V: Payload>: Sized {
         asks: impl Fn(NodeId) -> bool,
         see: impl FnMut(NodeId, Option<Time>),
     );
-    /// The mesh has come back: members that are not connected yet count all the same.
-    fn on_mesh(&mut self, now: Time);
+    /// The mesh has given way to the tree, or has come back.
+    fn on_crossing(&mut self, now: Time, by_tree: bool, out: &mut Vec<Output<V>>);
     /// Whether this node has what its peers had, so that others may fill themselves from it.
     fn says_ready(&self) -> bool;
     /// The same of a peer.

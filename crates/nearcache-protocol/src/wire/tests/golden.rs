@@ -109,7 +109,7 @@ fn golden_heartbeat() {
 fn golden_state_of_a_neighbour() {
     #[rustfmt::skip]
     let expected: &[u8] = &[
-        0, 0, 0, 148, 1, 0x93, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 156, 1, 0x93, 0, 0, 0, 0, 0, 0, 0, 0,
         1, 2, 3, 4, 5, 6, 7, 8,
         0, 0, 0, 0, 0, 0, 0, 3,                                       // asked
         0, 0, 0, 0, 0, 0, 0, 4,                                       // until
@@ -125,7 +125,7 @@ fn golden_state_of_a_neighbour() {
         0, 0, 0, 0, 0, 0, 0, 12,                                      // number
         1,                                                            // whole
         0, 1, 0, 0, 0, 0, 0, 0, 0, 13, 1,                             // members: node, alive,
-        0, 0, 0, 0, 0, 0, 0, 14, 1,                                   // epoch, runs
+        0, 0, 0, 0, 0, 0, 0, 14, 2, 0, 0, 0, 0, 0, 0, 0, 15,          // epoch, runs: ended with
     ];
     assert_eq!(bytes_of(&Message::State(state())), expected);
 }

@@ -12,7 +12,7 @@ use crate::frame::FrameLimit;
 use crate::ids::{CacheId, Epoch, RequestId, StreamId};
 use crate::load::lease::{Answer, LoadMessage};
 use crate::message::{
-    Ask, Batch, CacheMessage, Chunk, MemberWord, ModifiedAt, ProgressVector, Relayed, State,
+    Ask, Batch, CacheMessage, Chunk, MemberWord, ModifiedAt, ProgressVector, Relayed, Runs, State,
     TransferCursor,
 };
 use crate::modify::{Condition, ExpireCondition, ModifyError, ModifyOp, NewExpiry};
@@ -122,7 +122,7 @@ pub(super) fn state() -> State {
             node: NodeId::from_u64(13),
             alive: true,
             epoch: Epoch::from_u64(14),
-            runs: true,
+            runs: Runs::Ended(15),
         }],
     }
 }

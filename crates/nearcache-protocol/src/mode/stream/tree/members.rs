@@ -2,14 +2,14 @@
 //!
 //! Who is alive each node knows from its own membership. Who runs the cache it knows of its peers, and tells its neighbours, who pass it
 //! on. Such a word names a start of the member; of two the one about the newer start counts, and of the same start that it runs the
-//! cache: so all come to the same, in whatever order words arrive.
+//! cache, or did and has left: so all come to the same, in whatever order words arrive.
 
 use std::collections::BTreeMap;
 
 use nearcache_store::NodeId;
 
 use crate::ids::Epoch;
-use crate::message::MemberWord;
+use crate::message::{MemberWord, Runs};
 
 /// Members that are gone, or of which others have told before membership did, that are remembered so that neighbours can be told so. Whoever
 /// has not been told of one that is forgotten is told of all anew.
@@ -31,12 +31,12 @@ pub(in crate::mode) struct Members {
 struct Known {
     alive: bool,
     /// The newest start of which is known whether it runs the cache, and whether it does.
-    runs: (Epoch, bool),
+    runs: (Epoch, Runs),
     changed_at: u64,
 }
 
 /// Nothing is known of any start.
-const NO_WORD: (Epoch, bool) = (Epoch::from_u64(0), false);
+const NO_WORD: (Epoch, Runs) = (Epoch::from_u64(0), Runs::No);
 
 impl Members {
     /// Takes note of whether a member lives. Returns whether that is news.
@@ -57,7 +57,7 @@ impl Members {
     }
 
     /// Takes note of whether a start of a member runs the cache.
-    pub(super) fn hear_runs(&mut self, node: NodeId, epoch: Epoch, runs: bool) {
+    pub(super) fn hear_runs(&mut self, node: NodeId, epoch: Epoch, runs: Runs) {
         let known = self.known.get(&node);
         let (alive, former) = known.map_or((false, NO_WORD), |known| (known.alive, known.runs));
         if (epoch, runs) > former {
@@ -66,7 +66,7 @@ impl Members {
         }
     }
 
-    fn change(&mut self, node: NodeId, alive: bool, runs: (Epoch, bool)) {
+    fn change(&mut self, node: NodeId, alive: bool, runs: (Epoch, Runs)) {
         self.changed += 1;
         let changed_at = self.changed;
         let known = Known {
@@ -128,7 +128,7 @@ impl Members {
     /// Whether the member runs the cache, by the word on its newest start; nothing if there is none.
     pub(super) fn runs(&self, node: NodeId) -> Option<bool> {
         let known = self.known.get(&node)?;
-        (known.runs > NO_WORD).then_some(known.runs.1)
+        (known.runs > NO_WORD).then_some(known.runs.1 == Runs::Yes)
     }
 
     /// Who is alive, in the order of their ids.
@@ -160,7 +160,12 @@ mod tests {
 
     #[test]
     fn of_two_words_the_one_about_the_newer_start_counts_in_whatever_order_they_come() {
-        let words = [(1, true), (2, false), (2, true), (3, false)];
+        let words = [
+            (1, Runs::Ended(9)),
+            (2, Runs::No),
+            (2, Runs::Yes),
+            (3, Runs::No),
+        ];
         for first in 0..words.len() {
             let mut members = Members::default();
             members.note(id(7), true);
@@ -170,8 +175,8 @@ mod tests {
                 members.hear_runs(id(7), start(epoch), runs);
             }
             assert_eq!(members.runs(id(7)), Some(false));
-            members.hear_runs(id(7), start(3), true);
-            members.hear_runs(id(7), start(3), false);
+            members.hear_runs(id(7), start(3), Runs::Yes);
+            members.hear_runs(id(7), start(3), Runs::No);
             assert_eq!(members.runs(id(7)), Some(true));
         }
     }

@@ -10,6 +10,7 @@ use super::log::RelayLog;
 use super::members::Members;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, StreamId};
+use crate::message::Runs;
 use crate::overlay::{self, Place};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -29,6 +30,8 @@ pub(in crate::mode) struct Relay<V> {
     /// The peers that take what we send by the tree, by their distance ahead on the ring.
     pub(super) ring: Vec<(u64, NodeId)>,
     pub(super) members: Members,
+    /// When a neighbour in the tree was last told how far this node is: others may have their leases by that.
+    pub(in crate::mode) told_at: Option<Time>,
     /// What is known of members that we are not connected to.
     pub(super) far: BTreeMap<NodeId, Far>,
     /// Streams of which a peer was asked for more, and until when nobody else is.
@@ -61,6 +64,7 @@ impl<V: Payload> Relay<V> {
             log: RelayLog::new(config.relay_updates_max, config.relay_bytes_max),
             ring: Vec::new(),
             members: Members::default(),
+            told_at: None,
             far: BTreeMap::new(),
             wanted: BTreeMap::new(),
             look_at: Time::MAX,
@@ -103,8 +107,8 @@ impl<V: Payload> Relay<V> {
         self.members.is_alive(node)
     }
 
-    /// Takes note that this start of a member runs the cache, or does not.
-    pub(in crate::mode) fn hear_runs(&mut self, node: NodeId, epoch: Epoch, runs: bool) {
+    /// Takes note of whether this start of a member runs the cache.
+    pub(in crate::mode) fn hear_runs(&mut self, node: NodeId, epoch: Epoch, runs: Runs) {
         self.members.hear_runs(node, epoch, runs);
     }
 

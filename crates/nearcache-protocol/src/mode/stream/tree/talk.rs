@@ -73,6 +73,9 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         } else if !ask.by_tree {
             self.leaves_tree(from);
         }
+        if ask.by_tree {
+            self.shared().relay.told_at = Some(now);
+        }
         self.peer_says_ready(from, ask.ready);
         let (ready, here) = (self.says_ready(), self.shared().relay.here);
         let range = overlay::distance(here, ask.until);
@@ -121,7 +124,11 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         };
         // The peer itself, as by an echo.
         pair.receiving.latest = pair.receiving.latest.max(state.latest);
-        let applied = shared.progress.applied(theirs);
+        let applied = if shared.config.planted.extends_lease_on_echo() {
+            state.latest
+        } else {
+            shared.progress.applied(theirs)
+        };
         let since = shared.config.planted.fresh_since(state.asked, now);
         pair.echoes.answered(since, state.latest, applied);
         pair.echoes
@@ -229,6 +236,9 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
             };
             let mut lacking = branch.ahead.range(streams);
             let far = relay.far.entry(node).or_default();
+            if shared.config.planted.extends_lease_on_echo() {
+                far.reached(at);
+            }
             match (lacking.next(), lacking.next()) {
                 (None, _) => far.reached(at),
                 (Some((stream, (number, _))), None) => far.expect(at, *stream, *number),

@@ -49,9 +49,7 @@ pub(in crate::mode) trait Turns<V: Payload>: Streaming<V> {
                 peers.push(peer);
             }
         });
-        if !on {
-            self.on_mesh(now);
-        }
+        self.on_crossing(now, on, out);
         for peer in peers {
             // The answer also says whether it is to go on by the tree.
             self.ask_state(now, peer, out);
