@@ -110,6 +110,12 @@ pub const LOAD_QUEUE_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// How long a loader may take unless the policy says otherwise; then it is dropped.
 pub const LOAD_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
+/// The longest wait that a load policy may name: for a load, a place, or a copy instead.
+pub const LOAD_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// The longest ramp.
+pub const LOAD_RAMP_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// How long after an outage until all loads are made at once again, unless the policy says otherwise (O11).
 pub const LOAD_RAMP_DEFAULT: Duration = Duration::from_secs(5);
 

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{TestResult, bounded, eventually};
-use nearcache::{Cache, LoadError, LoadPolicy, Loaded, Loader, Node, Previous};
+use nearcache::{Cache, Change, LoadError, LoadPolicy, Loaded, Loader, Node, Previous, Received};
 
 type Texts = Cache<String, String>;
 
@@ -116,6 +116,45 @@ async fn c8_a_value_that_panics_while_it_is_encoded_is_an_error_of_its_own_key_o
                 assert_eq!(got?.as_deref().map(|bomb| bomb.0), Some(key));
             }
         }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn that_there_is_nothing_counts_as_a_value_nowhere() -> TestResult {
+    bounded(async {
+        let policy = LoadPolicy::new().absent_ttl(Duration::from_secs(5));
+        let (_node, cache) = open(policy).await;
+        let mut watch = cache.watch();
+        let nothing = async |_: Previous<String>| Ok::<Option<String>, String>(None);
+        assert!(cache.get_or_load("nobody", nothing).await?.is_none());
+        let told = watch.next().await.ok_or("the watch ends")?;
+        assert!(
+            matches!(told, Received::Event(Change::Removed { .. })),
+            "{told:?}"
+        );
+        assert!(cache.about("nobody")?.is_none());
+        assert!(!cache.touch("nobody", MINUTE * 60).await?);
+        let again = async |_: Previous<String>| Ok::<_, String>(Some("made".to_owned()));
+        let kept = cache.get_or_load("nobody", again).await?;
+        assert!(kept.is_none(), "it is remembered");
+        assert!(!cache.remove("nobody").await?, "there was no value");
+        assert!(!cache.remove_now("nobody")?);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_absence_that_is_not_to_be_remembered_is_not_stored() -> TestResult {
+    bounded(async {
+        let (_node, cache) = open(LoadPolicy::new().absent_ttl(Duration::ZERO)).await;
+        let mut watch = cache.watch();
+        let nothing = async |_: Previous<String>| Ok::<Option<String>, String>(None);
+        assert!(cache.get_or_load("nobody", nothing).await?.is_none());
+        assert!(watch.try_next().is_none(), "nothing was stored");
+        assert_eq!(cache.len(), 0);
         Ok(())
     })
     .await

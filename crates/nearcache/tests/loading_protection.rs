@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use common::{TestResult, bounded, cache, eventually, node};
@@ -86,6 +88,57 @@ async fn an_expired_copy_is_served_on_error_up_to_its_limit_and_not_by_default()
 }
 
 #[tokio::test]
+async fn an_expired_copy_is_served_after_the_hard_timeout_on_overload_and_on_an_open_circuit()
+-> TestResult {
+    bounded(async {
+        let ttl = Duration::from_millis(10);
+        let policy = LoadPolicy::new()
+            .refresh_beta(0.0)
+            .stale_if_error(MINUTE)
+            .soft_timeout(MINUTE)
+            .loads_max(1)
+            .queued_max(0);
+        // The hard timeout.
+        let short = policy.load_timeout(Duration::from_millis(50));
+        let (_node, cache) = open(short).await;
+        load(&cache, "old", ttl).await?;
+        expired(&cache).await;
+        let never = cache.get_or_load("key", async |_| {
+            std::future::pending::<Result<String, String>>().await
+        });
+        assert_eq!(never.await?.as_deref(), Some(&"old".to_owned()));
+        assert_eq!(cache.stats().loads.timed_out, 1);
+        // Overload: another key has the place.
+        let (_node, cache) = open(policy).await;
+        load(&cache, "old", ttl).await?;
+        expired(&cache).await;
+        let (begun, there) = (Arc::new(AtomicBool::new(false)), cache.clone());
+        let begins = Arc::clone(&begun);
+        let other = tokio::spawn(async move {
+            let other = there.get_or_load("other", async move |_| {
+                begins.store(true, Ordering::SeqCst);
+                std::future::pending::<Result<String, String>>().await
+            });
+            other.await.map(|_| ())
+        });
+        eventually(|| begun.load(Ordering::SeqCst)).await;
+        assert_eq!(load(&cache, "new", ttl).await?, text("old"));
+        assert_eq!(cache.stats().loads.overloaded, 1);
+        other.abort();
+        // The open circuit.
+        let (_node, cache) = open(policy).await;
+        load(&cache, "old", ttl).await?;
+        expired(&cache).await;
+        while cache.stats().loads.circuit_open == 0 {
+            assert_eq!(fail(&cache).await?, text("old"));
+        }
+        assert_eq!(load(&cache, "new", ttl).await?, text("old"));
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_slow_load_is_finished_in_the_background_while_the_expired_copy_is_served() -> TestResult
 {
     bounded(async {
@@ -149,8 +202,20 @@ async fn o6_a_busy_entry_is_loaded_anew_before_it_expires_and_nobody_waits() -> 
         get().await?;
         let (start, mut misses) = (Instant::now(), 0);
         while start.elapsed() < Duration::from_millis(1_500) {
-            misses += usize::from(cache.peek("key").is_none());
-            get().await?;
+            let held = cache.peek("key").is_some();
+            misses += usize::from(!held);
+            let mut reads = Box::pin(get());
+            match poll_fn(|context| Poll::Ready(reads.as_mut().poll(context))).await {
+                Poll::Ready(read) => assert!(read?.is_some()),
+                Poll::Pending => {
+                    // It may have expired since it was looked at.
+                    assert!(
+                        !held || cache.peek("key").is_none(),
+                        "a reader waits for a refresh"
+                    );
+                    reads.await?;
+                }
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let loads = calls.load(Ordering::SeqCst);

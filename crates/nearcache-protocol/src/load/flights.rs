@@ -4,10 +4,13 @@
 //! invalidated since that began ([`Fence::is_joinable`]): then the next flight of the key takes those who came later, and
 //! the old one goes on for those who came before. At most [`FlightConfig::per_key_max`] loads of one key run at once, so
 //! that a key that is invalidated all the time does not multiply loads: further ones wait, are joined by everybody
-//! meanwhile, and begin, and are fenced, only when one has landed. Flights wait in the same way for one of
-//! [`FlightConfig::running_max`] places, in the order in which they came.
+//! meanwhile, and begin, and are fenced, only when one has landed.
+//!
+//! What is bounded is calls of the loader. A call loads one flight or several, and has one of
+//! [`FlightConfig::running_max`] places until the last of them has landed. Calls without a place wait for one, with all
+//! their flights, in the order in which they came.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use nearcache_store::Store;
@@ -20,9 +23,9 @@ use crate::planted::PlantedBug;
 /// Bounds of the flights of one cache on one node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlightConfig {
-    /// Loads that run at once. Default 64.
+    /// Calls of the loader at once. Default 64.
     pub running_max: usize,
-    /// Loads that wait for a place; beyond it a miss is refused. Default 1,024.
+    /// Calls that wait for a place; beyond it a miss is refused. Default 1,024.
     pub queued_max: usize,
     /// Loads of one key that run at once: more than one only while what is invalidated is loaded anew. Default 2.
     pub per_key_max: usize,
@@ -46,13 +49,19 @@ impl Default for FlightConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlightId(u64);
 
+/// Names a call of the loader, for several flights that it will load ([`Flights::call`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
 /// How somebody who misses takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// It makes the load of this flight, at once.
     Leads(FlightId),
-    /// It makes the load of this flight once [`Flights::land`] names it.
+    /// It makes the load of this flight once [`Flights::land`] names it: there is no place.
     Queues(FlightId),
+    /// The same, but because as many loads of the key run as may; never together with other flights.
+    Behind(FlightId),
     /// It waits for this flight.
     Follows(FlightId),
 }
@@ -77,7 +86,9 @@ pub struct Flights<T> {
     by_id: BTreeMap<FlightId, Flight<T>>,
     /// The flights of a key, the newest last.
     by_key: BTreeMap<Bytes, SmallVec<[FlightId; 2]>>,
-    queue: VecDeque<FlightId>,
+    calls: BTreeMap<CallId, Call>,
+    /// Calls that wait for a place, or for an earlier load of their key.
+    queue: VecDeque<CallId>,
     running: usize,
     last: u64,
 }
@@ -87,8 +98,14 @@ struct Flight<T> {
     key: Bytes,
     place: T,
     state: State,
-    /// It is loaded together with another flight, which has the place.
-    rides: bool,
+    call: CallId,
+}
+
+/// A call of the loader, from the first flight that it is to load until the last of them has landed.
+#[derive(Debug)]
+struct Call {
+    flights: BTreeSet<FlightId>,
+    has_place: bool,
 }
 
 #[derive(Debug)]
@@ -97,7 +114,7 @@ enum State {
     Queued,
     /// Has a place; the system of record has not been asked yet.
     Starting,
-    /// It is being asked.
+    /// It is being asked, or this node's store is.
     Running(Fence),
 }
 
@@ -109,23 +126,30 @@ impl<T: Clone> Flights<T> {
             config,
             by_id: BTreeMap::new(),
             by_key: BTreeMap::new(),
+            calls: BTreeMap::new(),
             queue: VecDeque::new(),
             running: 0,
             last: 0,
         }
     }
 
+    /// A call of the loader that several flights may join. It takes a place with the first of them.
+    pub const fn call(&mut self) -> CallId {
+        self.last += 1;
+        CallId(self.last)
+    }
+
     /// Joins the flight of `key` or begins one, whose result will be found in what `place` makes. Cost: O(log flights), and
-    /// a look at the store if the key has a flight. With `rides`, a flight that begins is loaded by the same call of the
-    /// loader as one that leads already, and takes no place of its own.
+    /// a look at the store if the key has a flight. A flight that begins is loaded by `call`, with its place or in its
+    /// turn, unless it has to wait for earlier loads of its key; without one by a call of its own.
     ///
     /// # Errors
-    /// [`Overloaded`], if it would have to begin one.
+    /// [`Overloaded`], if it would have to begin a call.
     pub fn join<V: Payload>(
         &mut self,
         store: &Store<V>,
         key: &Bytes,
-        rides: bool,
+        call: Option<CallId>,
         place: impl FnOnce() -> T,
     ) -> Result<(Role, T), Overloaded> {
         let newest = self.by_key.get(key).and_then(|flights| flights.last());
@@ -140,43 +164,70 @@ impl<T: Clone> Flights<T> {
                 return Ok((Role::Follows(id), flight.place.clone()));
             }
         }
-        let starts = (rides || self.has_room()) && self.may_start(key);
-        if !starts && self.queue.len() >= self.config.queued_max {
+        let may_start = self.may_start(key);
+        let call = match call.filter(|_| may_start) {
+            Some(call) => call,
+            None => self.call(),
+        };
+        let starts = match self.calls.get(&call) {
+            Some(call) => call.has_place,
+            None => self.open(call, may_start)?,
+        };
+        self.last += 1;
+        let (id, place) = (FlightId(self.last), place());
+        if let Some(call) = self.calls.get_mut(&call) {
+            call.flights.insert(id);
+        }
+        let flight = Flight {
+            key: key.clone(),
+            place: place.clone(),
+            state: if starts {
+                State::Starting
+            } else {
+                State::Queued
+            },
+            call,
+        };
+        self.by_id.insert(id, flight);
+        self.by_key.entry(key.clone()).or_default().push(id);
+        let role = match (starts, may_start) {
+            (true, _) => Role::Leads(id),
+            (false, true) => Role::Queues(id),
+            (false, false) => Role::Behind(id),
+        };
+        Ok((role, place))
+    }
+
+    /// A call gets a place, or a turn in the queue. Whether it has the place.
+    fn open(&mut self, call: CallId, may_start: bool) -> Result<bool, Overloaded> {
+        let has_place = may_start && self.has_room();
+        if has_place {
+            self.running += 1;
+        } else if self.queue.len() < self.config.queued_max {
+            self.queue.push_back(call);
+        } else {
             return Err(Overloaded {
                 running: self.running,
                 queued: self.queue.len(),
             });
         }
-        self.last += 1;
-        let (id, place) = (FlightId(self.last), place());
-        let rides = rides && starts;
-        let state = if starts {
-            self.running += usize::from(!rides);
-            State::Starting
-        } else {
-            self.queue.push_back(id);
-            State::Queued
-        };
-        let flight = Flight {
-            key: key.clone(),
-            place: place.clone(),
-            state,
-            rides,
-        };
-        self.by_id.insert(id, flight);
-        self.by_key.entry(key.clone()).or_default().push(id);
-        let role = if starts {
-            Role::Leads(id)
-        } else {
-            Role::Queues(id)
-        };
-        Ok((role, place))
+        let flights = BTreeSet::new();
+        self.calls.insert(call, Call { flights, has_place });
+        Ok(has_place)
     }
 
-    /// The system of record is about to be asked, under this fence: who comes after an invalidation joins no more.
+    /// The system of record, or this node's store, is about to be asked, under this fence: who comes after an invalidation
+    /// joins no more.
     pub fn began(&mut self, id: FlightId, fence: Fence) {
         if let Some(flight) = self.by_id.get_mut(&id) {
             flight.state = State::Running(fence);
+        }
+    }
+
+    /// This node's store was asked and has nothing: what the flight will come to is not read yet, and anybody may join.
+    pub fn missed(&mut self, id: FlightId) {
+        if let Some(flight) = self.by_id.get_mut(&id) {
+            flight.state = State::Starting;
         }
     }
 
@@ -192,9 +243,16 @@ impl<T: Clone> Flights<T> {
                 self.by_key.remove(&flight.key);
             }
         }
-        match flight.state {
-            State::Queued => self.queue.retain(|queued| *queued != id),
-            State::Starting | State::Running(_) => self.running -= usize::from(!flight.rides),
+        if let Some(call) = self.calls.get_mut(&flight.call) {
+            call.flights.remove(&id);
+            if call.flights.is_empty() {
+                if call.has_place {
+                    self.running -= 1;
+                } else {
+                    self.queue.retain(|queued| *queued != flight.call);
+                }
+                self.calls.remove(&flight.call);
+            }
         }
         (Some(flight.place), self.start_queued())
     }
@@ -205,13 +263,13 @@ impl<T: Clone> Flights<T> {
         self.by_key.contains_key(key)
     }
 
-    /// Loads that run.
+    /// Calls that run.
     #[must_use]
     pub const fn running(&self) -> usize {
         self.running
     }
 
-    /// Loads that wait for a place.
+    /// Calls that wait for a place.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.len()
@@ -237,16 +295,27 @@ impl<T: Clone> Flights<T> {
         while self.has_room()
             && let Some(id) = self.queue.get(at).copied()
         {
-            let key = self.by_id.get(&id).map(|flight| flight.key.clone());
-            if key.is_some_and(|key| !self.may_start(&key)) {
+            let flights = self.calls.get(&id).map(|call| &call.flights);
+            let mut flights = flights.into_iter().flatten();
+            if !flights.all(|id| {
+                self.by_id
+                    .get(id)
+                    .is_some_and(|flight| self.may_start(&flight.key))
+            }) {
                 at += 1;
                 continue;
             }
             self.queue.remove(at);
-            if let Some(flight) = self.by_id.get_mut(&id) {
-                flight.state = State::Starting;
-                self.running += 1;
-                starting.push((id, flight.place.clone()));
+            self.running += 1;
+            let Some(call) = self.calls.get_mut(&id) else {
+                continue;
+            };
+            call.has_place = true;
+            for id in &call.flights {
+                if let Some(flight) = self.by_id.get_mut(id) {
+                    flight.state = State::Starting;
+                    starting.push((*id, flight.place.clone()));
+                }
             }
         }
         starting
@@ -286,7 +355,15 @@ mod tests {
             self.places += 1;
             let place = self.places;
             let key = Bytes::from_static(key.as_bytes());
-            self.flights.join(&self.store, &key, false, || place)
+            self.flights.join(&self.store, &key, None, || place)
+        }
+
+        fn together<const N: usize>(&mut self, call: CallId, keys: [&'static str; N]) -> [Role; N] {
+            keys.map(|key| {
+                let key = Bytes::from_static(key.as_bytes());
+                let joined = self.flights.join(&self.store, &key, Some(call), || 0);
+                joined.unwrap().0
+            })
         }
 
         fn leads(&mut self, key: &'static str) -> FlightId {
@@ -330,7 +407,7 @@ mod tests {
         let second = world.leads("a");
         assert_eq!(world.join("a").unwrap().0, Role::Follows(second));
         world.invalidate("a", 3_000);
-        let Role::Queues(third) = world.join("a").unwrap().0 else {
+        let Role::Behind(third) = world.join("a").unwrap().0 else {
             panic!("two loads of the key run");
         };
         // However often it is invalidated: what has not begun is joined.
@@ -346,21 +423,77 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_loaded_together_take_one_place() {
+    fn c1_who_comes_after_an_invalidation_does_not_join_a_flight_that_has_looked_before_it() {
+        let mut world = world(FlightConfig::default());
+        // Its leader has found an entry here, with which the flight is about to land.
+        let first = world.leads("a");
+        world.invalidate("a", 2_000);
+        let Role::Leads(second) = world.join("a").unwrap().0 else {
+            panic!("it would get what was invalidated");
+        };
+        // That one has found nothing: what it will load is not read yet.
+        world.flights.missed(second);
+        world.invalidate("a", 3_000);
+        assert_eq!(world.join("a").unwrap().0, Role::Follows(second));
+        assert!(first < second);
+    }
+
+    #[test]
+    fn o11_a_call_for_many_keys_has_one_place_until_the_last_of_them_has_landed() {
         let mut world = world(FlightConfig {
             running_max: 1,
             ..FlightConfig::default()
         });
-        let first = world.leads("a");
-        let key = Bytes::from_static(b"b");
-        let (role, _) = world.flights.join(&world.store, &key, true, || 0).unwrap();
-        let Role::Leads(second) = role else {
-            panic!("it rides along")
-        };
+        let call = world.flights.call();
+        let [first, second] = world.together(call, ["a", "b"]).map(|role| {
+            let Role::Leads(id) = role else {
+                panic!("there is a place")
+            };
+            id
+        });
         assert_eq!(world.flights.running(), 1);
         assert!(matches!(world.join("c"), Ok((Role::Queues(_), _))));
-        assert_eq!(world.flights.land(second).1.len(), 0);
-        assert_eq!(world.flights.land(first).1.len(), 1);
+        assert_eq!(world.flights.land(first).1.len(), 0, "b is being loaded");
+        assert_eq!(world.flights.land(second).1.len(), 1);
+    }
+
+    #[test]
+    fn o11_a_call_for_many_keys_waits_as_one_and_begins_as_one() {
+        let mut world = world(FlightConfig {
+            running_max: 1,
+            queued_max: 1,
+            ..FlightConfig::default()
+        });
+        let running = world.leads("x");
+        let call = world.flights.call();
+        let [a, b, c] = world.together(call, ["a", "b", "c"]).map(|role| {
+            let Role::Queues(id) = role else {
+                panic!("there is no place")
+            };
+            id
+        });
+        assert_eq!(world.flights.queued(), 1);
+        assert!(world.join("d").is_err(), "the queue is full");
+        assert_eq!(world.flights.land(a).1.len(), 0, "one has come otherwise");
+        let (_, starting) = world.flights.land(running);
+        let starting: Vec<_> = starting.iter().map(|(id, _)| *id).collect();
+        assert_eq!(starting, [b, c]);
+        assert_eq!((world.flights.running(), world.flights.queued()), (1, 0));
+        let _ = (world.flights.land(b), world.flights.land(c));
+        assert_eq!(world.flights.running(), 0);
+        assert!(world.flights.calls.is_empty());
+    }
+
+    #[test]
+    fn c1_a_key_that_waits_for_its_earlier_loads_holds_up_no_other_key_of_its_call() {
+        let mut world = world(FlightConfig::default());
+        world.leads("a");
+        world.invalidate("a", 2_000);
+        world.leads("a");
+        world.invalidate("a", 3_000);
+        let call = world.flights.call();
+        let [a, b] = world.together(call, ["a", "b"]);
+        assert!(matches!((a, b), (Role::Behind(_), Role::Leads(_))));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Cluster {
         let loads = &mut node.loads;
         let place = loads.places + 1;
         let name = Bytes::from(key(number));
-        let joined = loads.flights.join(&node.store, &name, false, || place);
+        let joined = loads.flights.join(&node.store, &name, None, || place);
         let Ok((role, place)) = joined else {
             self.sometimes.reach(Place::LoaderOverloaded);
             return self.fail(host, get, number);
@@ -157,7 +157,7 @@ impl Cluster {
                 self.sometimes.reach(Place::FlightShared);
                 Ok(())
             }
-            Role::Leads(id) | Role::Queues(id) => {
+            Role::Leads(id) | Role::Queues(id) | Role::Behind(id) => {
                 loads.places = place;
                 let flying = Flying {
                     id,

@@ -37,7 +37,8 @@ impl About {
 }
 
 impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
-    /// What this node knows of the entry of `key`; `None` if there is none here. Never waits, fetches nothing, and is not counted
+    /// What this node knows of the entry of `key`; `None` if there is none here, also if it is remembered that there is
+    /// none anywhere ([`Loaded::absent`](crate::Loaded::absent)). Never waits, fetches nothing, and is not counted
     /// as a read.
     ///
     /// An entry whose long value is not here counts as one although no node may hold its value any more, in which case
@@ -54,7 +55,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let entry = self.shell.store().peek(bytes);
         let leased = is_leased(bound, self.shell.node().quick());
         Ok(entry
-            .filter(|_| leased)
+            .filter(|entry| leased && !entry.value().is_absent())
             .map(|entry| About::of::<C::Cell>(&entry)))
     }
 }

@@ -63,7 +63,7 @@ use waiters::{Waiters, Waiting};
 pub(crate) use behind::{Behind, Op};
 pub(crate) use gate::{is_fresh, is_leased};
 pub(crate) use leases::{Load, LoadLease};
-pub(crate) use loads::{Admission, FlightGuard, Loads, Part, Slot};
+pub(crate) use loads::{Admission, FlightGuard, Loads, Part, Slot, Start};
 pub(crate) use port::CachePort;
 pub(crate) use sinking::Sinking;
 pub(crate) use through::Through;
@@ -691,6 +691,14 @@ impl<V: Payload> Shell<V> {
 pub(crate) struct Written<V> {
     pub(crate) version: Version,
     pub(crate) replaced: Option<Handle<V>>,
+}
+
+impl<V: Payload> Written<V> {
+    /// Whether a value was here before: not only that there is none anywhere.
+    pub(crate) fn held_value(&self) -> bool {
+        let replaced = self.replaced.as_ref();
+        replaced.is_some_and(|replaced| !replaced.value().is_absent())
+    }
 }
 
 impl<V> Written<V> {

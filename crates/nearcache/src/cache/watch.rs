@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
+use nearcache_protocol::payload::Payload as _;
 use nearcache_store::Scope;
 
 use super::cached::Cached;
@@ -26,7 +27,7 @@ pub enum Change<V, C: Codec<V> = MessagePack> {
         /// another such change when it is.
         value: Option<Cached<V, C>>,
     },
-    /// A key was removed.
+    /// A key was removed, or a loader has said that there is nothing under it ([`Loaded::absent`](crate::Loaded::absent)).
     Removed {
         /// The key's canonical bytes.
         key: Arc<[u8]>,
@@ -120,6 +121,12 @@ impl<V, C: Codec<V>> fmt::Debug for Watch<V, C> {
 fn typed<V, C: Codec<V>>(received: Received<CellChange<C::Cell>>) -> Received<Change<V, C>> {
     match received {
         Received::Missed(count) => Received::Missed(count),
+        // That there is no value is remembered, which is the cache's own business.
+        Received::Event(CellChange::Put(handle)) if handle.value().is_absent() => {
+            Received::Event(Change::Removed {
+                key: Arc::from(handle.key()),
+            })
+        }
         Received::Event(CellChange::Put(handle)) => Received::Event(Change::Put {
             key: Arc::from(handle.key()),
             value: Cached::of(handle),

@@ -174,7 +174,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
             .shell
             .write_sunk(key, Change::Remove, ack, timeout)
             .await?;
-        Ok(written.replaced.is_some())
+        Ok(written.held_value())
     }
 
     /// As [`remove`](Self::remove), for callers that cannot wait.
@@ -186,7 +186,7 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
         let written = self.shell.write_sunk_now(key, Change::Remove)?;
-        Ok(written.replaced.is_some())
+        Ok(written.held_value())
     }
 
     /// Gives the entry of `key` a new time to live; says whether there was one.
@@ -205,11 +205,13 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
         let mut buffer = KeyBuffer::new();
         let key = self.key_of(key, &mut buffer)?;
         let expiry = self.expiry(Lifetime::For(ttl))?;
-        Ok(self
-            .shell
-            .write(key, Change::Expire { expiry })?
-            .replaced
-            .is_some())
+        // That the key has no value is not made to last.
+        let held = self.shell.store().peek(key);
+        if held.is_some_and(|held| held.value().is_absent()) {
+            return Ok(false);
+        }
+        let written = self.shell.write(key, Change::Expire { expiry })?;
+        Ok(written.held_value())
     }
 
     /// Drops `key` on every node, but not in the system of record, and returns once all have acknowledged it as `ack` says, or after `timeout`.

@@ -36,10 +36,16 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         previous: Option<Handle<C::Cell>>,
         loaded: Loaded<V>,
     ) -> Result<Arrived<C::Cell>, LoadError> {
+        let ttl = loaded.ttl.unwrap_or(self.shell.loads().policy().absent_ttl);
+        // What is here is replaced all the same.
+        let forgets = matches!(loaded.what, What::Absent) && ttl.is_zero() && previous.is_none();
         let content = self.loaded_content(loaded, previous.as_ref())?;
         let too_long = content.0.bytes().len() > self.shell.settings().max_value_bytes;
         let entry = self.shell.filled(key, fence, content);
         let is_newest = self.is_newest(key, &entry, previous.as_ref());
+        if forgets {
+            return Ok(Arrived { entry, kept: false });
+        }
         let kept = is_newest && !too_long && self.shell.fill(fence, &entry).unwrap_or(false);
         if !kept {
             self.shell.loads().counters().not_kept.inc();

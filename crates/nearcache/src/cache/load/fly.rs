@@ -1,18 +1,16 @@
 //! The task that makes a load.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::payload::Payload as _;
 use nearcache_store::{Handle, Version};
 
 use super::call::{Answer, call};
-use super::error::{BoxError, LoadError};
+use super::error::LoadError;
 use super::{Loaded, OnceLoader, Previous};
 use crate::cache::Cache;
 use crate::cache::cached::Cached;
-use crate::cache::shell::{Admission, FlightGuard, Load, LoadLease};
+use crate::cache::shell::{Admission, FlightGuard, Load, LoadLease, Start};
 use crate::codec::Codec;
 
 /// A key whose flight a task leads.
@@ -24,10 +22,10 @@ pub(super) struct Seat<V: nearcache_protocol::payload::Payload> {
 }
 
 /// A seat whose turn it is.
-type Leased<V> = (Seat<V>, LoadLease<V>);
+pub(super) type Leased<V> = (Seat<V>, LoadLease<V>);
 
 /// A seat whose load has begun.
-struct Departed<V: nearcache_protocol::payload::Payload> {
+pub(super) struct Departed<V: nearcache_protocol::payload::Payload> {
     seat: Seat<V>,
     fence: Fence,
     previous: Option<Handle<V>>,
@@ -38,7 +36,7 @@ struct Departed<V: nearcache_protocol::payload::Payload> {
 pub(super) async fn fly<K, V, C>(
     cache: Cache<K, V, C>,
     seat: Seat<C::Cell>,
-    queues: bool,
+    start: Start,
     loader: OnceLoader<V, C>,
 ) where
     K: ?Sized + 'static,
@@ -46,23 +44,14 @@ pub(super) async fn fly<K, V, C>(
     C: Codec<V>,
 {
     let (shell, loads) = (&cache.shell, cache.shell.loads());
-    if queues {
-        let wait = loads.policy().queue_wait;
-        if tokio::time::timeout(wait, seat.flight.slot.started())
-            .await
-            .is_err()
-        {
-            loads.counters().overloaded.inc();
-            let (running, queued) = shell.flights();
-            return seat
-                .flight
-                .land(Err(LoadError::Overloaded { running, queued }));
-        }
+    if !cache.has_place(start, &seat).await {
+        return cache.overloaded(seat);
     }
     let Some(seat) = cache.still_missing(seat) else {
         return;
     };
-    let turn = shell.turn(shell.ask_lease(&seat.key)).await;
+    let asked = shell.ask_lease(&seat.key, loads.policy().load_timeout);
+    let turn = shell.turn(asked).await;
     let Some((seat, lease)) = cache.after_turn(seat, turn).await else {
         return;
     };
@@ -78,76 +67,32 @@ pub(super) async fn fly<K, V, C>(
     cache.arrive_at(departed, loaded);
 }
 
-/// Makes the loads of several keys with one call.
-pub(super) async fn fly_many<K, V, C>(
-    cache: Cache<K, V, C>,
-    seats: Vec<(Seat<C::Cell>, K)>,
-    load_many: impl FnOnce(Vec<K>) -> Answer<Vec<Loaded<V>>>,
-) where
-    K: 'static,
-    V: Send + 'static,
-    C: Codec<V>,
-{
-    let loads = cache.shell.loads();
-    let missing = seats
-        .into_iter()
-        .filter_map(|(seat, key)| Some((cache.still_missing(seat)?, key)));
-    let missing: Vec<_> = missing.collect();
-    let (mut seats, mut keys) = (Vec::new(), Vec::new());
-    // All are asked for at once; what others load is waited for.
-    let asked = missing
-        .iter()
-        .map(|(seat, _)| cache.shell.ask_lease(&seat.key));
-    let asked: Vec<_> = asked.collect();
-    for (asked, (seat, key)) in asked.into_iter().zip(missing) {
-        let turn = cache.shell.turn(asked).await;
-        if let Some(seat) = cache.after_turn(seat, turn).await {
-            seats.push(seat);
-            keys.push(key);
-        }
-    }
-    if seats.is_empty() {
-        return;
-    }
-    let Some(admission) = loads.admits(cache.shell.node().now()) else {
-        for (seat, _) in seats {
-            loads.counters().circuit_open.inc();
-            seat.flight.land(Err(LoadError::CircuitOpen));
-        }
-        return;
-    };
-    let departed: Vec<_> = seats
-        .into_iter()
-        .map(|(seat, lease)| cache.depart(seat, lease))
-        .collect();
-    let answered = cache.ask(admission, load_many(keys)).await;
-    let answered = answered.and_then(|answers| {
-        let (wanted, got) = (departed.len(), answers.len());
-        if wanted == got {
-            return Ok(answers);
-        }
-        let what = format!("load_many was asked for {wanted} keys and answered with {got} values");
-        Err(LoadError::Failed(Arc::from(BoxError::from(what))))
-    });
-    match answered {
-        Ok(answers) => {
-            for (departed, loaded) in departed.into_iter().zip(answers) {
-                cache.arrive_at(departed, Ok(loaded));
-            }
-        }
-        Err(error) => {
-            for departed in departed {
-                cache.arrive_at(departed, Err(error.clone()));
-            }
-        }
-    }
-}
-
 impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
+    /// Waits until a load may begin, for as long as is worth it.
+    pub(super) async fn has_place(&self, start: Start, seat: &Seat<C::Cell>) -> bool {
+        let Some(patience) = self.shell.loads().patience(start) else {
+            return true;
+        };
+        let started = tokio::time::timeout(patience, seat.flight.slot.started());
+        started.await.is_ok()
+    }
+
+    /// Lands a flight that got no place.
+    pub(super) fn overloaded(&self, seat: Seat<C::Cell>) {
+        self.shell.loads().counters().overloaded.inc();
+        let (running, queued) = self.shell.flights();
+        seat.flight
+            .land(Err(LoadError::Overloaded { running, queued }));
+    }
+
     /// Lands a flight for whose key something has come meanwhile: between the miss and the flight somebody else's load may have
-    /// ended.
-    fn still_missing(&self, seat: Seat<C::Cell>) -> Option<Seat<C::Cell>> {
+    /// ended. Who comes after an invalidation does not get what was here before it: from before the look on such callers
+    /// do not join, unless nothing is found.
+    pub(super) fn still_missing(&self, seat: Seat<C::Cell>) -> Option<Seat<C::Cell>> {
+        let loads = self.shell.loads();
+        loads.began(seat.flight.id, self.shell.begin_fill(&seat.key));
         let Some(found) = self.here(&seat.key, seat.seen) else {
+            loads.missed(seat.flight.id);
             return Some(seat);
         };
         seat.flight.land(Ok(found.map(Cached::into_handle)));
@@ -156,7 +101,7 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
 
     /// Our turn, or another node has loaded the key and the flight lands. If that is gone already, because it was invalidated at
     /// once, it is our turn all the same. A long value is still to be fetched.
-    async fn after_turn(
+    pub(super) async fn after_turn(
         &self,
         seat: Seat<C::Cell>,
         turn: Load<C::Cell>,
@@ -173,7 +118,11 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
     }
 
     /// The load begins: from now on whatever is invalidated wins.
-    fn depart(&self, seat: Seat<C::Cell>, lease: LoadLease<C::Cell>) -> Departed<C::Cell> {
+    pub(super) fn depart(
+        &self,
+        seat: Seat<C::Cell>,
+        lease: LoadLease<C::Cell>,
+    ) -> Departed<C::Cell> {
         let (shell, loads) = (&self.shell, self.shell.loads());
         let previous = shell.stale_copy(&seat.key, loads.policy().stale_for());
         let fence = shell.begin_fill(&seat.key);
@@ -187,7 +136,11 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
     }
 
     /// Calls the loader, and tells what watches over the system of record how it went.
-    async fn ask<T>(&self, admission: Admission, answer: Answer<T>) -> Result<T, LoadError> {
+    pub(super) async fn ask<T>(
+        &self,
+        admission: Admission,
+        answer: Answer<T>,
+    ) -> Result<T, LoadError> {
         let (node, loads) = (self.shell.node(), self.shell.loads());
         let asked = Asked(self, admission, node.now());
         let answered = call(answer, loads.policy().load_timeout).await;
@@ -195,7 +148,11 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         answered
     }
 
-    fn arrive_at(&self, departed: Departed<C::Cell>, loaded: Result<Loaded<V>, LoadError>) {
+    pub(super) fn arrive_at(
+        &self,
+        departed: Departed<C::Cell>,
+        loaded: Result<Loaded<V>, LoadError>,
+    ) {
         let Departed {
             seat,
             fence,

@@ -5,14 +5,18 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nearcache_protocol::load::flights::CallId;
+use nearcache_protocol::payload::Payload;
+use nearcache_store::Version;
 
 use super::error::{BoxError, LoadError};
-use super::fly::{Seat, fly_many};
+use super::fly::Seat;
+use super::fly_many::fly_many;
 use super::{Found, Got, Loaded, OnceLoader, Previous};
 use crate::cache::Cache;
 use crate::cache::cached::Cached;
 use crate::cache::read::Lookup;
-use crate::cache::shell::{Part, Slot};
+use crate::cache::shell::{Part, Slot, Start};
 use crate::codec::key::KeyFor;
 use crate::codec::{Codec, MessagePack};
 use crate::limits::LOAD_MANY_MAX;
@@ -42,7 +46,7 @@ where
     ) -> impl Future<Output = Result<Loaded<V>, Self::Error>> + Send;
 
     /// Reads up to [`LOAD_MANY_MAX`](crate::limits::LOAD_MANY_MAX) keys, and answers in their order, one for each. By default one after
-    /// the other; override it if the system of record can do better. Counts as one load, with one timeout.
+    /// the other; override it if the system of record can do better. It is given no old values to confirm. Counts as one load, with one timeout.
     ///
     /// # Errors
     ///
@@ -114,22 +118,20 @@ where
         }
     }
 
-    /// The values of many keys, in their order, each as [`get`](Self::get) would have it. What is missing and loaded by nobody else is
-    /// asked of [`Loader::load_many`], up to 1,000 keys at once; beyond the bound of loads at once each key waits for a place by itself.
-    /// Cancel-safe.
+    /// The values of many keys, in their order, each as [`get`](Self::get) would have it. What is missing, or near its expiry, and loaded
+    /// by nobody else is asked of [`Loader::load_many`], up to 1,000 keys with one call, which waits for a place as one load.
+    ///
+    /// What nodes that miss the same keys load for each other is loaded once, and none waits for another before it loads its own part:
+    /// so that one `get_many` may make several calls, one after the other. Each key waits as with `get`, and for at most
+    /// [`load_timeout`](crate::LoadPolicy::load_timeout) more. Keys whose values are long, or while this node is being filled, are asked of
+    /// peers one after the other before anything is loaded. Cancel-safe: the loads that it has begun go on.
     pub async fn get_many(&self, keys: &[K]) -> Vec<Result<Option<Cached<V, C>>, LoadError>> {
-        let mut results = Vec::with_capacity(keys.len());
-        let mut seats = Vec::new();
+        let mut found = Vec::with_capacity(keys.len());
         for key in keys {
-            let step = self.step(key, &mut seats).await;
-            results.push(step.unwrap_or_else(|error| Step::Done(Err(error))));
-            if seats.len() >= LOAD_MANY_MAX {
-                self.depart(std::mem::take(&mut seats));
-            }
+            found.push(self.find(key).await);
         }
-        self.depart(seats);
         let mut got = Vec::with_capacity(keys.len());
-        for step in results {
+        for step in self.take_steps(keys, found) {
             got.push(match step {
                 Step::Done(result) => result,
                 Step::Waits(key, slot) => self.cache.wait(&key, &slot).await,
@@ -151,35 +153,67 @@ where
         })
     }
 
-    /// One key of many: served, joined, or given a seat in the next call.
-    async fn step(
-        &self,
-        key: &K,
-        seats: &mut Vec<(Seat<C::Cell>, K)>,
-    ) -> Result<Step<V, C>, LoadError> {
+    /// One key of many, without a load.
+    async fn find(&self, key: &K) -> Sought<V, C> {
         let cache = &self.cache;
         let found = cache.try_get(key)?;
         if let Lookup::Hit(value) = &found
             && cache.is_settled(value)
         {
-            return Ok(Step::Done(Ok(Some(value.clone()))));
+            return Ok((Bytes::new(), Found::Here(Some(value.clone()))));
         }
         let bytes = cache.owned_key(key)?;
-        let seen = match cache.without_load(&bytes, found).await {
-            Found::Here(value) => return Ok(Step::Done(Ok(value))),
-            Found::Aging(value) => {
-                cache.refresh(bytes, value.version(), self.one(key));
-                return Ok(Step::Done(Ok(Some(value))));
+        let found = cache.without_load(&bytes, found).await;
+        Ok((bytes, found))
+    }
+
+    /// Each key is served, joined, or given a seat in a call. Never waits: whoever joins a flight that begins here does not
+    /// depend on this caller, which may be dropped, or not be polled, wherever it waits.
+    fn take_steps(&self, keys: &[K], found: Vec<Sought<V, C>>) -> Vec<Step<V, C>> {
+        let mut steps = Vec::with_capacity(keys.len());
+        let mut batch = Batch::default();
+        for (key, found) in keys.iter().zip(found) {
+            steps.push(match found {
+                Err(error) => Step::Done(Err(error)),
+                Ok((_, Found::Here(value))) => Step::Done(Ok(value)),
+                Ok((bytes, Found::Aging(value))) => {
+                    // An error is counted; the entry at hand goes on to be served.
+                    if !self.cache.shell.is_flying(&bytes)
+                        && self.seat(key, &bytes, value.version(), &mut batch).is_ok()
+                    {
+                        self.cache.shell.loads().counters().refreshed.inc();
+                    }
+                    Step::Done(Ok(Some(value)))
+                }
+                Ok((bytes, Found::Nothing { seen })) => {
+                    match self.seat(key, &bytes, seen, &mut batch) {
+                        Ok(slot) => Step::Waits(bytes, slot),
+                        Err(error) => Step::Done(self.cache.or_stale(&bytes, error)),
+                    }
+                }
+            });
+            if batch.seats.len() >= LOAD_MANY_MAX {
+                self.depart(std::mem::take(&mut batch));
             }
-            Found::Nothing { seen } => seen,
-        };
-        let joined = cache
-            .check_circuit()
-            .and_then(|()| cache.shell.join_flight(&bytes, !seats.is_empty()));
-        let (flight, queues) = match joined {
-            Ok(Part::Follows(slot)) => return Ok(Step::Waits(bytes, slot)),
-            Ok(Part::Leads { flight, queues }) => (flight, queues),
-            Err(error) => return Ok(Step::Done(cache.or_stale(&bytes, error))),
+        }
+        self.depart(batch);
+        steps
+    }
+
+    /// Joins the flight of a key or begins one, in the batch unless it has to wait for earlier loads of its key.
+    fn seat(
+        &self,
+        key: &K,
+        bytes: &Bytes,
+        seen: Version,
+        batch: &mut Batch<K, C::Cell>,
+    ) -> Result<Arc<Slot<C::Cell>>, LoadError> {
+        let cache = &self.cache;
+        cache.check_circuit()?;
+        let call = *batch.call.get_or_insert_with(|| cache.shell.new_call());
+        let (flight, start) = match cache.shell.join_flight(bytes, Some(call))? {
+            Part::Follows(slot) => return Ok(slot),
+            Part::Leads { flight, start } => (flight, start),
         };
         let slot = Arc::clone(&flight.slot);
         let seat = Seat {
@@ -187,21 +221,25 @@ where
             seen,
             flight,
         };
-        if queues {
+        if start == Start::Behind {
             let loader = self.one(key);
-            tokio::spawn(super::fly::fly(cache.clone(), seat, true, loader));
+            tokio::spawn(super::fly::fly(cache.clone(), seat, start, loader));
         } else {
-            seats.push((seat, key.clone()));
+            if batch.seats.is_empty() {
+                batch.start = start;
+            }
+            batch.seats.push((seat, key.clone()));
         }
-        Ok(Step::Waits(bytes, slot))
+        Ok(slot)
     }
 
-    fn depart(&self, seats: Vec<(Seat<C::Cell>, K)>) {
-        if seats.is_empty() {
+    fn depart(&self, batch: Batch<K, C::Cell>) {
+        if batch.seats.is_empty() {
             return;
         }
         let loader = Arc::clone(&self.loader);
         let load_many = move |keys: Vec<K>| -> super::Answer<Vec<Loaded<V>>> {
+            let loader = Arc::clone(&loader);
             Box::pin(async move {
                 loader
                     .load_many(&keys)
@@ -209,12 +247,34 @@ where
                     .map_err(Into::<BoxError>::into)
             })
         };
-        tokio::spawn(fly_many(self.cache.clone(), seats, load_many));
+        let Batch { start, seats, .. } = batch;
+        tokio::spawn(fly_many(self.cache.clone(), start, seats, load_many));
     }
 }
+
+/// What there is of one key of many without a load.
+type Sought<V, C> = Result<(Bytes, Found<V, C>), LoadError>;
 
 /// Where one key of many stands.
 enum Step<V, C: Codec<V>> {
     Done(Got<V, C>),
     Waits(Bytes, Arc<Slot<C::Cell>>),
+}
+
+/// The seats of one call of the loader.
+struct Batch<K, P: Payload> {
+    call: Option<CallId>,
+    /// When the first of them may begin, and with it all.
+    start: Start,
+    seats: Vec<(Seat<P>, K)>,
+}
+
+impl<K, P: Payload> Default for Batch<K, P> {
+    fn default() -> Self {
+        Self {
+            call: None,
+            start: Start::Now,
+            seats: Vec::new(),
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod arrive;
 mod call;
 mod error;
 mod fly;
+mod fly_many;
 mod loaded;
 mod loading;
 mod policy;
@@ -157,7 +158,7 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
                     self.refresh(key, value.version(), loader);
                     Ok(Some(value))
                 }
-                Found::Nothing { seen } => match self.begin(&key, seen, false, loader) {
+                Found::Nothing { seen } => match self.begin(&key, seen, loader) {
                     Ok(slot) => self.wait(&key, &slot).await,
                     Err(error) => self.or_stale(&key, error),
                 },
@@ -220,7 +221,7 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
             return;
         }
         // An error is counted; the entry at hand goes on to be served.
-        if self.begin(&key, seen, false, loader).is_ok() {
+        if self.begin(&key, seen, loader).is_ok() {
             self.shell.loads().counters().refreshed.inc();
         }
     }
@@ -230,20 +231,19 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         &self,
         key: &Bytes,
         seen: Version,
-        rides: bool,
         loader: OnceLoader<V, C>,
     ) -> Result<Arc<Slot<C::Cell>>, LoadError> {
         self.check_circuit()?;
-        match self.shell.join_flight(key, rides)? {
+        match self.shell.join_flight(key, None)? {
             Part::Follows(slot) => Ok(slot),
-            Part::Leads { flight, queues } => {
+            Part::Leads { flight, start } => {
                 let slot = Arc::clone(&flight.slot);
                 let seat = Seat {
                     key: key.clone(),
                     seen,
                     flight,
                 };
-                tokio::spawn(fly::fly(self.clone(), seat, queues, loader));
+                tokio::spawn(fly::fly(self.clone(), seat, start, loader));
                 Ok(slot)
             }
         }

@@ -6,8 +6,8 @@ use nearcache_protocol::load::breaker::BreakerConfig;
 use nearcache_protocol::load::flights::FlightConfig;
 
 use crate::limits::{
-    LOAD_QUEUE_WAIT_DEFAULT, LOAD_RAMP_DEFAULT, LOAD_TIMEOUT_DEFAULT, LOADS_DEFAULT, LOADS_MAX,
-    LOADS_QUEUED_DEFAULT, LOADS_QUEUED_MAX, STALE_FOR_MAX, TTL_MAX,
+    LOAD_QUEUE_WAIT_DEFAULT, LOAD_RAMP_DEFAULT, LOAD_RAMP_MAX, LOAD_TIMEOUT_DEFAULT, LOAD_WAIT_MAX,
+    LOADS_DEFAULT, LOADS_MAX, LOADS_QUEUED_DEFAULT, LOADS_QUEUED_MAX, STALE_FOR_MAX, TTL_MAX,
 };
 
 /// How misses are loaded. `new()` is safe as it stands: everything is bounded, and nothing expired is served.
@@ -24,7 +24,8 @@ use crate::limits::{
 /// # let _ = policy;
 /// ```
 ///
-/// `docs/loading.md` shows each knob as a timeline.
+/// `docs/loading.md` has a table of all knobs, and timelines of what they do. A value out of its range is refused when the cache is
+/// opened.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use = "a policy does nothing until a cache is opened with it"]
 pub struct LoadPolicy {
@@ -72,15 +73,15 @@ impl LoadPolicy {
     /// The hard timeout: a loader that takes longer is dropped, and everybody who waits gets
     /// [`LoadError::TimedOut`](crate::LoadError::TimedOut) or a stale copy. Default 10 s; 1 ms to 10 min. Set it above what the slowest
     /// query that is worth its answer takes. A call waits at most [`queue_wait`](Self::queue_wait), half of this for another node's
-    /// load in mode `replicated`, and this.
+    /// load in mode `replicated`, and this. A loader that blocks its thread is not dropped in time.
     pub const fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
         self
     }
 
     /// How long a caller waits for a load when there is a copy that [`stale_if_error`](Self::stale_if_error) allows: then it gets the
-    /// copy, and the load goes on for the next. Default 500 ms; without effect while `stale_if_error` is zero or if it is longer than
-    /// `load_timeout`. Set it to what your callers may wait.
+    /// copy, and the load goes on for the next. Default 500 ms; 0 (a copy at once) to 10 min; without effect while `stale_if_error` is zero or
+    /// if it is longer than `load_timeout`. Set it to what your callers may wait.
     pub const fn soft_timeout(mut self, timeout: Duration) -> Self {
         self.soft_timeout = timeout;
         self
@@ -105,14 +106,15 @@ impl LoadPolicy {
 
     /// How eagerly readers load an entry anew in the background before it expires: by chance, the likelier the closer the expiry and the
     /// longer loads take (XFetch; Vattani et al., VLDB 2015). Default 1.0: about one load's length before the expiry, once among all readers of a
-    /// busy key. 2.0 is twice as early; zero turns it off. It never serves anything expired.
+    /// busy key. 2.0 is twice as early; zero turns it off; at most 1,000. Higher if readers of busy keys still wait, lower if loads are dear. It never serves
+    /// anything expired.
     pub const fn refresh_beta(mut self, beta: f64) -> Self {
         self.refresh_beta = beta;
         self
     }
 
     /// By up to which share a loaded entry's time to live is shortened at random, so that entries loaded together do not expire
-    /// together. Default 0.1; 0 to 0.9. It never lengthens.
+    /// together. Default 0.1; 0 to 0.9. It never lengthens. More if many entries are loaded in the same second, zero if expiry must be exact.
     pub const fn ttl_jitter(mut self, share: f64) -> Self {
         self.ttl_jitter = share;
         self
@@ -120,13 +122,13 @@ impl LoadPolicy {
 
     /// How long it is remembered that the system of record has nothing under a key ([`Loaded::absent`](crate::Loaded::absent)), unless the
     /// loader's answer says otherwise. Default 1 s. Longer protects better from floods of keys that do not exist; whoever creates
-    /// such a key must write or invalidate it in the cache. Zero: not at all.
+    /// such a key must write or invalidate it in the cache. Zero: not at all, and nothing is stored; at most 10 years.
     pub const fn absent_ttl(mut self, ttl: Duration) -> Self {
         self.absent_ttl = ttl;
         self
     }
 
-    /// Calls of the loader at once, of this cache on this node. Default 64; 1 to 4,096. Set it to this node's share of what the
+    /// Calls of the loader at once, of this cache on this node; a `load_many` is one until the last of its keys is answered. Default 64; 1 to 4,096. Set it to this node's share of what the
     /// system of record takes: its connections divided by the nodes.
     pub const fn loads_max(mut self, loads: usize) -> Self {
         self.loads_max = loads;
@@ -134,13 +136,15 @@ impl LoadPolicy {
     }
 
     /// Loads that wait for a place beyond [`loads_max`](Self::loads_max). Default 1,024; at most 65,536. More are refused with
-    /// [`LoadError::Overloaded`](crate::LoadError::Overloaded). Callers of one key wait as one.
+    /// [`LoadError::Overloaded`](crate::LoadError::Overloaded). Callers of one key wait as one, and so do the keys of one `load_many`. More if bursts of cold keys are normal.
     pub const fn queued_max(mut self, loads: usize) -> Self {
         self.queued_max = loads;
         self
     }
 
-    /// How long a load waits for a place. Default 5 s. Longer than callers wait themselves is of no use.
+    /// How long a load waits for a place; then it is refused in the same way. Default 5 s; 0 to 10 min. Longer than callers wait themselves is of
+    /// no use. A third load of one key, after two invalidations, waits for the earlier two instead, for one and a half
+    /// [`load_timeout`](Self::load_timeout) at most.
     pub const fn queue_wait(mut self, wait: Duration) -> Self {
         self.queue_wait = wait;
         self
@@ -155,7 +159,7 @@ impl LoadPolicy {
     }
 
     /// How long it takes after an outage until all [`loads_max`](Self::loads_max) loads are made at once again, from one, in proportion.
-    /// Default 5 s. Longer for a system of record that has to warm up its own caches.
+    /// Default 5 s; 0 (all at once) to 1 h. Longer for a system of record that has to warm up its own caches.
     pub const fn ramp(mut self, ramp: Duration) -> Self {
         self.ramp = ramp;
         self
@@ -191,10 +195,21 @@ impl LoadPolicy {
 
     /// The first setting that is out of its range, its value and what is allowed.
     pub(crate) fn invalid(&self) -> Option<(&'static str, String, &'static str)> {
-        let timeouts = Duration::from_millis(1)..=Duration::from_secs(600);
+        let timeouts = Duration::from_millis(1)..=LOAD_WAIT_MAX;
         if !timeouts.contains(&self.load_timeout) {
             let value = format!("{:?}", self.load_timeout);
             return Some(("load_timeout", value, "1 ms to 10 min"));
+        }
+        for (setting, wait) in [
+            ("soft_timeout", self.soft_timeout),
+            ("queue_wait", self.queue_wait),
+        ] {
+            if wait > LOAD_WAIT_MAX {
+                return Some((setting, format!("{wait:?}"), "at most 10 min"));
+            }
+        }
+        if self.ramp > LOAD_RAMP_MAX {
+            return Some(("ramp", format!("{:?}", self.ramp), "at most 1 h"));
         }
         for (setting, limit) in [
             ("stale_if_error", self.stale_if_error),

@@ -1,6 +1,7 @@
 //! Whether another node loads a key: asking its home node, and telling it when our own load is over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_protocol::announce::ModeKind;
@@ -56,8 +57,8 @@ impl<V: Payload> Shell<V> {
         }
     }
 
-    /// Asks who loads `key`; nothing if everybody loads for himself.
-    pub(crate) fn ask_lease(&self, key: &Bytes) -> Option<Waiting<V>> {
+    /// Asks who loads `key`, to load it within `lease_for` if that is us; nothing if everybody loads for himself.
+    pub(crate) fn ask_lease(&self, key: &Bytes, lease_for: Duration) -> Option<Waiting<V>> {
         let policy = self.loads.policy();
         if self.settings.mode != ModeKind::Replicated || !policy.cluster_flights {
             return None;
@@ -68,7 +69,7 @@ impl<V: Payload> Shell<V> {
             id: waiting.id(),
             deadline: now + policy.load_timeout / 2,
         };
-        let (key, lease_for) = (key.clone(), policy.load_timeout);
+        let key = key.clone();
         self.step(|core, out| core.begin_load(now, key, lease_for, waiter, out));
         Some(waiting)
     }

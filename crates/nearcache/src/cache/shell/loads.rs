@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nearcache_protocol::load::breaker::{Admitted, Breaker, BreakerState};
 use nearcache_protocol::load::early;
 use nearcache_protocol::load::fence::Fence;
-use nearcache_protocol::load::flights::{FlightId, Flights, Role};
+use nearcache_protocol::load::flights::{CallId, FlightId, Flights, Role};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::time::Time;
 use nearcache_store::{Expiry, Handle, Version};
@@ -177,6 +177,21 @@ impl<V: Payload> Loads<V> {
     pub(crate) fn began(&self, flight: FlightId, fence: Fence) {
         self.flights.lock().began(flight, fence);
     }
+
+    /// Nothing was found here: the flight goes on.
+    pub(crate) fn missed(&self, flight: FlightId) {
+        self.flights.lock().missed(flight);
+    }
+
+    /// How long a load waits until it may begin.
+    pub(crate) fn patience(&self, start: Start) -> Option<Duration> {
+        match start {
+            Start::Now => None,
+            Start::Queued => Some(self.policy.queue_wait),
+            // By then the earlier loads have ended: each waits for its turn, and is given up.
+            Start::Behind => Some(self.policy.load_timeout + self.policy.load_timeout / 2),
+        }
+    }
 }
 
 /// What is known of a flight that this caller leads.
@@ -215,27 +230,38 @@ impl<V: Payload> Drop for FlightGuard<V> {
 pub(crate) enum Part<V: Payload> {
     /// It waits.
     Follows(Arc<Slot<V>>),
-    /// It makes the load, once it has a place if it `queues`.
+    /// It makes the load.
     Leads {
         flight: FlightGuard<V>,
-        queues: bool,
+        start: Start,
     },
 }
 
+/// When a load may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    Now,
+    /// Once it has a place.
+    Queued,
+    /// Once an earlier load of its key has ended.
+    Behind,
+}
+
 impl<V: Payload> Shell<V> {
-    /// Joins the flight of `key` or begins one.
+    /// A call of the loader for several keys.
+    pub(crate) fn new_call(&self) -> CallId {
+        self.loads.flights.lock().call()
+    }
+
+    /// Joins the flight of `key` or begins one, as a part of `call` if there is one.
     pub(crate) fn join_flight(
         self: &Arc<Self>,
         key: &Bytes,
-        rides: bool,
+        call: Option<CallId>,
     ) -> Result<Part<V>, LoadError> {
         let counters = self.loads.counters();
         let slot = || Arc::new(Slot::new());
-        let joined = self
-            .loads
-            .flights
-            .lock()
-            .join(&self.store, key, rides, slot);
+        let joined = self.loads.flights.lock().join(&self.store, key, call, slot);
         let (role, slot) = joined.map_err(|overloaded| {
             counters.overloaded.inc();
             LoadError::Overloaded {
@@ -243,17 +269,18 @@ impl<V: Payload> Shell<V> {
                 queued: overloaded.queued,
             }
         })?;
-        let (id, queues) = match role {
+        let (id, start) = match role {
             Role::Follows(_) => {
                 counters.shared.inc();
                 return Ok(Part::Follows(slot));
             }
-            Role::Leads(id) => (id, false),
-            Role::Queues(id) => (id, true),
+            Role::Leads(id) => (id, Start::Now),
+            Role::Queues(id) => (id, Start::Queued),
+            Role::Behind(id) => (id, Start::Behind),
         };
         let shell = Arc::clone(self);
         let flight = FlightGuard { shell, id, slot };
-        Ok(Part::Leads { flight, queues })
+        Ok(Part::Leads { flight, start })
     }
 
     /// Whether somebody loads `key` and may be joined or not.
