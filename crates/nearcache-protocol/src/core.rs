@@ -251,6 +251,12 @@ impl<V: Payload> CacheCore<V> {
         self.mode.clock_bound(now)
     }
 
+    /// The [`clock_bound`](Self::clock_bound) for a load that begins now. While there are loads the peers' clocks are measured more often.
+    pub fn clock_bound_of_load(&mut self, now: Time) -> Duration {
+        self.mode.loads_begin(now);
+        self.mode.clock_bound(now)
+    }
+
     /// Whether something is being sent at a limited rate. Meanwhile a [`tick`](Self::tick) every millisecond spreads it evenly; with
     /// fewer it goes in bursts, and slower.
     #[must_use]

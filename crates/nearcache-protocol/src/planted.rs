@@ -54,6 +54,8 @@ pub enum PlantedBug {
     LoadIgnoresClockBound,
     /// Who misses joins a load that began before an invalidation (breaks C1).
     JoinsOldFlights,
+    /// Who misses joins a load that began before an invalidation of a group (breaks C4).
+    JoinsOverGroups,
     /// What comes by the tree behind a gap counts as if nothing were missing (breaks I2, R1).
     TreeClaimsPastAGap,
     /// A home node gives the lease of a key to all who ask (breaks P6).
@@ -183,6 +185,10 @@ impl PlantedBug {
 
     pub(crate) const fn joins_old_flights(self) -> bool {
         self.is(Self::JoinsOldFlights)
+    }
+
+    pub(crate) const fn joins_over_groups(self) -> bool {
+        self.is(Self::JoinsOverGroups)
     }
 
     pub(crate) const fn gives_lease_to_all(self) -> bool {

@@ -72,7 +72,10 @@ impl Fence {
         let known = store.known(key);
         // C2: nobody waits for what would not be kept, nor for something older than what was here meanwhile.
         let beaten = known.version() > self.known && known.version() >= self.version;
-        !beaten && self.knew(&known) && !store.invalidated_since(self.generation, key, None)
+        let is_news = || {
+            !self.planted.joins_over_groups() && store.invalidated_since(self.generation, key, None)
+        };
+        !beaten && self.knew(&known) && !is_news()
     }
 
     /// How many bytes [`to_bytes`](Self::to_bytes) makes.

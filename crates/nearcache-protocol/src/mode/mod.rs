@@ -527,6 +527,8 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     }
     /// The largest possible distance between this node's clock and that of any other.
     fn clock_bound(&self, now: Time) -> Duration;
+    /// Somebody is about to load, and will ask for that: it is to be narrow.
+    fn loads_begin(&mut self, _: Time) {}
     /// Whether something is being sent at a limited rate, so that a tick every millisecond spreads it evenly.
     fn is_paced(&self, _: Time) -> bool {
         false

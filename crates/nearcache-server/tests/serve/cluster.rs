@@ -160,6 +160,7 @@ fn c11_a_stopped_node_makes_the_others_say_how_far_behind_they_may_be() {
     ] {
         assert!(metrics.contains(&format!("nearcache_cache_peer_{metric}{{cache=\"default\"")));
     }
+    assert!(metrics.contains("nearcache_cache_clock_bound_microseconds{cache=\"default\""));
     nodes[2].signal("STOP");
     let stale = fresh(&nodes[1]);
     nodes[2].signal("CONT");

@@ -15,8 +15,8 @@ use crate::node::Node;
 use crate::plan::{KEYS, key};
 use crate::value::Value;
 
-/// By when a caller must be answered: two loads of its key before its own, each after its turn.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// How much later than its deadline a caller may be answered (K6).
+const SLACK: Duration = Duration::from_millis(100);
 
 /// One change of the system of record, and the invalidation that told of it.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,11 @@ pub(crate) struct Get {
     key: usize,
     /// The generation that it must get at least: its node knew that older ones are invalid.
     must: u64,
-    deadline: Time,
+    /// The same by an invalidation of a group, by whom: not to be expected of a load on a node that did not know his clock.
+    must_by: Option<(u64, NodeId)>,
+    /// Since when it waits, and how long it may.
+    since: Time,
+    within: Duration,
 }
 
 /// What is known of loads.
@@ -113,22 +117,52 @@ impl Loads {
     }
 
     /// A caller on the node misses; returns its name.
-    pub(crate) fn begin(&mut self, now: Time, host: usize, node: &Node, key_number: usize) -> u64 {
+    pub(crate) fn begin(
+        &mut self,
+        now: Time,
+        within: Duration,
+        host: usize,
+        node: &Node,
+        key_number: usize,
+    ) -> u64 {
         let known = node.store.known(&key(key_number)).version();
-        let writes = self.writes.get(&key_number).into_iter().flatten();
-        let known_of = writes.filter(|write| {
+        let writes = || self.writes.get(&key_number).into_iter().flatten();
+        let known_of = writes().filter(|write| {
             write.by == node.id && node.has_made(write.version) || write.version == known
         });
         let must = known_of.map(|write| write.generation).max().unwrap_or(0);
+        // A group invalidation of somebody else's is known as a floor.
+        let holds = node.store.peek(&key(key_number)).is_some();
+        let floors: BTreeSet<Version> = if holds {
+            BTreeSet::new()
+        } else {
+            let floors = node.store.floors().into_iter();
+            floors.map(|(_, version)| version).collect()
+        };
+        let covered = writes().filter(|write| floors.contains(&write.version));
+        let must_by = covered
+            .map(|write| (write.generation, write.by))
+            .max_by_key(|(generation, _)| *generation);
         self.gets += 1;
         let get = Get {
             host,
             key: key_number,
             must,
-            deadline: now + ANSWERED_WITHIN,
+            must_by,
+            since: now,
+            within: within + SLACK,
         };
         self.waiting.insert(self.gets, get);
         self.gets
+    }
+
+    /// The caller's load begins now, and takes so long at most.
+    pub(crate) fn flies(&mut self, now: Time, gets: &[u64], within: Duration) {
+        for get in gets {
+            if let Some(get) = self.waiting.get_mut(get) {
+                (get.since, get.within) = (now, within + SLACK);
+            }
+        }
     }
 
     /// The caller gets this entry, fresh or stale, or an error.
@@ -139,7 +173,10 @@ impl Loads {
         let Some(load) = got.and_then(|entry| self.load_of(entry)) else {
             return Ok(());
         };
-        if load.key != get.key || !load.lags && load.generation < get.must {
+        let by_group = get.must_by.is_some_and(|(generation, by)| {
+            load.generation < generation && load.knows.contains(&by)
+        });
+        if load.key != get.key || !load.lags && (load.generation < get.must || by_group) {
             let what =
                 format!("{get:?} gets what {load:?} brought, which its node knew to be invalid");
             return Err(("C1", what));
@@ -147,10 +184,10 @@ impl Loads {
         Ok(())
     }
 
-    /// C8: everybody on the host, which did not run until `rested`, is answered in time.
+    /// C8, K6: everybody on the host, which did not run until `rested`, is answered in time.
     pub(crate) fn overdue(&self, now: Time, host: usize, rested: Time) -> Result<(), Broken> {
         let mut here = self.waiting.values().filter(|get| get.host == host);
-        let late = here.find(|get| get.deadline.max(rested + ANSWERED_WITHIN) < now);
+        let late = here.find(|get| get.since.max(rested) + get.within < now);
         match late {
             Some(get) => Err(("C8", format!("{get:?} waits for ever"))),
             None => Ok(()),

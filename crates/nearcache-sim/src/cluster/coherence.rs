@@ -89,11 +89,11 @@ impl Cluster {
         let takes = Duration::from_millis(self.rng.random_range(0..LOAD_MS_MAX));
         let read = self.checkers.coherence.generation(number);
         let life = self.hosts[host].life;
-        let Some(node) = self.hosts[host].node.as_ref() else {
+        let Some(node) = self.hosts[host].node.as_mut() else {
             return;
         };
         let own = node.time(now);
-        let bound = node.core.clock_bound(own);
+        let bound = node.core.clock_bound_of_load(own);
         let load = Load {
             host,
             life,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::load::flights::{FlightConfig, FlightId, Flights, Role};
 use nearcache_protocol::load::lease::{Lease, Turn};
@@ -30,6 +31,12 @@ const SLOW_MS_MAX: u64 = 900;
 const LOAD_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a node waits for another's load.
 const TURN_WAIT: Duration = Duration::from_millis(500);
+/// How long a home node may say nothing, before a load begins without a lease.
+const HOME_WAIT: Duration = Duration::from_millis(195);
+/// How long a load takes from its turn to its end, at most.
+const FLIGHT: Duration = TURN_WAIT.saturating_add(LOAD_TIMEOUT);
+/// How long it waits for its place, at most: for those before it in the queue, which is twice as long as there are places, and for one of its key.
+const QUEUE_WAIT: Duration = FLIGHT.saturating_mul(3);
 /// For how long after its expiry a copy may be served instead of an error.
 const STALE_MAX: Duration = Duration::from_millis(400);
 /// How long the stores keep it.
@@ -48,6 +55,10 @@ struct Flying {
     id: FlightId,
     key: usize,
     seen: Version,
+    /// When it had its place and asked whose turn it is.
+    asked: Option<Time>,
+    /// It was told that another node has loaded the key, and that is gone again.
+    elsewhere: bool,
     departed: Option<Departed>,
 }
 
@@ -134,7 +145,8 @@ impl Cluster {
             return Ok(());
         };
         let own = node.time(now);
-        let get = self.checkers.loads.begin(now, host, node, number);
+        let wait = QUEUE_WAIT + FLIGHT;
+        let get = self.checkers.loads.begin(now, wait, host, node, number);
         if let Some(entry) = newer_than(node, own, number, Version::ZERO) {
             return self.answer(get, Some(&entry));
         }
@@ -155,6 +167,10 @@ impl Cluster {
         match role {
             Role::Follows(_) => {
                 self.sometimes.reach(Place::FlightShared);
+                let asked = loads.flying.get(&place).and_then(|flying| flying.asked);
+                if let Some(asked) = asked {
+                    self.checkers.loads.flies(asked, &[get], FLIGHT);
+                }
                 Ok(())
             }
             Role::Leads(id) | Role::Queues(id) | Role::Behind(id) => {
@@ -163,6 +179,8 @@ impl Cluster {
                     id,
                     key: number,
                     seen: Version::ZERO,
+                    asked: None,
+                    elsewhere: false,
                     departed: None,
                 };
                 loads.flying.insert(place, flying);
@@ -181,9 +199,13 @@ impl Cluster {
         let Some(node) = self.hosts[host].node.as_mut() else {
             return Ok(());
         };
-        let Some(flying) = node.loads.flying.get(&place) else {
+        let gets = node.loads.waiting.get(&place);
+        let gets = gets.map_or(&[][..], Vec::as_slice);
+        self.checkers.loads.flies(now, gets, FLIGHT);
+        let Some(flying) = node.loads.flying.get_mut(&place) else {
             return Ok(());
         };
+        flying.asked = Some(now);
         let (number, seen) = (flying.key, flying.seen);
         let own = node.time(now);
         if let Some(entry) = newer_than(node, own, number, seen) {
@@ -203,12 +225,14 @@ impl Cluster {
         let lease = match turn {
             Turn::Loaded => {
                 self.sometimes.reach(Place::LoadedElsewhere);
-                let Some(node) = self.hosts[host].node.as_ref() else {
+                let Some(node) = self.hosts[host].node.as_mut() else {
                     return Ok(());
                 };
-                let Some(flying) = node.loads.flying.get(&place) else {
+                let Some(flying) = node.loads.flying.get_mut(&place) else {
                     return Ok(());
                 };
+                flying.elsewhere = true;
+                let flying = &node.loads.flying[&place];
                 if let Some(entry) = newer_than(node, node.time(now), flying.key, flying.seen) {
                     return self.land(host, place, Some(entry));
                 }
@@ -238,13 +262,18 @@ impl Cluster {
         let knows = node.store.known(&key(flying.key)).version();
         let knows = knows.max(node.store.highest_tag_floor());
         let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
-        let home = nodes.find(|node| lease.is_some_and(|lease| lease.home == node.id));
+        // By whose clock the lease counts; without one the host's own is as good.
+        let home = lease.map_or(node.id, |lease| lease.home);
+        let home = nodes.find(|node| node.id == home);
         let paused = self.hosts.iter().map(|host| host.paused_until);
         let load = Begin {
             host,
             place,
             key: flying.key,
             lease,
+            may_be_alone: self.plan.mode != ModeKind::Replicated
+                || flying.elsewhere
+                || flying.asked.is_none_or(|asked| now - asked >= HOME_WAIT),
             home_ms: home.map_or(0, |home| home.clock.physical_ms(home.time(now))),
             knows_ms: knows.time.millis(),
             rested: paused.max().unwrap_or(Time::ZERO),
@@ -276,7 +305,7 @@ impl Cluster {
             return;
         };
         let (id, number) = (flying.id, flying.key);
-        let bound = node.core.clock_bound(own);
+        let bound = node.core.clock_bound_of_load(own);
         let planted = self.bug.map_or(Default::default(), Bug::of_protocol);
         let fence = Fence::begin(&node.store, &node.clock, own, bound, &key(number));
         let fence = fence.planted(planted, &node.clock, own);

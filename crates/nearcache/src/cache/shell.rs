@@ -312,6 +312,11 @@ impl<V: Payload> Shell<V> {
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
+    /// The largest possible distance of another node's clock, as far as is known.
+    pub(crate) fn clock_bound(&self) -> Duration {
+        self.machine.lock().core.clock_bound(self.node.now())
+    }
+
     pub(crate) fn freshness(&self) -> Freshness {
         self.machine.lock().core.freshness(self.node.now())
     }

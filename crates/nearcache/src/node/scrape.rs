@@ -259,6 +259,11 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
             worst.map_or(u64::MAX, |age| number(age.as_millis()))
         },
     ),
+    (
+        "cache_clock_bound_microseconds",
+        "How far the clock of any other node may be from this node's; for so long after an invalidation of a key its loads are not kept",
+        |cache| number(cache.clock_bound().as_micros()),
+    ),
 ];
 
 /// What is known of each peer.

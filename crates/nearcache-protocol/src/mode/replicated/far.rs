@@ -25,7 +25,10 @@ impl<V: Payload> Replicated<V> {
     /// Live members without a session that count for freshness.
     pub(super) fn far_members(&self) -> impl Iterator<Item = NodeId> + '_ {
         let by_tree = self.relay.is_on();
-        let lost = self.lost.iter().filter(|(_, lost)| !lost.dead);
+        let lost = self
+            .lost
+            .iter()
+            .filter(|(_, lost)| lost.dead_since.is_none());
         let lost = lost.map(|(id, _)| *id).filter(move |_| !by_tree);
         self.strangers().filter(move |_| by_tree).chain(lost)
     }
@@ -93,7 +96,7 @@ impl<V: Payload> Replicated<V> {
             let lost = self.lost.entry(id).or_insert(Lost {
                 epoch: None,
                 fresh_at: None,
-                dead: false,
+                dead_since: None,
             });
             lost.fresh_at = lost.fresh_at.max(fresh_at);
         }

@@ -1,7 +1,5 @@
 //! Meeting a peer, telling all of them how far we are ([`stream`](crate::mode::stream) tells how), and how fresh we are by their answers.
 
-use std::time::Duration;
-
 use nearcache_store::NodeId;
 
 use super::Replicated;
@@ -190,25 +188,6 @@ impl<V: Payload> Replicated<V> {
                 since.min(at.unwrap_or(Time::ZERO))
             }),
         }
-    }
-
-    pub(super) fn clock_bound_now(&self, now: Time) -> Duration {
-        let max_drift = self.clock.max_drift();
-        // Whoever may write what this node does not hear of yet: those it is about to meet, and those beyond a netsplit, whether they are
-        // taken for dead or not. Beyond the mesh: most members.
-        if !self.join.is_ready() || !self.lost.is_empty() || self.relay.is_on() {
-            return max_drift;
-        }
-        let may_write = self.peers.values();
-        let may_write = may_write.filter(|peer| peer.counts_for_freshness());
-        let bounds = may_write.map(|peer| {
-            if peer.agrees() {
-                peer.echoes.clock_bound(now, max_drift)
-            } else {
-                max_drift
-            }
-        });
-        bounds.max().unwrap_or_default()
     }
 
     /// Tells those who wait for freshness, and asks for them.

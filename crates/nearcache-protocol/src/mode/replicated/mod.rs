@@ -7,6 +7,7 @@
 //! | `far` | members that there is no session with |
 //! | `view`, `split` | whether this node is with most of its cluster, and what becomes of it if not |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
+//! | `clocks` | how far the clocks of all who may write are from this node's |
 //! | `leave` | handing over before leaving |
 //! | `join`, `filling` | filling a node that has nothing, or too little, from several peers |
 //! | `transfer`, `serve`, `pace` | getting a share from a peer, giving it, and how fast |
@@ -22,6 +23,7 @@
 
 mod away;
 mod bequeath;
+mod clocks;
 mod compare;
 mod far;
 mod filling;
@@ -75,6 +77,7 @@ use self::transfer::Fetch;
 use self::view::View;
 use super::refresh::Refreshes;
 use super::stream::acks::Acks;
+use super::stream::clocks::Clocks;
 use super::stream::tree::{Forwards as _, Mends as _, Relay, Talks as _};
 use super::stream::{Beats as _, Receives as _, Sends as _};
 use super::{
@@ -136,6 +139,7 @@ pub struct Replicated<V: Payload> {
     leases: Leases,
     last_request: u64,
     next_heartbeat: Time,
+    clocks: Clocks,
     /// Some peer has pulled all it could and must be woken by the next update.
     any_asleep: bool,
     stats: ModeStats,
@@ -147,8 +151,8 @@ struct Lost {
     /// The start of it that was connected; unknown if none was.
     epoch: Option<Epoch>,
     fresh_at: Option<Time>,
-    /// Membership has given it up.
-    dead: bool,
+    /// Since when membership takes it for dead.
+    dead_since: Option<Time>,
 }
 
 impl<V: Payload> Replicated<V> {
@@ -196,6 +200,7 @@ impl<V: Payload> Replicated<V> {
             leases: Leases::default(),
             last_request: 0,
             next_heartbeat: now,
+            clocks: Clocks::default(),
             any_asleep: false,
             stats: ModeStats::default(),
             clock,
@@ -273,7 +278,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
                 let lost = Lost {
                     epoch: Some(dropped.epoch),
                     fresh_at: dropped.echoes.fresh_at,
-                    dead: false,
+                    dead_since: None,
                 };
                 self.lost.insert(peer, lost);
             } else {
@@ -293,9 +298,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             let lost = self.lost.entry(peer).or_insert(Lost {
                 epoch: None,
                 fresh_at: None,
-                dead: false,
+                dead_since: None,
             });
-            lost.dead = false;
+            lost.dead_since = None;
         }
     }
 
@@ -311,8 +316,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.peer_down(now, peer, out);
         self.view.died(now, peer);
         if let Some(lost) = self.lost.get_mut(&peer) {
-            lost.dead = true;
+            lost.dead_since.get_or_insert(now);
         }
+        self.forget_lost(now);
         self.relay.member(peer, false);
         self.acks.gone(peer, out);
     }
@@ -461,6 +467,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.tick_leave(now, out);
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
+            self.forget_lost(now);
             self.note_far();
             self.look_around(now, out);
             self.heartbeat(now, out);
@@ -468,11 +475,13 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         } else if !self.join.is_ready() {
             self.repair(now, out);
         }
+        self.measure_clocks(now, out);
     }
 
     fn next_tick(&self) -> Time {
         [
             self.next_heartbeat,
+            self.clocks.next(),
             self.acks.next_deadline(),
             self.finds.next_deadline(),
             self.large.next_tick(self.config.replay_retry_after),
@@ -542,6 +551,10 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn clock_bound(&self, now: Time) -> Duration {
         self.clock_bound_now(now)
+    }
+
+    fn loads_begin(&mut self, now: Time) {
+        self.clocks.wanted(now);
     }
 
     fn find(&mut self, now: Time, key: Bytes, waiter: Waiter, out: &mut Vec<Output<V>>) {

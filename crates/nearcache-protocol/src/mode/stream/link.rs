@@ -236,6 +236,12 @@ impl Echoes {
         Duration::from_millis(offset_ms.unsigned_abs()) + round_trip / 2 + CLOCK_RESOLUTION
     }
 
+    /// Whether what gave the last measurement was asked less than `within` ago.
+    pub(in crate::mode) fn is_measured(&self, now: Time, within: Duration) -> bool {
+        self.measured_at
+            .is_some_and(|at| now.saturating_since(at) < within)
+    }
+
     /// The peer's latest number was `latest` when it answered what we asked at `asked`; `applied` of them are here.
     pub(in crate::mode) fn answered(&mut self, asked: Time, latest: u64, applied: u64) {
         if applied >= latest {

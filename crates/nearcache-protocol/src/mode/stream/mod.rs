@@ -14,6 +14,7 @@
 //! | `receiving` | theirs on its way to us: subscribing, batches, gaps |
 //! | `heartbeat` | announcements, heartbeats, echoes |
 //! | `link` | what is kept of one pair of nodes for all that |
+//! | `clocks` | when peers' clocks are measured besides |
 //! | `acks` | writes that wait for peers |
 //! | `tree` | the same among more members than a full mesh may have |
 //!
@@ -22,6 +23,7 @@
 //! in the origin's log (the full mesh) or one in the relay log (the tree); the peer says which.
 
 pub(in crate::mode) mod acks;
+pub(in crate::mode) mod clocks;
 mod heartbeat;
 pub(in crate::mode) mod link;
 mod receiving;

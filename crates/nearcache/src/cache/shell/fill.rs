@@ -24,7 +24,7 @@ impl<V: Payload> Shell<V> {
     /// A load of `key` begins. Cost: two short locks.
     pub(crate) fn begin_fill(&self, key: &[u8]) -> Fence {
         let now = self.node.now();
-        let clock_bound = self.machine.lock().core.clock_bound(now);
+        let clock_bound = self.machine.lock().core.clock_bound_of_load(now);
         Fence::begin(&self.store, self.node.hlc(), now, clock_bound, key)
     }
 

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use nearcache_protocol::frame::{Frame, FrameLimit};
@@ -29,6 +30,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn stats(&self) -> CacheStats;
     /// How old the knowledge of each peer is.
     fn freshness(&self) -> Freshness;
+    /// How far the clock of any other node may be from this node's.
+    fn clock_bound(&self) -> Duration;
     /// Its state in one word.
     fn status(&self) -> Status;
     /// What came of this node's probes.
@@ -96,6 +99,10 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn freshness(&self) -> Freshness {
         Self::freshness(self)
+    }
+
+    fn clock_bound(&self) -> Duration {
+        Self::clock_bound(self)
     }
 
     fn status(&self) -> Status {

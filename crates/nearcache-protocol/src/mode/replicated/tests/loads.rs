@@ -272,3 +272,18 @@ fn c10_who_waits_at_the_home_itself_is_answered_when_lease_and_deadline_end_toge
     cluster.run(Duration::from_millis(5_100));
     assert!(is_yours(&turn(&cluster, here)));
 }
+
+#[test]
+fn c1_the_clock_bound_is_as_measured_all_the_time_while_there_are_loads() {
+    // Heartbeats are further apart than a measurement counts.
+    let mut config = config();
+    config.heartbeat_every = Duration::from_millis(700);
+    let mut cluster = Cluster::ready(3, config);
+    let bound =
+        |cluster: &mut Cluster| cluster.act(1, |node, now, _| node.core.clock_bound_of_load(now));
+    let _ = bound(&mut cluster);
+    for _ in 0..300 {
+        cluster.run(Duration::from_millis(10));
+        assert!(bound(&mut cluster) < Duration::from_millis(50));
+    }
+}
