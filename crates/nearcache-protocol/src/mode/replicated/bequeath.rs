@@ -8,11 +8,11 @@
 //! What is read most goes first, so many at a time, and no faster than `fetch_bytes_per_second`. What is not fetched when the time for
 //! leaving is over is lost, as it would be by a crash.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_store::{Item, Known, NodeId, PartItem, PartWalk, Version};
+use nearcache_store::{Handle, Item, Known, NodeId, PartItem, PartWalk, Version};
 
 use super::Replicated;
 use crate::fetching::Fetching;
@@ -27,8 +27,12 @@ use crate::time::Time;
 const ASKED_MAX: usize = 32;
 /// Items that the store is asked for at a time.
 const PAGE_ITEMS: usize = 128;
-/// How long an answer is waited for that is there at once.
+/// So many times at each tick, so that nothing else waits for long: a million items take about a second of ticks (guess).
+const PAGES_A_TICK: u32 = 64;
+/// How long an answer is waited for that is there at once. Who does not give it is asked for nothing more.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// How long a peer may fetch before another is asked (guess: a part of the time for leaving).
+const FETCH_MAX: Duration = Duration::from_secs(3);
 /// A value that nobody took is offered again: its stub may have been on its way.
 const ROUNDS_MAX: u32 = 4;
 /// After so long.
@@ -44,6 +48,8 @@ pub(super) struct Bequest {
     asked: BTreeMap<RequestId, Asked>,
     /// Where to begin among the peers: each value elsewhere.
     turn: usize,
+    /// Peers that have not answered in time.
+    silent: BTreeSet<NodeId>,
 }
 
 /// A value that somebody shall hold.
@@ -68,6 +74,17 @@ struct Asked {
     willed: Willed,
 }
 
+impl Asked {
+    fn is_overdue(&self, now: Time) -> bool {
+        let max = if self.willed.fetch {
+            FETCH_MAX
+        } else {
+            ANSWER_MAX
+        };
+        self.at + max <= now
+    }
+}
+
 impl Bequest {
     /// Whether nothing is left to be handed over, or nobody to take it.
     pub(super) fn is_done(&self) -> bool {
@@ -87,9 +104,19 @@ impl<V: Payload> Replicated<V> {
 
     /// Asks on, and for more.
     pub(super) fn tick_bequest(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        let silent =
-            |_: &RequestId, asked: &Asked| !asked.willed.fetch && asked.at + ANSWER_MAX <= now;
-        self.unkept_by(now, silent, out);
+        if !self.peers.values().any(super::Peer::agrees) {
+            // Nobody is there to take anything.
+            self.bequest = Bequest::default();
+            return;
+        }
+        let overdue = self
+            .bequest
+            .asked
+            .values()
+            .filter(|asked| asked.is_overdue(now));
+        let overdue: Vec<NodeId> = overdue.map(|asked| asked.peer).collect();
+        self.bequest.silent.extend(overdue);
+        self.unkept_by(now, |_, asked| asked.is_overdue(now), out);
         self.find_willed();
         while self.bequest.asked.len() < ASKED_MAX {
             let mut found = self.bequest.found.iter();
@@ -104,34 +131,46 @@ impl<V: Payload> Replicated<V> {
 
     /// Looks for long values, what is read most first.
     fn find_willed(&mut self) {
-        let peers = self.peers.iter().filter(|(_, peer)| peer.agrees());
-        let peers: Vec<NodeId> = peers.map(|(id, _)| *id).collect();
-        while self.bequest.found.len() < ASKED_MAX {
+        for _ in 0..PAGES_A_TICK {
+            if self.bequest.found.len() >= ASKED_MAX {
+                return;
+            }
             let Some(walk) = self.bequest.walk.as_mut().filter(|walk| !walk.is_done()) else {
                 return;
             };
             for item in self.store.walk_part(walk, PAGE_ITEMS) {
-                let PartItem::Held(Item::Entry(entry)) = item else {
-                    continue;
-                };
-                if entry.is_stub() || entry.value().bytes().len() <= self.config.inline_limit {
-                    continue;
+                if let PartItem::Held(Item::Entry(entry)) = item {
+                    self.will(&entry);
                 }
-                self.bequest.turn = self.bequest.turn.wrapping_add(1);
-                let mut left = peers.clone();
-                let by = self.bequest.turn.checked_rem(left.len()).unwrap_or(0);
-                left.rotate_left(by);
-                self.bequest.found.push_back(Willed {
-                    key: Bytes::copy_from_slice(entry.key()),
-                    version: entry.version(),
-                    left,
-                    lacking: Vec::new(),
-                    fetch: false,
-                    round: 0,
-                    not_before: Time::ZERO,
-                });
             }
         }
+    }
+
+    /// This node leaves, and somebody else shall hold this entry if its value is long.
+    pub(super) fn will(&mut self, entry: &Handle<V>) {
+        if entry.is_stub() || entry.value().bytes().len() <= self.config.inline_limit {
+            return;
+        }
+        let mut left = self.takers();
+        self.bequest.turn = self.bequest.turn.wrapping_add(1);
+        let by = self.bequest.turn.checked_rem(left.len()).unwrap_or(0);
+        left.rotate_left(by);
+        self.bequest.found.push_back(Willed {
+            key: Bytes::copy_from_slice(entry.key()),
+            version: entry.version(),
+            left,
+            lacking: Vec::new(),
+            fetch: false,
+            round: 0,
+            not_before: Time::ZERO,
+        });
+    }
+
+    /// Who can be asked.
+    fn takers(&self) -> Vec<NodeId> {
+        let peers = self.peers.iter().filter(|(_, peer)| peer.agrees());
+        let answering = peers.filter(|(id, _)| !self.bequest.silent.contains(id));
+        answering.map(|(id, _)| *id).collect()
     }
 
     /// Asks the next peer.
@@ -144,13 +183,12 @@ impl<V: Payload> Replicated<V> {
             willed.fetch = true;
             willed.left = std::mem::take(&mut willed.lacking);
         }
-        let is_there = |id: &NodeId| self.peers.get(id).is_some_and(super::Peer::agrees);
-        willed.left.retain(is_there);
+        let takers = self.takers();
+        willed.left.retain(|id| takers.contains(id));
         let Some(peer) = willed.left.pop() else {
             willed.round += 1;
             if willed.round < ROUNDS_MAX {
-                let peers = self.peers.iter().filter(|(_, peer)| peer.agrees());
-                willed.left = peers.map(|(id, _)| *id).collect();
+                willed.left = takers;
                 willed.fetch = false;
                 willed.not_before = now + AGAIN_AFTER;
                 self.bequest.found.push_back(willed);
@@ -195,6 +233,7 @@ impl<V: Payload> Replicated<V> {
 
     /// The session with a peer is gone: it keeps nothing, and nothing is to be kept for it.
     pub(super) fn bequest_peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        self.bequest.silent.remove(&peer);
         self.unkept_by(now, |_, asked| asked.peer == peer, out);
     }
 

@@ -257,6 +257,12 @@ impl<V: Payload> Replicated<V> {
         waiter: Option<Waiter>,
         out: &mut Vec<Output<V>>,
     ) -> u64 {
+        if self.leave.has_begun()
+            && let Published::Entry(entry) = &published
+        {
+            // What is decided here last is handed over too.
+            self.will(entry);
+        }
         let published = self.stubbed(published);
         self.large.published(&published);
         let number = self.append(now, published, ack, waiter, out);

@@ -492,11 +492,40 @@ fn k4_who_leaves_is_not_held_up_by_values_that_nobody_takes_or_needs() {
     assert_eq!(cluster.nodes[&1].core.handed_over(), HandedOver::ToAll);
     // Who is alone has nobody to ask.
     let mut cluster = Cluster::ready(1, config());
-    cluster.put(1, "key", &long('a'));
+    for number in 0..400 {
+        cluster.put(1, &format!("mine-{number}"), &long('a'));
+    }
     assert_eq!(
-        leaves(&mut cluster, Duration::from_secs(2)),
+        leaves(&mut cluster, Duration::from_millis(20)),
         HandedOver::ToAll
     );
+}
+
+#[test]
+fn k4_a_peer_that_does_not_answer_keeps_the_values_from_nobody_else() {
+    let mut cluster = Cluster::ready(3, config());
+    for number in 0..100 {
+        cluster.put(1, &format!("mine-{number}"), &long('a'));
+    }
+    settle(&mut cluster);
+    cluster.drops.insert((2, "fetch-keep"));
+    assert_ne!(
+        leaves(&mut cluster, Duration::from_secs(3)),
+        HandedOver::ToNobody
+    );
+    assert_eq!(cluster.nodes[&3].core.stats().fetched, 100);
+}
+
+#[test]
+fn k4_what_is_decided_while_a_node_leaves_is_handed_over_too() {
+    let mut cluster = Cluster::ready(2, config());
+    cluster.put(1, "early", &long('a'));
+    settle(&mut cluster);
+    leaves(&mut cluster, Duration::from_secs(1));
+    cluster.put(1, "late", &long('b'));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.nodes[&1].core.handed_over(), HandedOver::ToAll);
+    assert!(value(&cluster, 2, "early").is_some() && value(&cluster, 2, "late").is_some());
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(super) enum Offer {
     Dial(Line),
     /// There is none, and no room for one now.
     NoRoom(Bytes),
+    /// There is one, on which too much waits already: the message is lost.
+    Full,
 }
 
 /// The probe connections of a node, at most so many of each direction.
@@ -169,8 +171,9 @@ impl ProbePool {
         };
         let stands = |side: &Side| side.lines.lock().get(&peer).is_some_and(Entry::is_open);
         if stands(&self.accepted) || stands(&self.dialled) {
-            // Full: it has enough to say.
-            return Offer::NoRoom(message);
+            // It has enough to say, and whoever asks will ask again: the others' questions must not wait for it.
+            self.metrics.probes_dropped.inc();
+            return Offer::Full;
         }
         let Some(line) = self.dialled.line(peer, now, Purpose::Question) else {
             return Offer::NoRoom(message);

@@ -67,7 +67,7 @@ pub(crate) fn open_for_questions(
         }
         let Some(identity) = find(to) else { continue };
         match shared.probes().offer(to, frame, now) {
-            Offer::Sent => {}
+            Offer::Sent | Offer::Full => {}
             Offer::Dial(line) => {
                 let shared = Arc::clone(shared);
                 tokio::spawn(async move {

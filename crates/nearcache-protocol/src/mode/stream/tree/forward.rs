@@ -13,7 +13,11 @@ use crate::overlay;
 use crate::payload::Payload;
 use crate::progress::Step;
 use crate::time::Time;
-use crate::update::Update;
+use crate::update::{Reader, Update};
+
+/// A value of up to so many bytes goes to every neighbour, whether it keeps it or only passes it on: the smallest limit of a frame, 2 MiB, has
+/// room for it.
+const PASSED_ON_BYTES_MIN: usize = 1 << 20;
 
 /// The whole ring but ourselves.
 const WHOLE: u64 = u64::MAX;
@@ -57,8 +61,9 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
         }
     }
 
-    /// What `to` gets next by the tree: first what it asked for, then what came since. Values that are longer than it takes are among
-    /// it: it passes on what it got, and those behind it may take them.
+    /// What `to` gets next by the tree: first what it asked for, then what came since. Values that are longer than it keeps are among
+    /// it, up to 1 MiB: it passes on what it got, and those behind it may take them. Longer ones it could not read: the whole frame
+    /// would be refused.
     fn poll_branch(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let (shared, pair) = self.pair(to)?;
         let own = shared.own_stream();
@@ -71,10 +76,11 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
             } else {
                 relay.log.replay(stream, after, through, budget_bytes)
             };
-            let Some(batch) = batch else { continue };
+            let Some(mut batch) = batch else { continue };
             if batch.through < through {
                 branch.replays.push_front((stream, batch.through, through));
             }
+            batch.fit(passed_on_to(pair.value_bytes_max));
             shared.stats.relay_replayed += batch.updates.len() as u64;
             // For itself alone.
             return Some(CacheMessage::Relayed(vec![Relayed {
@@ -138,6 +144,7 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
             if one.origin == own.origin && one.batch.epoch == own.epoch {
                 one.batch.wants_ack = shared.acks.waits_in(one.batch.after, one.batch.through);
             }
+            one.batch.fit(passed_on_to(pair.value_bytes_max));
             shared.stats.relayed += one.batch.updates.len() as u64;
         }
         shared.stats.relayed_bytes += bytes as u64;
@@ -269,3 +276,16 @@ pub(in crate::mode) trait Forwards<V: Payload>: Streaming<V> {
 }
 
 impl<V: Payload, M: Streaming<V>> Forwards<V> for M {}
+
+/// What a neighbour that keeps values of up to so many bytes can be sent.
+const fn passed_on_to(keeps_bytes_max: usize) -> Reader {
+    let value_bytes_max = if keeps_bytes_max < PASSED_ON_BYTES_MIN {
+        PASSED_ON_BYTES_MIN
+    } else {
+        keeps_bytes_max
+    };
+    Reader {
+        value_bytes_max,
+        inline_bytes_max: usize::MAX,
+    }
+}
