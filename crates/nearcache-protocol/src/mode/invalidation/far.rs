@@ -48,11 +48,13 @@ impl<V: Payload> Invalidation<V> {
     }
 
     /// A peer is connected no longer. If it did not run the cache, its announcement may have been on its way for as long as a connection may be
-    /// silent.
+    /// silent. After a pause of this node nobody knows for how long it was.
     pub(super) fn lose_silent(&mut self, now: Time, id: NodeId) {
         let silent = |member: &Member| member.link.is_some() && !member.may_hold_copies(now);
         let nanos = u64::try_from(ANNOUNCES_WITHIN.as_nanos()).unwrap_or(u64::MAX);
+        let every = self.config.heartbeat_every;
         if self.members.get(&id).is_some_and(silent)
+            && self.relay.has_run(now, every, ANNOUNCES_WITHIN)
             && let Some(at) = now.as_nanos().checked_sub(nanos)
         {
             self.relay.knew(id, Time::from_nanos(at));

@@ -70,6 +70,7 @@ impl<V: Payload> Invalidation<V> {
 
     /// Asks every peer how far it is.
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.relay.beats(now, self.config.heartbeat_every);
         self.set_by_tree(now, out);
         self.refuse_all_beyond_mesh(out);
         let by_tree = self.relay.is_on();

@@ -194,6 +194,8 @@ impl<V: Payload> Invalidation<V> {
             .members
             .get(&peer)
             .is_some_and(|member| self.counts(now, member));
+        let by_tree = self.relay.is_on();
+        let runs = self.relay.runs(peer);
         self.relay.member(peer, false);
         let Some(member) = self.members.remove(&peer) else {
             return;
@@ -207,8 +209,10 @@ impl<V: Payload> Invalidation<V> {
         };
         let complete = match (member.epoch, member.ends_at) {
             (Some(epoch), Some(ends_at)) => self.progress.applied(stream(epoch)) >= ends_at,
-            // It never ran the cache, as far as anybody knows.
-            _ => !counted || member.epoch.is_none(),
+            // It never ran the cache, as far as anybody knows. Along the tree it may have written without our ever meeting it, and its last word
+            // is told to its neighbours only; in the mesh it may have been cut off.
+            (None, _) if !by_tree && now - member.known_since <= CONNECTED_WITHIN => true,
+            _ => !counted || runs == Some(false),
         };
         if !complete {
             self.flush(now, FlushCause::Gone(peer), out);

@@ -59,10 +59,13 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// A peer that did not run the cache, as far as it had said, is connected no longer. What it would have said of it may have been on its
-    /// way for as long as a connection may be silent.
+    /// way for as long as a connection may be silent. After a pause of this node nobody knows for how long it was.
     pub(super) fn lose_silent(&mut self, now: Time, id: NodeId) {
         let nanos = u64::try_from(ANNOUNCES_WITHIN.as_nanos()).unwrap_or(u64::MAX);
-        if let Some(at) = now.as_nanos().checked_sub(nanos) {
+        let every = self.config.heartbeat_every;
+        if self.relay.has_run(now, every, ANNOUNCES_WITHIN)
+            && let Some(at) = now.as_nanos().checked_sub(nanos)
+        {
             self.relay.knew(id, Time::from_nanos(at));
         }
     }

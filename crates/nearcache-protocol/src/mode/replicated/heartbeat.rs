@@ -75,6 +75,7 @@ impl<V: Payload> Replicated<V> {
 
     /// Tells every peer how far we are, and asks.
     pub(super) fn heartbeat(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        self.relay.beats(now, self.config.heartbeat_every);
         self.set_by_tree(now, out);
         let by_tree = self.relay.is_on();
         if by_tree {

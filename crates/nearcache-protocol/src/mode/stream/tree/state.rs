@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use nearcache_store::NodeId;
 
@@ -17,6 +18,9 @@ use crate::time::Time;
 
 /// Pieces of streams that a peer may have asked for and not got yet; what it asks beyond that is forgotten, and asked again.
 pub(super) const REPLAYS_MAX: usize = 256;
+
+/// A node whose heartbeat is later than so many of them was paused (guess).
+const LATE_HEARTBEATS: u32 = 3;
 
 /// The tree of one cache on one node.
 #[derive(Debug)]
@@ -38,6 +42,9 @@ pub(in crate::mode) struct Relay<V> {
     pub(super) wanted: BTreeMap<StreamId, Time>,
     /// When to look for what is missing; [`Time::MAX`] if nothing is known to be.
     pub(super) look_at: Time,
+    /// The last heartbeat, and since when none was late.
+    beaten: Time,
+    steady_since: Time,
 }
 
 /// The tree, as far as it concerns one connected peer.
@@ -68,6 +75,8 @@ impl<V: Payload> Relay<V> {
             far: BTreeMap::new(),
             wanted: BTreeMap::new(),
             look_at: Time::MAX,
+            beaten: Time::ZERO,
+            steady_since: Time::ZERO,
         }
     }
 
@@ -115,6 +124,19 @@ impl<V: Payload> Relay<V> {
     /// Whether a member runs the cache, by what it or others said of its newest start; nothing if nobody has.
     pub(in crate::mode) fn runs(&self, node: NodeId) -> Option<bool> {
         self.members.runs(node)
+    }
+
+    /// A heartbeat was due, and is sent.
+    pub(in crate::mode) fn beats(&mut self, now: Time, every: Duration) {
+        if now - self.beaten > every * LATE_HEARTBEATS {
+            self.steady_since = now;
+        }
+        self.beaten = now;
+    }
+
+    /// Whether this node has run without a pause for so long: after one, what was lost meanwhile is noticed late.
+    pub(in crate::mode) fn has_run(&self, now: Time, every: Duration, time: Duration) -> bool {
+        now - self.beaten <= every * LATE_HEARTBEATS && now - self.steady_since >= time
     }
 
     /// Everything that a member had at `at` is here.
