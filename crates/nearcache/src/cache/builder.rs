@@ -236,10 +236,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         V: Sync + 'static,
         S: Sink<K, V>,
     {
-        self.sink = Some((
-            Arc::new(Typed::<K, S>::new(sink)),
-            SinkPolicy::Through(policy),
-        ));
+        self.sink = Some((typed::<K, V, S>(sink), SinkPolicy::Through(policy)));
         self
     }
 
@@ -252,10 +249,7 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         V: Sync + 'static,
         S: Sink<K, V>,
     {
-        self.sink = Some((
-            Arc::new(Typed::<K, S>::new(sink)),
-            SinkPolicy::Behind(policy),
-        ));
+        self.sink = Some((typed::<K, V, S>(sink), SinkPolicy::Behind(policy)));
         self
     }
 
@@ -419,6 +413,16 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
         }
         Ok(())
     }
+}
+
+/// A user's sink whose types are forgotten.
+fn typed<K, V, S>(sink: S) -> Arc<dyn ErasedSink<V>>
+where
+    K: DeserializeOwned + Send + Sync + 'static,
+    V: Sync + 'static,
+    S: Sink<K, V>,
+{
+    Arc::new(Typed::<K, S>::new(sink))
 }
 
 /// Opens the journal of a cache, if it is to have one.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nearcache::{Cache, Node, Sink, SinkError, SinkWrite, StaticPeers, WriteBehind};
+use nearcache::{Cache, Node, Sink, SinkError, SinkWrite, WriteBehind};
 
 use crate::server::{AnyError, Server};
-use crate::service::{Database, server_for};
+use crate::service::{Database, server_for, three_nodes};
 use crate::{BOUND, TestResult};
 
 /// A row is what was written last; of what is removed there stays a row without a text.
@@ -58,19 +58,13 @@ async fn instances(
     server: &Server,
     journals: &std::path::Path,
 ) -> Result<Vec<(Node, Texts)>, AnyError> {
-    let (mut seeds, mut instances) = (Vec::new(), Vec::new());
-    for name in ["one", "two", "three"] {
-        let node = Node::builder("test")
-            .name(name)
-            .discovery(StaticPeers::new(seeds.clone()))
-            .start()
-            .await?;
-        seeds.push(node.local_addr());
+    let mut instances = Vec::new();
+    for node in three_nodes().await? {
         let sink = Notes {
             database: Database::new(server.config()),
         };
         let policy = WriteBehind::new()
-            .journal(journals.join(name))
+            .journal(journals.join(node.name()))
             .delay(Duration::from_millis(5))
             .backoff(Duration::from_millis(20), Duration::from_millis(200));
         let cache = node.cache("notes").write_behind(sink, policy);

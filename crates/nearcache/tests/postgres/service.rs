@@ -118,6 +118,21 @@ pub(crate) struct Service {
     pub(crate) instances: Vec<Arc<Instance>>,
 }
 
+/// Each looks for those before it.
+pub(crate) async fn three_nodes() -> Result<Vec<Node>, AnyError> {
+    let (mut seeds, mut nodes) = (Vec::new(), Vec::new());
+    for name in ["one", "two", "three"] {
+        let node = Node::builder("test")
+            .name(name)
+            .discovery(StaticPeers::new(seeds.clone()))
+            .start()
+            .await?;
+        seeds.push(node.local_addr());
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
 impl Service {
     /// `None` where PostgreSQL is not installed; the test says so.
     pub(crate) async fn start(
@@ -130,14 +145,8 @@ impl Service {
             return Ok(None);
         };
         server.connect().await?.batch_execute(TABLES).await?;
-        let (mut seeds, mut instances) = (Vec::new(), Vec::new());
-        for name in ["one", "two", "three"] {
-            let node = Node::builder("test")
-                .name(name)
-                .discovery(StaticPeers::new(seeds.clone()))
-                .start()
-                .await?;
-            seeds.push(node.local_addr());
+        let mut instances = Vec::new();
+        for node in three_nodes().await? {
             let pages = node.cache("pages").mode(mode).load_policy(policy);
             let pages = pages.time_to_live(time_to_live).open().await?;
             let databases = std::array::from_fn(|_| Arc::new(Database::new(server.config())));

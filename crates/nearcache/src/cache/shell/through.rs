@@ -145,15 +145,8 @@ impl<V: Payload> Shell<V> {
         modify: impl Future<Output = Result<Option<Op<V>>, ModifyError>>,
     ) -> Result<(), ModifyError> {
         let _place = through.place(&key).await?;
-        let Op { entry, version } = match modify.await {
-            Ok(Some(op)) => op,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                if matches!(error, ModifyError::Indeterminate) {
-                    self.drop_in_doubt(&key);
-                }
-                return Err(error);
-            }
+        let Some(Op { entry, version }) = self.decided(&key, modify).await? else {
+            return Ok(());
         };
         let write = CellWrite {
             key: &key,
