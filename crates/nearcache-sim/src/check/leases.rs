@@ -1,8 +1,8 @@
-//! K7, P6: of all loads in a cluster, one of a key runs at a time.
+//! K7, P6: of the loads that have a home node's lease, one of a key runs at a time.
 //!
 //! In a stable view, that is. A lease also ends with its time, with the connection to whoever has it, and with an invalidation that the
-//! next one knows of. Who hears nothing from the home node in time, or what is gone again, loads without a lease: only those are not counted, except that
-//! a node never makes more than two loads of a key at once. Who goes without a lease sooner counts.
+//! next one knows of. Who hears nothing from the home node in time loads without a lease: those are not counted, except that
+//! a node never makes more than two loads of a key at once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,9 +29,7 @@ pub(crate) struct Begin<'a> {
     pub(crate) place: u64,
     pub(crate) key: usize,
     pub(crate) lease: Option<&'a Lease>,
-    /// There is a reason to load without a lease.
-    pub(crate) may_be_alone: bool,
-    /// What the clock of the lease's home says, in milliseconds; without a lease, the host's.
+    /// What the clock of the lease's home says, in milliseconds.
     pub(crate) home_ms: u64,
     /// The newest invalidation that may concern the key, or entry of it, that the host knows of.
     pub(crate) knows_ms: u64,
@@ -44,8 +42,6 @@ pub(crate) struct Begin<'a> {
 struct Running {
     key: usize,
     home: Option<NodeId>,
-    /// It has no lease, and a reason for that.
-    alone: bool,
     began: Time,
     /// Whoever knows of something that is newer need not wait for this load.
     since_ms: u64,
@@ -77,7 +73,6 @@ impl Leases {
         let before_ms = SINCE_BEFORE_MS + u64::try_from(GIVEN_BEFORE.as_millis()).unwrap_or(0);
         let since_ms = load.home_ms.saturating_sub(before_ms);
         let home = load.lease.map(|lease| lease.home);
-        let alone = home.is_none() && load.may_be_alone;
         let of_key = self
             .running
             .iter()
@@ -89,11 +84,7 @@ impl Leases {
             let lasts = now.saturating_since(running.began) + GIVEN_BEFORE < lease_for;
             // Either may have asked first: answers overtake each other.
             let waits = load.knows_ms < running.since_ms && running.knows_ms < since_ms;
-            // Of two homes that took each other for gone, each gives a lease.
-            let one_home = home.is_none() || running.home.is_none() || running.home == home;
-            let counts = one_home && !alone && !running.alone;
-            let elsewhere = home.is_some() && running.home.is_some() || *host != load.host;
-            if counts && elsewhere && stable && lasts && waits {
+            if home.is_some() && running.home == home && stable && lasts && waits {
                 other = Some(running);
             }
         }
@@ -106,7 +97,6 @@ impl Leases {
         let running = Running {
             key: load.key,
             home,
-            alone,
             began: now,
             since_ms,
             knows_ms: load.knows_ms,

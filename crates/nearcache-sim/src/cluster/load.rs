@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::load::flights::{FlightConfig, FlightId, Flights, Role};
 use nearcache_protocol::load::lease::{Lease, Turn};
@@ -31,8 +30,6 @@ const SLOW_MS_MAX: u64 = 900;
 const LOAD_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a node waits for another's load.
 const TURN_WAIT: Duration = Duration::from_millis(500);
-/// How long a home node may say nothing, before a load begins without a lease.
-const HOME_WAIT: Duration = Duration::from_millis(195);
 /// How long a load takes from its turn to its end, at most.
 const FLIGHT: Duration = TURN_WAIT.saturating_add(LOAD_TIMEOUT);
 /// How long it waits for its place, at most: for those before it in the queue, which is twice as long as there are places, and for one of its key.
@@ -57,8 +54,6 @@ struct Flying {
     seen: Version,
     /// When it had its place and asked whose turn it is.
     asked: Option<Time>,
-    /// It was told that another node has loaded the key, and that is gone again.
-    elsewhere: bool,
     departed: Option<Departed>,
 }
 
@@ -180,7 +175,6 @@ impl Cluster {
                     key: number,
                     seen: Version::ZERO,
                     asked: None,
-                    elsewhere: false,
                     departed: None,
                 };
                 loads.flying.insert(place, flying);
@@ -225,14 +219,12 @@ impl Cluster {
         let lease = match turn {
             Turn::Loaded => {
                 self.sometimes.reach(Place::LoadedElsewhere);
-                let Some(node) = self.hosts[host].node.as_mut() else {
+                let Some(node) = self.hosts[host].node.as_ref() else {
                     return Ok(());
                 };
-                let Some(flying) = node.loads.flying.get_mut(&place) else {
+                let Some(flying) = node.loads.flying.get(&place) else {
                     return Ok(());
                 };
-                flying.elsewhere = true;
-                let flying = &node.loads.flying[&place];
                 if let Some(entry) = newer_than(node, node.time(now), flying.key, flying.seen) {
                     return self.land(host, place, Some(entry));
                 }
@@ -262,18 +254,13 @@ impl Cluster {
         let knows = node.store.known(&key(flying.key)).version();
         let knows = knows.max(node.store.highest_tag_floor());
         let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
-        // By whose clock the lease counts; without one the host's own is as good.
-        let home = lease.map_or(node.id, |lease| lease.home);
-        let home = nodes.find(|node| node.id == home);
+        let home = nodes.find(|node| lease.is_some_and(|lease| lease.home == node.id));
         let paused = self.hosts.iter().map(|host| host.paused_until);
         let load = Begin {
             host,
             place,
             key: flying.key,
             lease,
-            may_be_alone: self.plan.mode != ModeKind::Replicated
-                || flying.elsewhere
-                || flying.asked.is_none_or(|asked| now - asked >= HOME_WAIT),
             home_ms: home.map_or(0, |home| home.clock.physical_ms(home.time(now))),
             knows_ms: knows.time.millis(),
             rested: paused.max().unwrap_or(Time::ZERO),

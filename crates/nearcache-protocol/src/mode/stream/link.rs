@@ -233,7 +233,10 @@ impl Echoes {
         let Some((offset_ms, round_trip)) = measured else {
             return max_drift;
         };
-        Duration::from_millis(offset_ms.unsigned_abs()) + round_trip / 2 + CLOCK_RESOLUTION
+        // A late answer may leave more open than clocks may be apart.
+        let bound =
+            Duration::from_millis(offset_ms.unsigned_abs()) + round_trip / 2 + CLOCK_RESOLUTION;
+        bound.min(max_drift)
     }
 
     /// Whether what gave the last measurement was asked less than `within` ago.
