@@ -124,7 +124,7 @@ const STEPS: [Step; 14] = [
     },
     Step {
         name: "shuttle",
-        what: "interleavings of threads in the store",
+        what: "interleavings of threads in the store, and of loads and invalidations over it",
         needs: &[],
         run: tests::run_shuttle,
     },

@@ -34,7 +34,7 @@ pub(crate) fn run_doc_tests(workspace: &Workspace, tools: &Tools) -> anyhow::Res
     )
 }
 
-/// The store's concurrency tests, under a scheduler that tries many interleavings.
+/// The concurrency tests of the store and of loads over it, under a scheduler that tries many interleavings.
 ///
 /// They need the store built with that scheduler's locks and atomics, so they are apart from the rest.
 ///
@@ -42,7 +42,13 @@ pub(crate) fn run_doc_tests(workspace: &Workspace, tools: &Tools) -> anyhow::Res
 /// As [`run_workspace`].
 pub(crate) fn run_shuttle(workspace: &Workspace, tools: &Tools) -> anyhow::Result<Outcome> {
     let words = "test --locked --package nearcache-store --features shuttle --test shuttle";
-    run_tests(workspace, tools, "shuttle", words)
+    let mut outcome = run_tests(workspace, tools, "shuttle", words)?;
+    let words = "test --locked --package nearcache-protocol --features shuttle,planted-bugs --lib \
+                 shuttle_test";
+    let of_loads = run_tests(workspace, tools, "shuttle-loads", words)?;
+    outcome.counts += of_loads.counts;
+    outcome.notes.extend(of_loads.notes);
+    Ok(outcome)
 }
 
 /// The library's nodes and caches on a simulated network, in simulated time.

@@ -21,4 +21,6 @@ pub mod early;
 pub mod fence;
 pub mod flights;
 pub mod lease;
+#[cfg(all(test, feature = "shuttle"))]
+mod shuttle_test;
 pub mod source;
