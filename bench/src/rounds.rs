@@ -4,10 +4,13 @@
 //! the closures return, from which each figure is taken as [`Pairs`]. The ratio reported is the
 //! median of the per-round ratios: a disturbed round then costs one vote and not the mean.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Rounds a comparison takes unless told otherwise: the goals ask for at least five.
 pub(crate) const DEFAULT_ROUNDS: usize = 5;
+
+/// How often progress is told at most.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What both sides returned, round by round.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ impl<S> Rounds<S> {
     }
 }
 
-/// Runs `ours` and `peer` in turn, `rounds` times, with progress on stderr.
+/// Runs `ours` and `peer` in turn, `rounds` times, with progress on stderr: after each round, at most once a second.
 ///
 /// Which side goes first alternates, so that neither always meets the warmer machine.
 ///
@@ -39,6 +42,7 @@ pub(crate) fn interleave<S>(
     mut peer: impl FnMut() -> anyhow::Result<S>,
 ) -> anyhow::Result<Rounds<S>> {
     let started = Instant::now();
+    let mut told: Option<Instant> = None;
     let mut samples = Vec::with_capacity(rounds);
     for round in 0..rounds {
         let sample = if round % 2 == 0 {
@@ -49,11 +53,12 @@ pub(crate) fn interleave<S>(
             (ours()?, peer)
         };
         samples.push(sample);
-        eprintln!(
-            "  {what}: round {} of {rounds}, {:.0} s",
-            round + 1,
-            started.elapsed().as_secs_f64()
-        );
+        let is_last = round + 1 == rounds;
+        if is_last || told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            let seconds = started.elapsed().as_secs_f64();
+            eprintln!("  {what}: round {} of {rounds}, {seconds:.0} s", round + 1);
+            told = Some(Instant::now());
+        }
     }
     Ok(Rounds { samples })
 }

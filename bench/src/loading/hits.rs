@@ -12,6 +12,9 @@ use crate::table::{Bound, Row, Table};
 /// Keys read in turn.
 const KEYS: u64 = 10_000;
 
+/// Each round is taken in so many short ones, so that a disturbance of some milliseconds costs one vote of many.
+const SLICES: usize = 20;
+
 pub(super) async fn measure(args: &Args, table: &mut Table) -> anyhow::Result<()> {
     let (node, ours) = filled(None).await?;
     let (expiring_node, expiring) = filled(Some(Duration::from_secs(3_600))).await?;
@@ -22,12 +25,13 @@ pub(super) async fn measure(args: &Args, table: &mut Table) -> anyhow::Result<()
         moka.insert(key, key).await;
         group[0].get(text).await?;
     }
+    let (rounds, reads) = (args.rounds * SLICES, (args.reads / SLICES as u64).max(1));
     let compared = |what: &str, cache: &Numbers, peer: &dyn Fn() -> f64| {
-        let through = || Ok(time_each(args.reads, |key| get_or_load(cache, key)));
-        let rounds = interleave(what, args.rounds, through, || Ok(peer()));
+        let through = || Ok(time_each(reads, |key| get_or_load(cache, key)));
+        let rounds = interleave(what, rounds, through, || Ok(peer()));
         rounds.map(|rounds| rounds.pairs(|each| *each))
     };
-    let plain = |cache: &Numbers| time_each(args.reads, |key| get(cache, key));
+    let plain = |cache: &Numbers| time_each(reads, |key| get(cache, key));
     let row = |what: &str, peer, pairs: &Pairs| Row::compared("perf-C6", what, "ns", peer, pairs);
 
     let own = compared("hit", &ours, &|| plain(&ours))?;
@@ -37,7 +41,7 @@ pub(super) async fn measure(args: &Args, table: &mut Table) -> anyhow::Result<()
     table.push(row(what, "get", &own).must(Bound::AtMost(1.05)));
 
     let through_moka = || {
-        time_each(args.reads, async |key| {
+        time_each(reads, async |key| {
             let loaded = moka.try_get_with(key, async { Err::<u64, &str>("not needed") });
             black_box(loaded.await.ok());
         })
@@ -45,7 +49,7 @@ pub(super) async fn measure(args: &Args, table: &mut Table) -> anyhow::Result<()
     let against = compared("hit, moka", &ours, &through_moka)?;
     table.push(row("a hit of get_or_load", "moka try_get_with", &against));
     let through_group = || {
-        time_each(args.reads, async |key| {
+        time_each(reads, async |key| {
             let text = texts.get(usize::try_from(key).unwrap_or(0));
             if let Some(text) = text {
                 black_box(group[0].get(text).await.ok());

@@ -15,7 +15,6 @@ use super::fly_many::fly_many;
 use super::{Found, Got, Loaded, OnceLoader, Previous};
 use crate::cache::Cache;
 use crate::cache::cached::Cached;
-use crate::cache::read::Lookup;
 use crate::cache::shell::{Part, Slot, Start};
 use crate::codec::key::KeyFor;
 use crate::codec::{Codec, MessagePack};
@@ -108,14 +107,13 @@ where
     ///
     /// [`LoadError`]; nothing was changed, and the next caller tries again.
     pub async fn get(&self, key: &K) -> Result<Option<Cached<V, C>>, LoadError> {
-        match self.cache.try_get(key)? {
-            Lookup::Hit(value) if self.cache.is_settled(&value) => Ok(Some(value)),
-            found => {
-                let bytes = self.cache.owned_key(key)?;
-                let loader = self.one(key);
-                self.cache.get_or_fly(bytes, found, loader).await
-            }
-        }
+        let unsettled = match self.cache.settled(key) {
+            Ok(value) => return Ok(Some(value)),
+            Err(unsettled) => unsettled,
+        };
+        let found = (*unsettled)?;
+        let bytes = self.cache.owned_key(key)?;
+        self.cache.get_or_fly(bytes, found, self.one(key)).await
     }
 
     /// The values of many keys, in their order, each as [`get`](Self::get) would have it. What is missing, or near its expiry, and loaded
@@ -156,12 +154,10 @@ where
     /// One key of many, without a load.
     async fn find(&self, key: &K) -> Sought<V, C> {
         let cache = &self.cache;
-        let found = cache.try_get(key)?;
-        if let Lookup::Hit(value) = &found
-            && cache.is_settled(value)
-        {
-            return Ok((Bytes::new(), Found::Here(Some(value.clone()))));
-        }
+        let found = match cache.settled(key) {
+            Ok(value) => return Ok((Bytes::new(), Found::Here(Some(value)))),
+            Err(unsettled) => (*unsettled)?,
+        };
         let bytes = cache.owned_key(key)?;
         let found = cache.without_load(&bytes, found).await;
         Ok((bytes, found))

@@ -27,6 +27,7 @@ use nearcache_store::Version;
 
 use super::Cache;
 use super::cached::Cached;
+use super::errors::ReadError;
 use super::read::Lookup;
 use super::shell::{Part, Slot};
 use crate::codec::Codec;
@@ -90,20 +91,20 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         T: Into<Loaded<V>>,
         E: Into<BoxError>,
     {
-        match self.try_get(key)? {
-            Lookup::Hit(value) if self.is_settled(&value) => Ok(Some(value)),
-            found => {
-                let key = self.owned_key(key)?;
-                let loader: OnceLoader<V, C> = Box::new(move |previous| {
-                    // Called when first polled, where a panic is caught.
-                    Box::pin(async move {
-                        let answered = loader(previous).await;
-                        answered.map(Into::into).map_err(Into::into)
-                    })
-                });
-                self.get_or_fly(key, found, loader).await
-            }
-        }
+        let unsettled = match self.settled(key) {
+            Ok(value) => return Ok(Some(value)),
+            Err(unsettled) => unsettled,
+        };
+        let found = (*unsettled)?;
+        let key = self.owned_key(key)?;
+        let loader: OnceLoader<V, C> = Box::new(move |previous| {
+            // Called when first polled, where a panic is caught.
+            Box::pin(async move {
+                let answered = loader(previous).await;
+                answered.map(Into::into).map_err(Into::into)
+            })
+        });
+        self.get_or_fly(key, found, loader).await
     }
 
     /// This cache with a loader for all its keys.
@@ -137,11 +138,19 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         Loading::new(self.clone(), Arc::new(loader))
     }
 
-    /// Whether what was found need not be loaded anew.
-    #[inline]
-    fn is_settled(&self, value: &Cached<V, C>) -> bool {
+    /// A value that need not be loaded anew, or what else there is. Boxed, and in a function of its own, so that a hit is one pointer
+    /// in a register.
+    #[inline(never)]
+    fn settled<Q: KeyFor<K> + ?Sized>(&self, key: &Q) -> Result<Cached<V, C>, Unsettled<V, C>> {
         let now_ms = || self.shell.node().now_ms();
-        !self.shell.loads().is_near_expiry(value.expiry(), now_ms)
+        match self.try_get(key) {
+            Ok(Lookup::Hit(value))
+                if !self.shell.loads().is_near_expiry(value.expiry(), now_ms) =>
+            {
+                Ok(value)
+            }
+            found => Err(Box::new(found)),
+        }
     }
 
     /// Boxed, so that a hit does not carry around what only a miss needs.
@@ -292,6 +301,9 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         Some(value)
     }
 }
+
+/// What a read finds that is not a value to be served as it is.
+type Unsettled<V, C> = Box<Result<Lookup<Cached<V, C>>, ReadError>>;
 
 /// What there is without a load.
 enum Found<V, C: Codec<V>> {
