@@ -14,7 +14,7 @@
 //! | `compare`, `lists` | finding out where two nodes differ, and exchanging that |
 //! | `repair` | what no stream will bring, and whom to ask for it |
 //! | `find` | asking peers for one key |
-//! | `large`, `pieces` | long values: fetching them, and sending them to those who do |
+//! | `large` | long values: fetching them, and sending them to those who do |
 //! | `modify`, `home` | read-modify-write: the asker's side and the home node's |
 //! | `lease` | who loads a key that is missing everywhere |
 //! | `peer` | what is kept about each peer |
@@ -38,7 +38,6 @@ mod lists;
 mod modify;
 mod pace;
 mod peer;
-mod pieces;
 mod repair;
 mod serve;
 mod split;
@@ -62,14 +61,13 @@ use self::filling::Filling;
 use self::find::Finds;
 use self::home::Home;
 use self::join::Join;
-use self::large::Large;
+use self::large::{Large, Pieces};
 use self::lease::Leases;
 use self::leave::Leave;
 use self::lists::Listing;
 use self::modify::Asked;
 use self::pace::Pace;
 use self::peer::Peer;
-use self::pieces::Pieces;
 use self::repair::Repair;
 use self::serve::{Page, TransferAsked};
 use self::split::Split;

@@ -9,13 +9,13 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use nearcache_store::{Handle, Known, NodeId, Version};
 
-use super::Replicated;
-use super::pace::Pace;
 use crate::fetching::{Fetching, Piece};
 use crate::ids::RequestId;
 use crate::lane::Lane;
 use crate::message::CacheMessage;
 use crate::mode::Output;
+use crate::mode::replicated::Replicated;
+use crate::mode::replicated::pace::Pace;
 use crate::payload::Payload;
 use crate::time::Time;
 
@@ -24,7 +24,7 @@ const SERVED_MAX: usize = 256;
 
 /// Values that peers get from us.
 #[derive(Debug)]
-pub(super) struct Pieces {
+pub(in crate::mode::replicated) struct Pieces {
     by_peer: BTreeMap<NodeId, VecDeque<Serve>>,
     pace: Pace,
     /// Whose turn it is on a bulk lane: that of pieces, or of all else.
@@ -42,7 +42,7 @@ struct Serve {
 }
 
 impl Pieces {
-    pub(super) const fn new(bytes_per_second: u64) -> Self {
+    pub(in crate::mode::replicated) const fn new(bytes_per_second: u64) -> Self {
         Self {
             by_peer: BTreeMap::new(),
             pace: Pace::new(bytes_per_second),
@@ -50,30 +50,33 @@ impl Pieces {
         }
     }
 
-    pub(super) fn peer_down(&mut self, peer: NodeId) {
+    pub(in crate::mode::replicated) fn peer_down(&mut self, peer: NodeId) {
         self.by_peer.remove(&peer);
         self.pace.forget(peer);
     }
 
-    pub(super) fn next_tick(&self) -> Time {
+    pub(in crate::mode::replicated) fn next_tick(&self) -> Time {
         self.pace.next_deadline()
     }
 
-    pub(super) fn is_paced(&self, now: Time) -> bool {
+    pub(in crate::mode::replicated) fn is_paced(&self, now: Time) -> bool {
         self.pace.is_in_use(now)
     }
 }
 
 impl<V: Payload> Replicated<V> {
     /// A peer asks for a value.
-    pub(super) fn on_fetch(
+    pub(in crate::mode::replicated) fn on_fetch(
         &mut self,
         from: NodeId,
         request: RequestId,
         (key, version, from_byte): (Bytes, Version, u32),
         out: &mut Vec<Output<V>>,
     ) {
-        let agrees = self.peers.get(&from).is_some_and(super::Peer::agrees);
+        let agrees = self
+            .peers
+            .get(&from)
+            .is_some_and(crate::mode::replicated::Peer::agrees);
         let serves = self.pieces.by_peer.entry(from).or_default();
         if serves.iter().any(|serve| serve.request == request) {
             return;
@@ -103,7 +106,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// The peer no longer wants it.
-    pub(super) fn on_fetch_stop(&mut self, from: NodeId, request: RequestId) {
+    pub(in crate::mode::replicated) fn on_fetch_stop(&mut self, from: NodeId, request: RequestId) {
         if let Some(serves) = self.pieces.by_peer.get_mut(&from) {
             serves.retain(|serve| serve.request != request);
         }
@@ -122,7 +125,11 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// The entry, if its value is here in that very version.
-    pub(super) fn holder_of(&self, key: &[u8], version: Version) -> Option<Handle<V>> {
+    pub(in crate::mode::replicated) fn holder_of(
+        &self,
+        key: &[u8],
+        version: Version,
+    ) -> Option<Handle<V>> {
         match self.store.known(key) {
             Known::Live(entry) if entry.version() == version && !entry.is_stub() => Some(entry),
             Known::Live(_) | Known::Removed(_) | Known::Absent { .. } => None,
@@ -142,7 +149,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// What goes to `to` next on the bulk lane: pieces take turns with transfers and comparisons.
-    pub(super) fn poll_bulk_lane(
+    pub(in crate::mode::replicated) fn poll_bulk_lane(
         &mut self,
         now: Time,
         to: NodeId,
@@ -195,7 +202,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// Wakes those whose pieces were put off.
-    pub(super) fn tick_pieces(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+    pub(in crate::mode::replicated) fn tick_pieces(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         let woken = self.pieces.pace.woken(now).into_iter();
         out.extend(woken.map(|peer| Output::Transmit {
             peer,
