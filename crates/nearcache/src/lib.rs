@@ -103,7 +103,7 @@ pub use nearcache_protocol::announce::ModeKind as Mode;
 pub use nearcache_protocol::announce::SplitPolicy;
 pub use nearcache_protocol::config::OnDisconnect;
 pub use nearcache_protocol::ids::Epoch;
-pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status};
+pub use nearcache_protocol::mode::{Freshness, ModeStats, PeerFreshness, Status, age_ms};
 pub use nearcache_protocol::modify::{Condition, ExpireCondition};
 pub use nearcache_protocol::probe::audit::{
     AuditReport, COVERED_WITHIN as AUDIT_COVERED_WITHIN, PeerAudit, Propagation, Verdicts,

@@ -375,6 +375,12 @@ pub struct Freshness {
     pub per_peer: Vec<PeerFreshness>,
 }
 
+/// An age in whole milliseconds, as it is told to others: rounded up, because an age is never told shorter than it is (C11).
+#[must_use]
+pub fn age_ms(age: Duration) -> u64 {
+    u64::try_from(age.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
 /// How old this node's knowledge of one peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerFreshness {
@@ -581,4 +587,22 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     }
     /// Counters.
     fn stats(&self) -> ModeStats;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c11_an_age_is_never_told_shorter_than_it_is() {
+        for nanos in [0, 1, 999_999, 1_000_000, 1_000_001, 7_499_999] {
+            let age = Duration::from_nanos(nanos);
+            let told = Duration::from_millis(age_ms(age));
+            assert!(
+                told >= age && told < age + Duration::from_millis(1),
+                "{age:?}"
+            );
+        }
+        assert_eq!(age_ms(Duration::MAX), u64::MAX);
+    }
 }

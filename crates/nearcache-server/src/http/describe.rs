@@ -1,10 +1,9 @@
 //! What the server tells about itself as JSON: the node, its members, its caches.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use http::{HeaderValue, Response, header};
-use nearcache::{MemberState, Mode, PeerFreshness};
+use nearcache::{MemberState, Mode, PeerFreshness, age_ms};
 use serde::Serialize;
 
 use super::{Body, Context};
@@ -144,7 +143,7 @@ fn cache(context: &Context, cache: &RawCache) -> CacheDocument {
     let peer = |peer: &PeerFreshness| PeerDocument {
         id: peer.peer.to_string(),
         name: context.node.name_of(peer.peer),
-        freshness_ms: peer.age.map(millis),
+        freshness_ms: peer.age.map(age_ms),
         round_trip_us: peer
             .round_trip
             .map(|round_trip| u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX)),
@@ -163,7 +162,7 @@ fn cache(context: &Context, cache: &RawCache) -> CacheDocument {
         hits: stats.store.hits,
         misses: stats.store.misses,
         evictions: stats.store.evictions,
-        freshness_ms: stats.freshness.worst.map(millis),
+        freshness_ms: stats.freshness.worst.map(age_ms),
         peers: stats.freshness.per_peer.iter().map(peer).collect(),
     }
 }
@@ -174,10 +173,6 @@ fn mode(kind: Mode) -> &'static str {
         Mode::Replicated => "replicated",
         Mode::Invalidation => "invalidation",
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A document as a response, with a line end for those who read it in a terminal.

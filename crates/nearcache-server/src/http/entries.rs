@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use hyper::body::Incoming;
 use nearcache::{
     Ack, Cached, Condition, FillToken, Lookup, Modified, Modify, ModifyError, PutOptions, Raw,
-    RawValue, Version,
+    RawValue, Version, age_ms,
 };
 
 use super::demand::{self, Demand};
@@ -67,8 +67,7 @@ pub(super) async fn get(
         context.node.clock().now_ms(),
     );
     if let Some(age) = age {
-        let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-        headers_out.insert(BEHIND, HeaderValue::from(age_ms));
+        headers_out.insert(BEHIND, HeaderValue::from(age_ms(age)));
     }
     if version_tag::reader_has(headers, version) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

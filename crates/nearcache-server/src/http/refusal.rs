@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{StatusCode, header};
-use nearcache::{KeyError, ModifyError, ReadError, WriteError};
+use nearcache::{KeyError, ModifyError, ReadError, WriteError, age_ms};
 
 use super::problem::Problem;
 
@@ -51,7 +51,7 @@ pub(super) fn not_fresh(age: Option<Duration>) -> Problem {
     let detail = match age {
         Some(age) => format!(
             "what this node knows of its peers is {} ms old, and they did not answer in time",
-            age.as_millis()
+            age_ms(age)
         ),
         None => "this node has not heard all of its peers yet".to_owned(),
     };

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use nearcache_protocol::mode::PeerFreshness;
+use nearcache_protocol::mode::{PeerFreshness, age_ms};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -256,7 +256,7 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
         "How old the knowledge of the slowest peer is; the largest number if unknown",
         |cache| {
             let worst = cache.freshness().worst;
-            worst.map_or(u64::MAX, |age| number(age.as_millis()))
+            worst.map_or(u64::MAX, age_ms)
         },
     ),
     (
@@ -271,7 +271,7 @@ const PEERS: &[Row<PeerFreshness>] = &[
     (
         "cache_peer_freshness_milliseconds",
         "How old the knowledge of each peer is; the largest number if unknown",
-        |peer| peer.age.map_or(u64::MAX, |age| number(age.as_millis())),
+        |peer| peer.age.map_or(u64::MAX, age_ms),
     ),
     (
         "cache_peer_round_trip_microseconds",

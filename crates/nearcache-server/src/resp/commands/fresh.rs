@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use nearcache::{FillToken, Lookup, PutOptions, RawValue};
+use nearcache::{FillToken, Lookup, PutOptions, RawValue, age_ms};
 
 use super::{
     super::error::CommandError,
@@ -43,7 +43,7 @@ pub(super) fn getfresh(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
 
 pub(super) fn freshness(call: &mut Call<'_>) -> Result<Outcome, CommandError> {
     let freshness = call.database().freshness();
-    let ms = |age: Option<Duration>| age.map(|age| integer(age.as_millis()));
+    let ms = |age: Option<Duration>| age.map(|age| integer(age_ms(age).into()));
     let reply = &mut call.reply;
     reply.map(2);
     reply.bulk(b"age_ms");

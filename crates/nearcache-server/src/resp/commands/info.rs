@@ -168,7 +168,10 @@ fn replication(call: &Call<'_>) -> Lines {
 /// Per database how far behind this node may be, in all and per peer.
 fn freshness(call: &Call<'_>) -> Lines {
     let ms = |age: Option<std::time::Duration>| {
-        age.map_or_else(|| "unknown".to_owned(), |age| age.as_millis().to_string())
+        age.map_or_else(
+            || "unknown".to_owned(),
+            |age| nearcache::age_ms(age).to_string(),
+        )
     };
     let databases = call.session.context().databases.iter().enumerate();
     let mut lines = Lines::new();
