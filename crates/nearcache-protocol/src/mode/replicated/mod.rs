@@ -2,6 +2,8 @@
 //!
 //! | file | concept |
 //! |---|---|
+//! | `dispatch` | which of these a message is for |
+//! | `members` | members that come, are cut off, leave and die |
 //! | `streams` | what an update and a hole in a stream mean here |
 //! | `heartbeat` | meeting a peer, telling all how far we are, freshness |
 //! | `far` | members that there is no session with |
@@ -25,6 +27,7 @@ mod away;
 mod bequeath;
 mod clocks;
 mod compare;
+mod dispatch;
 mod far;
 mod filling;
 mod find;
@@ -35,6 +38,7 @@ mod large;
 mod lease;
 mod leave;
 mod lists;
+mod members;
 mod modify;
 mod pace;
 mod peer;
@@ -56,7 +60,7 @@ use bytes::Bytes;
 use nearcache_store::{Handle, NodeId, Store};
 
 use self::bequeath::Bequest;
-use self::compare::{Compare, Differs};
+use self::compare::Compare;
 use self::filling::Filling;
 use self::find::Finds;
 use self::home::Home;
@@ -65,23 +69,23 @@ use self::large::{Large, Pieces};
 use self::lease::Leases;
 use self::leave::Leave;
 use self::lists::Listing;
+use self::members::Lost;
 use self::modify::Asked;
 use self::pace::Pace;
 use self::peer::Peer;
 use self::repair::Repair;
-use self::serve::{Page, TransferAsked};
+use self::serve::Page;
 use self::split::Split;
 use self::transfer::Fetch;
 use self::view::View;
 use super::refresh::Refreshes;
 use super::stream::acks::Acks;
 use super::stream::clocks::Clocks;
-use super::stream::tree::{Forwards as _, Mends as _, Relay, Talks as _};
-use super::stream::{Beats as _, Receives as _, Sends as _};
+use super::stream::tree::{Mends as _, Relay};
+use super::stream::{Receives as _, Sends as _};
 use super::{
     Ack, Freshness, HandedOver, Held, Mode, ModeStats, Output, Published, ReadBound, Status, Waiter,
 };
-use crate::anti_entropy::AntiEntropy;
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
 use crate::ids::{Epoch, RequestId, StreamId, WaiterId};
@@ -141,16 +145,6 @@ pub struct Replicated<V: Payload> {
     /// Some peer has pulled all it could and must be woken by the next update.
     any_asleep: bool,
     stats: ModeStats,
-}
-
-/// A member that is not connected.
-#[derive(Debug)]
-struct Lost {
-    /// The start of it that was connected; unknown if none was.
-    epoch: Option<Epoch>,
-    fresh_at: Option<Time>,
-    /// Since when membership takes it for dead.
-    dead_since: Option<Time>,
 }
 
 impl<V: Payload> Replicated<V> {
@@ -221,22 +215,6 @@ impl<V: Payload> Replicated<V> {
         self.last_request += 1;
         RequestId(self.last_request)
     }
-
-    /// Forgets all that concerned the connection to a peer.
-    fn drop_peer(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) -> Option<Peer> {
-        let dropped = self.peers.remove(&peer)?;
-        self.rebuild_ring();
-        self.clock.peer_gone(peer);
-        self.pages.remove(&peer);
-        self.pace.forget(peer);
-        self.cut_fetch(now, peer, out);
-        self.comparison_peer_down(now, peer, out);
-        self.find_peer_down(now, peer, out);
-        self.fetches_peer_down(now, peer, out);
-        self.modify_peer_down(now, peer);
-        self.load_peer_down(now, peer, out);
-        Some(dropped)
-    }
 }
 
 impl<V: Payload> Mode<V> for Replicated<V> {
@@ -252,73 +230,23 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>) {
-        if peer == self.me() {
-            return;
-        }
-        self.drop_peer(now, peer, out);
-        let lost = self.lost.remove(&peer);
-        self.view.alive(peer);
-        self.relay.member(peer, true);
-        self.acks.joined(peer);
-        let mut met = Peer::new(now, epoch, self.config.replay_retry_after);
-        // What was here of the same start still is.
-        let former = lost.filter(|lost| lost.epoch == Some(epoch));
-        met.echoes.fresh_at = former.and_then(|lost| lost.fresh_at);
-        self.peers.insert(peer, met);
-        self.announce(now, peer, out);
-        self.comparison_peer_up(now);
-        self.modify_peer_up(now, peer, epoch, out);
+        self.connected(now, peer, epoch, out);
     }
 
     fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
-        if let Some(dropped) = self.drop_peer(now, peer, out) {
-            if dropped.may_hold_copies(now) {
-                let lost = Lost {
-                    epoch: Some(dropped.epoch),
-                    fresh_at: dropped.echoes.fresh_at,
-                    dead_since: None,
-                };
-                self.lost.insert(peer, lost);
-            } else {
-                self.lose_silent(now, peer);
-            }
-        }
-        if !self.join.is_ready() {
-            self.check_joined(now, out);
-        }
+        self.disconnected(now, peer, out);
     }
 
     fn member_up(&mut self, _: Time, peer: NodeId) {
-        self.view.alive(peer);
-        if peer != self.me() && !self.peers.contains_key(&peer) {
-            self.acks.joined(peer);
-            self.relay.member(peer, true);
-            let lost = self.lost.entry(peer).or_insert(Lost {
-                epoch: None,
-                fresh_at: None,
-                dead_since: None,
-            });
-            lost.dead_since = None;
-        }
+        self.member_found(peer);
     }
 
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
-        self.peer_down(now, peer, out);
-        self.view.left(peer);
-        self.lost.remove(&peer);
-        self.relay.member(peer, false);
-        self.acks.gone(peer, out);
+        self.member_left(now, peer, out);
     }
 
     fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
-        self.peer_down(now, peer, out);
-        self.view.died(now, peer);
-        if let Some(lost) = self.lost.get_mut(&peer) {
-            lost.dead_since.get_or_insert(now);
-        }
-        self.forget_lost(now);
-        self.relay.member(peer, false);
-        self.acks.gone(peer, out);
+        self.member_died(now, peer, out);
     }
 
     fn handle(
@@ -328,122 +256,10 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         message: CacheMessage<V>,
         out: &mut Vec<Output<V>>,
     ) {
-        if !self.peers.contains_key(&from) {
-            return;
+        if self.peers.contains_key(&from) {
+            self.on_message(now, from, message, out);
+            self.serve_refreshes(now, out);
         }
-        match message {
-            CacheMessage::Announce(announcement) => {
-                self.on_announce(now, from, announcement, out);
-                if matches!(self.peers.get(&from), Some(peer) if matches!(peer.agreement, peer::Agreed::No(_)))
-                {
-                    self.view.left(from);
-                }
-            }
-            CacheMessage::Heartbeat {
-                asked,
-                epoch,
-                latest,
-                ready,
-                progress,
-            } => {
-                self.on_heartbeat(now, from, (asked, epoch, latest), ready, progress, out);
-            }
-            CacheMessage::Echo {
-                asked,
-                epoch,
-                latest,
-                physical_ms,
-            } => {
-                self.on_echo(now, from, (asked, epoch, latest), physical_ms);
-                self.note_answer(now, from, epoch, asked);
-            }
-            CacheMessage::Leave { epoch, .. } => {
-                if self
-                    .peers
-                    .get(&from)
-                    .is_some_and(|peer| peer.epoch == epoch)
-                {
-                    self.peer_left(now, from, out);
-                }
-            }
-            CacheMessage::Subscribe { epoch, after } => self.on_subscribe(from, epoch, after, out),
-            CacheMessage::Subscribed { epoch, after } => {
-                self.on_subscribed(now, from, epoch, after, out)
-            }
-            CacheMessage::Updates(batch) => self.on_updates(now, from, batch, out),
-            CacheMessage::Ack {
-                epoch,
-                after,
-                applied,
-            } => self.on_ack(from, epoch, after, applied, out),
-            CacheMessage::Relayed(relayed) => self.on_relayed(now, from, relayed, out),
-            CacheMessage::Want(wants) => self.on_want_pieces(from, wants, out),
-            CacheMessage::Ask(ask) => self.on_ask(now, from, ask, out),
-            CacheMessage::State(state) => {
-                self.note_answer(now, from, state.epoch, state.asked);
-                self.on_state(now, from, state, out);
-                self.repair(now, out);
-            }
-            CacheMessage::Find { request, key } => self.on_find(from, request, key, out),
-            CacheMessage::Found { request, update } => {
-                self.on_found(now, from, request, update, out)
-            }
-            CacheMessage::Modify {
-                request,
-                wait_ms,
-                known,
-                key,
-                op,
-            } => {
-                self.on_modify(now, from, (request, wait_ms, known), key, op, out);
-            }
-            CacheMessage::Modified { request, result } => {
-                self.on_modified(now, from, request, result, out)
-            }
-            CacheMessage::Load { request, message } => {
-                self.on_load(now, from, request, message, out);
-            }
-            CacheMessage::TransferRequest {
-                request,
-                cursor,
-                credit_bytes,
-                parts,
-            } => {
-                let asked = TransferAsked {
-                    request,
-                    cursor,
-                    credit_bytes,
-                    parts,
-                };
-                self.on_transfer_request(from, asked, out);
-            }
-            CacheMessage::TransferStart {
-                request,
-                ready,
-                progress,
-                floors,
-            } => {
-                self.on_transfer_start(now, from, (request, ready), progress, floors, out);
-            }
-            CacheMessage::TransferChunk { request, chunk } => {
-                self.on_transfer_chunk(now, from, request, chunk, out);
-            }
-            CacheMessage::TransferCredit { request, bytes } => {
-                self.on_transfer_credit(from, request, bytes, out)
-            }
-            CacheMessage::TransferRefused { request } => {
-                self.on_transfer_refused(now, from, request, out)
-            }
-            CacheMessage::Fetching { request, message } => {
-                self.on_fetching(now, from, request, message, out);
-            }
-            CacheMessage::AntiEntropy { request, message } => {
-                self.on_anti_entropy(now, from, request, message, out);
-            }
-            // Not the mode's.
-            CacheMessage::Probe { .. } => {}
-        }
-        self.serve_refreshes(now, out);
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
@@ -639,99 +455,6 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         ModeStats {
             coalesced: self.log.coalesced(),
             ..self.stats
-        }
-    }
-}
-
-impl<V: Payload> Replicated<V> {
-    /// What goes on the bulk lane next, long values aside, as fast as this node may give it.
-    fn poll_paced(
-        &mut self,
-        now: Time,
-        peer: NodeId,
-        budget_bytes: usize,
-    ) -> Option<CacheMessage<V>> {
-        if !self.pace.lets(now, peer) {
-            return None;
-        }
-        let message = self
-            .poll_bulk(peer, budget_bytes)
-            .or_else(|| self.poll_lists(now, peer, budget_bytes))?;
-        self.pace.sent(message.bulk_bytes());
-        Some(message)
-    }
-
-    /// Wakes those who had to wait.
-    fn tick_pace(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        let lane = Lane::Bulk;
-        let woken = self.pace.woken(now).into_iter();
-        out.extend(woken.map(|peer| Output::Transmit { peer, lane }));
-    }
-
-    fn on_anti_entropy(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        request: RequestId,
-        message: AntiEntropy<V>,
-        out: &mut Vec<Output<V>>,
-    ) {
-        match message {
-            AntiEntropy::Compare {
-                batch,
-                depth,
-                part_bits,
-                floors_digest,
-                ranges,
-                ..
-            } => {
-                let asked = (batch, depth, part_bits);
-                self.on_compare(from, request, asked, floors_digest, &ranges, out);
-            }
-            AntiEntropy::Differs {
-                batch,
-                own_bits,
-                ready,
-                progress,
-                floors_differ,
-                floors,
-                parts,
-            } => {
-                let answer = Differs {
-                    batch,
-                    own_bits: u32::from(own_bits),
-                    ready,
-                    progress,
-                    floors_differ,
-                    floors,
-                    parts,
-                };
-                self.on_differs(now, from, request, answer, out);
-            }
-            AntiEntropy::List {
-                bits,
-                leaves,
-                floors,
-            } => self.on_list(now, from, request, (bits, leaves), floors, out),
-            AntiEntropy::Listed {
-                own,
-                index,
-                done,
-                keys,
-                floors,
-            } => self.on_listed(now, from, request, (own, index, done), (keys, floors), out),
-            AntiEntropy::Want {
-                own,
-                index,
-                outdated,
-                keys,
-            } => self.on_want(now, from, request, (own, index), (outdated, keys), out),
-            AntiEntropy::Entries {
-                own,
-                part,
-                done,
-                updates,
-            } => self.on_entries(now, from, request, (own, part, done), updates, out),
         }
     }
 }

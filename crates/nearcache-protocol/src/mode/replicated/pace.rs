@@ -8,6 +8,11 @@ use std::time::Duration;
 
 use nearcache_store::NodeId;
 
+use super::Replicated;
+use crate::lane::Lane;
+use crate::message::CacheMessage;
+use crate::mode::Output;
+use crate::payload::Payload;
 use crate::time::Time;
 
 /// The allowance never exceeds what grows in this time. Whoever drives the machine ticks it every millisecond while somebody is
@@ -106,6 +111,32 @@ impl Pace {
         let grown = i64::try_from(grown).unwrap_or(i64::MAX);
         self.allowance = self.allowance.saturating_add(grown).min(burst);
         self.counted = now;
+    }
+}
+
+impl<V: Payload> Replicated<V> {
+    /// What goes on the bulk lane next, long values aside, as fast as this node may give it.
+    pub(super) fn poll_paced(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        budget_bytes: usize,
+    ) -> Option<CacheMessage<V>> {
+        if !self.pace.lets(now, peer) {
+            return None;
+        }
+        let message = self
+            .poll_bulk(peer, budget_bytes)
+            .or_else(|| self.poll_lists(now, peer, budget_bytes))?;
+        self.pace.sent(message.bulk_bytes());
+        Some(message)
+    }
+
+    /// Wakes those who had to wait.
+    pub(super) fn tick_pace(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        let lane = Lane::Bulk;
+        let woken = self.pace.woken(now).into_iter();
+        out.extend(woken.map(|peer| Output::Transmit { peer, lane }));
     }
 }
 
