@@ -30,7 +30,6 @@ use bytes::Bytes;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::time::Time;
-use nearcache_protocol::write::queue::WriteSeq;
 use nearcache_store::Version;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -104,7 +103,8 @@ pub(crate) enum Event {
     /// The system of record makes the writes of a host.
     SinkWrites {
         host: usize,
-        writes: Vec<(Bytes, WriteSeq)>,
+        life: u32,
+        writes: Vec<write::Made>,
     },
     /// The sink has answered a host, or not.
     SinkEnded(write::Ended),
@@ -305,7 +305,9 @@ impl Cluster {
             Event::Roll => self.roll()?,
             Event::Landing { host, life, place } => self.landing(host, life, place)?,
             Event::Synced { host, life } => self.synced(host, life)?,
-            Event::SinkWrites { host, writes } => self.sink_writes(host, &writes)?,
+            Event::SinkWrites { host, life, writes } => {
+                self.sink_writes((host, life), &writes)?;
+            }
             Event::SinkEnded(ended) => self.sink_ended(&ended)?,
             Event::WritesDue { host, life } => self.writes_due(host, life),
         }
@@ -367,7 +369,8 @@ impl Cluster {
         let Some(node) = self.alive(host, life) else {
             return Ok(());
         };
-        if node.wake_at != now && node.next_wake() > now {
+        // A paused node is woken late: this is the wake-up that was set all the same, and another must be.
+        if node.wake_at > now && node.next_wake() > now {
             return Ok(());
         }
         node.wake_at = Time::MAX;

@@ -1,7 +1,8 @@
 //! K7, P6: of the loads that have a home node's lease, one of a key runs at a time.
 //!
 //! In a stable view, that is. A lease also ends with its time, with the connection to whoever has it, and with an invalidation that the
-//! next one knows of. Who hears nothing from the home node in time loads without a lease: those are not counted, except that
+//! next one knows of: nobody waits any more for a load beside which a lease was given to somebody who knew of something newer, also when
+//! that lease is over first. Who hears nothing from the home node in time loads without a lease: those are not counted, except that
 //! a node never makes more than two loads of a key at once.
 
 use std::collections::BTreeMap;
@@ -47,12 +48,16 @@ struct Running {
     since_ms: u64,
     /// What its node knew.
     knows_ms: u64,
+    /// The home has given another lease beside it, to somebody who knew of something that is newer than this load.
+    superseded: bool,
 }
 
 /// The loads that run.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     running: BTreeMap<(usize, u64), Running>,
+    /// By home and key: who has ended shortly before, when he began and what he knew. His answer may have overtaken that of who is to begin.
+    ended: BTreeMap<(NodeId, usize), (Time, u64)>,
     /// When somebody last began or ceased to hear another.
     changed: Time,
 }
@@ -75,23 +80,31 @@ impl Leases {
         let home = load.lease.map(|lease| lease.home);
         let of_key = self
             .running
-            .iter()
+            .iter_mut()
             .filter(|(_, running)| running.key == load.key);
+        let ended = home.and_then(|home| self.ended.get(&(home, load.key)));
+        let mut superseded = ended.is_some_and(|(began, knew_ms)| {
+            *knew_ms >= since_ms && now.saturating_since(*began) < GIVEN_BEFORE
+        });
         let (mut here, mut other) = (1, None);
         for ((host, _), running) in of_key {
             here += usize::from(*host == load.host);
             let stable = self.changed.max(load.rested) + STABLE <= running.began;
             let lasts = now.saturating_since(running.began) + GIVEN_BEFORE < lease_for;
+            if home.is_none() || running.home != home {
+                continue;
+            }
             // Either may have asked first: answers overtake each other.
-            let waits = load.knows_ms < running.since_ms && running.knows_ms < since_ms;
-            if home.is_some() && running.home == home && stable && lasts && waits {
+            running.superseded |= load.knows_ms >= running.since_ms;
+            superseded |= running.knows_ms >= since_ms;
+            if stable && lasts && !running.superseded {
                 other = Some(running);
             }
         }
         if here > OF_A_NODE {
             return Err(("K7", format!("{here} loads of a key on a node: {load:?}")));
         }
-        if let Some(running) = other {
+        if let Some(running) = other.filter(|_| !superseded) {
             return Err(("K7", format!("{load:?} runs beside {running:?}")));
         }
         let running = Running {
@@ -100,14 +113,19 @@ impl Leases {
             began: now,
             since_ms,
             knows_ms: load.knows_ms,
+            superseded,
         };
         self.running.insert((load.host, load.place), running);
         Ok(())
     }
 
-    /// The loader has answered or was given up.
+    /// The loader has answered or was given up: its lease is given back.
     pub(crate) fn end(&mut self, host: usize, place: u64) {
-        self.running.remove(&(host, place));
+        let ended = self.running.remove(&(host, place));
+        if let Some((home, ended)) = ended.and_then(|ended| Some((ended.home?, ended))) {
+            let known = (ended.began, ended.knows_ms);
+            self.ended.insert((home, ended.key), known);
+        }
     }
 
     /// The host's node is gone, and its loads with it.

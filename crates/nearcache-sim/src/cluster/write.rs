@@ -73,6 +73,9 @@ struct Asked {
     removes: bool,
 }
 
+/// A write that the system of record makes.
+pub(crate) type Made = (Bytes, WriteSeq, Version);
+
 /// A batch that the sink has ended with.
 pub(crate) struct Ended {
     pub(crate) host: usize,
@@ -309,7 +312,7 @@ impl Cluster {
             for old in node.writes.queue.put(own, write) {
                 node.writes.ledger.settled(old);
             }
-            self.checkers.writes.acknowledged(host, asked.key, seq);
+            self.checkers.writes.acknowledged(host, asked.key, recorded);
         }
         self.tell(host, out)?;
         self.pump(host);
@@ -342,10 +345,11 @@ impl Cluster {
                 let writes = batch
                     .writes
                     .iter()
-                    .map(|write| (write.key.clone(), write.seq));
+                    .map(|write| (write.key.clone(), write.seq, write.version));
                 let writes = writes.collect();
                 let at = now + takes.mul_f64(rng.random_range(0.0..1.0));
-                self.queue.schedule(at, Event::SinkWrites { host, writes });
+                self.queue
+                    .schedule(at, Event::SinkWrites { host, life, writes });
             }
             let ended = Ended {
                 host,
@@ -378,15 +382,15 @@ impl Cluster {
     /// The system of record makes these, whatever has become of who asked.
     pub(super) fn sink_writes(
         &mut self,
-        host: usize,
-        writes: &[(Bytes, WriteSeq)],
+        by: (usize, u32),
+        writes: &[Made],
     ) -> Result<(), Violation> {
-        for (name, seq) in writes {
+        for (name, seq, version) in writes {
             let Some(number) = crate::plan::number_of(name) else {
                 continue;
             };
             self.checkers.loads.changed(number);
-            let made = self.checkers.writes.written(host, number, *seq);
+            let made = (self.checkers.writes).written(by, number, (*seq, *version));
             made.map_err(|(rule, what)| self.violation(rule, what))?;
         }
         Ok(())
@@ -545,7 +549,7 @@ impl Cluster {
             return Ok(());
         }
         for host in 0..self.hosts.len() {
-            let mut left = Vec::new();
+            let (mut left, mut life) = (Vec::new(), self.hosts[host].life);
             match self.hosts[host].node.as_mut() {
                 Some(node) => {
                     let writes = &mut node.writes;
@@ -557,21 +561,23 @@ impl Cluster {
                     writes.queue.replay_dead(Time::MAX);
                     while let Some(batch) = writes.queue.next_batch(Time::MAX) {
                         let all = batch.writes.iter();
-                        left.extend(all.map(|write| (write.key.clone(), write.seq)));
+                        left.extend(all.map(|write| (write.key.clone(), write.seq, write.version)));
                         writes
                             .queue
                             .ended(Time::MAX, batch.id, BatchOutcome::Written, 0.0);
                     }
                 }
                 None => {
+                    life += 1;
                     self.hosts[host].disk.sync();
                     let read = self.hosts[host].disk.read();
                     let read =
                         read.map_err(|what| self.violation("K4", format!("n{host}: {what}")));
-                    left.extend(read?.0.into_iter().map(|record| (record.key, record.seq)));
+                    let open = read?.0.into_iter();
+                    left.extend(open.map(|record| (record.key, record.seq, record.version)));
                 }
             }
-            self.sink_writes(host, &left)?;
+            self.sink_writes((host, life), &left)?;
         }
         let lost = self.checkers.writes.lost();
         lost.map_err(|(rule, what)| self.violation(rule, what))
