@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 
-use crate::clients::Board;
-use crate::history::Life;
+use crate::history::{By, Life, Silence};
 use crate::machine::ability::Abilities;
 use crate::machine::cut::{self, Drops};
 use crate::machine::process::{Process, Setup};
 use crate::machine::slow;
 use crate::plan::Fault;
+use crate::work::Board;
 
 /// Running processes, and everything a round's history must know of them.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Cluster {
     processes: Vec<Process>,
     on: Vec<Fault>,
     killed: BTreeSet<(usize, usize)>,
+    /// Those of this round; one that lasts ends never.
+    silences: Vec<Silence>,
 }
 
 impl Cluster {
@@ -40,6 +42,7 @@ impl Cluster {
             processes,
             on: Vec::new(),
             killed: BTreeSet::new(),
+            silences: Vec::new(),
         })
     }
 
@@ -48,6 +51,39 @@ impl Cluster {
     /// # Errors
     /// When the machine refuses.
     pub(crate) fn begin(&mut self, fault: &Fault, board: &Board) -> anyhow::Result<()> {
+        self.make(fault, board)?;
+        let from = board.now();
+        for (a, b, by) in self.silenced(fault) {
+            let to = u64::MAX;
+            let silence = Silence { a, b, from, to, by };
+            self.silences.push(silence);
+        }
+        Ok(())
+    }
+
+    /// Whom a fault keeps from hearing each other: pairs, of which the second is the one it happens to.
+    fn silenced(&self, fault: &Fault) -> Vec<(usize, usize, By)> {
+        let of = |node: usize, by: By| {
+            let others = (0..self.processes.len()).filter(move |other| *other != node);
+            others.map(|other| (other, node, by)).collect()
+        };
+        match fault {
+            Fault::Cut(pairs) => {
+                let pairs: BTreeSet<_> = pairs.iter().map(|(a, b)| (a.min(b), a.max(b))).collect();
+                pairs.into_iter().map(|(a, b)| (*a, *b, By::Cut)).collect()
+            }
+            Fault::Stop(node) => of(*node, By::Stop),
+            Fault::Kill(node) => of(*node, By::Kill),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Who did not hear whom since this was asked last. Called while no fault is on.
+    pub(crate) fn take_silences(&mut self) -> Vec<Silence> {
+        std::mem::take(&mut self.silences)
+    }
+
+    fn make(&mut self, fault: &Fault, board: &Board) -> anyhow::Result<()> {
         match fault {
             Fault::Cut(_) | Fault::Loss(_) => {
                 self.on.push(fault.clone());
@@ -78,6 +114,13 @@ impl Cluster {
     /// # Errors
     /// When the machine refuses.
     pub(crate) fn end(&mut self, fault: &Fault, board: &Board) -> anyhow::Result<()> {
+        let to = board.now();
+        for (a, b, by) in self.silenced(fault) {
+            let lasting = |s: &&mut Silence| (s.a, s.b, s.by, s.to) == (a, b, by, u64::MAX);
+            if let Some(silence) = self.silences.iter_mut().find(lasting) {
+                silence.to = to;
+            }
+        }
         match fault {
             Fault::Cut(_) | Fault::Loss(_) => {
                 if let Some(at) = self.on.iter().position(|on| on == fault) {

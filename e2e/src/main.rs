@@ -15,9 +15,9 @@
     reason = "a command line program talks on stdout"
 )]
 
+mod cache;
 mod chance;
 mod check;
-mod clients;
 mod cluster;
 mod history;
 mod hold;
@@ -27,6 +27,7 @@ mod report;
 mod resp;
 mod round;
 mod suite;
+mod work;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cache::Cache;
 use crate::chance::Chance;
 use crate::machine::ability::Abilities;
 
@@ -95,6 +96,8 @@ pub(crate) struct Timed {
 pub(crate) struct Plan {
     /// What it is called in reports and files.
     pub(crate) name: String,
+    /// The caches that are worked with.
+    pub(crate) caches: Vec<Cache>,
     /// Seed of the clients' choices.
     pub(crate) seed: u64,
     /// The faults.
@@ -109,8 +112,16 @@ impl Plan {
             .collect();
         Self {
             name: name.to_owned(),
+            caches: vec![Cache::Replicated],
             seed: 1,
             faults,
+        }
+    }
+
+    fn on(self, caches: &[Cache]) -> Self {
+        Self {
+            caches: caches.to_vec(),
+            ..self
         }
     }
 
@@ -180,13 +191,33 @@ pub(crate) fn smoke() -> Vec<Plan> {
                 (Fault::Loss(10), 3_000, 5_000),
             ],
         ),
+        Plan::new("split-partition", vec![(apart(&[2], 3), 0, 5_000)]).on(&Cache::SPLIT),
+        Plan::new("copies-partition", vec![(apart(&[2], 3), 0, 5_500)]).on(&Cache::COPIES),
+        Plan::new("copies-kill", vec![(Fault::Kill(1), 0, 4_500)]).on(&Cache::COPIES),
+        Plan::new("copies-stop", vec![(Fault::Stop(2), 0, 4_500)]).on(&Cache::COPIES),
     ]
 }
 
-/// The round of a seed. More than half of all rounds mix at least three faults.
+/// The round of a seed. More than half of all rounds mix at least three faults; those of `split` have one cut each, so that it is known
+/// who is with most of the cluster.
 pub(crate) fn random(seed: u64, nodes: usize, abilities: &Abilities) -> Plan {
     let mut chance = Chance::new(seed);
-    let wanted = if chance.below(10) < 6 {
+    let caches: &[Cache] = match chance.below(10) {
+        0..6 => &[Cache::Replicated],
+        6..9 => &Cache::COPIES,
+        _ if abilities.cut.is_none() => &[Cache::Replicated],
+        _ => &Cache::SPLIT,
+    };
+    let name = format!("seed-{seed}");
+    if caches == Cache::SPLIT {
+        let side = 1 + chance.below((nodes - 1) / 2);
+        let first = chance.below(nodes);
+        let side: Vec<usize> = (0..side).map(|at| (first + at) % nodes).collect();
+        let lasts = chance.between(3_500, 9_000);
+        let plan = Plan::new(&name, vec![(apart(&side, nodes), 0, lasts)]).on(caches);
+        return Plan { seed, ..plan };
+    }
+    let wanted = if chance.below(10) < 7 {
         3 + chance.below(2)
     } else {
         1 + chance.below(2)
@@ -197,12 +228,16 @@ pub(crate) fn random(seed: u64, nodes: usize, abilities: &Abilities) -> Plan {
         let from = chance.between(0, 3_000);
         let to = from + chance.between(300, 9_000);
         let doubled = faults.iter().any(|timed| clash(&timed.fault, &fault));
-        if fault.lacks(abilities).is_none() && !doubled {
+        // Who starts while nobody reaches it knows nobody whose changes it may miss; who leaves is not missed.
+        let forgets = matches!(fault, Fault::Restart(_) | Fault::Skew(..));
+        let unfit = forgets && caches == Cache::COPIES;
+        if fault.lacks(abilities).is_none() && !doubled && !unfit {
             faults.push(Timed { fault, from, to });
         }
     }
     Plan {
-        name: format!("seed-{seed}"),
+        name,
+        caches: caches.to_vec(),
         seed,
         faults,
     }
@@ -279,6 +314,9 @@ mod tests {
         assert_eq!(plans[7], random(7, 5, &able()));
         let mixed = plans.iter().filter(|plan| plan.faults.len() >= 3).count();
         assert!(mixed > 500, "{mixed}");
+        for cache in Cache::ALL {
+            assert!(plans.iter().any(|plan| plan.caches.contains(&cache)));
+        }
         assert!(
             plans
                 .iter()
@@ -304,6 +342,6 @@ mod tests {
             .iter()
             .filter(|plan| plan.lacks(&poor).is_some())
             .count();
-        assert_eq!(lacking, 7, "all but kill, stop and restart");
+        assert_eq!(lacking, 9, "all but kill, stop and restart");
     }
 }

@@ -6,14 +6,22 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use crate::cache::Cache;
+
 /// How long a client waits for an answer; well beyond the node's own limits for an operation.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// How long it waits for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How a node begins its answer to a write that it refuses because it is apart from most of its cluster.
+pub(crate) const READ_ONLY: &str = "READONLY";
+
 /// Longest answer accepted.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Most parts of a list that are accepted.
+const LIST_MAX: usize = 1_000;
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +32,8 @@ pub(crate) enum Reply {
     Integer(i64),
     /// A value, or that there is none.
     Bulk(Option<Vec<u8>>),
+    /// Several answers. What is a map in RESP3 comes as a list of its names and values.
+    Array(Vec<Self>),
     /// The node refused.
     Error(String),
 }
@@ -35,21 +45,28 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and authenticates.
+    /// Connects to a cache and authenticates; answers are waited for as long as `patience`.
     ///
     /// # Errors
     /// When the node cannot be reached, does not answer in time or refuses the token.
-    pub(crate) fn open(address: SocketAddr, token: &str) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        address: SocketAddr,
+        token: &str,
+        cache: Cache,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_PATIENCE)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let mut connection = Self {
             stream: BufReader::new(stream),
         };
-        match connection.call(&[&["AUTH", token]])?.as_slice() {
-            [Reply::Simple(_)] => Ok(connection),
-            other => bail!("AUTH: {other:?}"),
+        let database = cache.database();
+        let begins: [&[&str]; 2] = [&["AUTH", token], &["SELECT", &database]];
+        match connection.call(&begins)?.as_slice() {
+            [Reply::Simple(_), Reply::Simple(_)] => Ok(connection),
+            other => bail!("AUTH and SELECT: {other:?}"),
         }
     }
 
@@ -86,6 +103,13 @@ impl Connection {
                 self.stream.read_exact(&mut bytes)?;
                 bytes.truncate(length);
                 Reply::Bulk(Some(bytes))
+            }
+            Some(b'*') => {
+                let length: usize = rest.parse().context("length of a list")?;
+                anyhow::ensure!(length <= LIST_MAX, "an answer of {length} parts");
+                let parts: anyhow::Result<Vec<Reply>> =
+                    (0..length).map(|_| self.receive()).collect();
+                Reply::Array(parts?)
             }
             None => bail!("the connection was closed"),
             Some(_) => bail!("not RESP: {line:?}"),

@@ -9,16 +9,19 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
+use crate::cache::Cache;
 use crate::check::convergence;
-use crate::clients::{Board, Client, Keys};
 use crate::cluster::Cluster;
-use crate::history::{History, Op, Value};
+use crate::history::{Claim, History, Op, Silence, Value};
 use crate::plan::{Fault, Plan};
+use crate::work::{Board, Client, Keys, Record, Watcher};
 
-/// Clients at work.
+/// Clients at work with each cache.
 const CLIENTS: usize = 6;
+/// The same where several caches are worked with.
+const CLIENTS_EACH: usize = 3;
 /// Work before the first fault.
 const CALM: Duration = Duration::from_millis(1_500);
 /// Work after the last fault.
@@ -29,18 +32,46 @@ const WATCH: Duration = Duration::from_secs(25);
 const LASTING: Duration = Duration::from_millis(500);
 /// How long the cluster may take to be complete before a round.
 const COMPLETE_WITHIN: Duration = Duration::from_secs(40);
+/// How long writes are tried once the network is whole; as long as all may take to agree (R1).
+const WRITABLE_WITHIN: Duration = Duration::from_secs(5);
 /// Pause between looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What a round left.
 #[derive(Debug)]
 pub(crate) struct Recorded {
-    /// For the checkers.
-    pub(crate) history: History,
+    /// For the checkers, one for each cache.
+    pub(crate) histories: Vec<History>,
     /// What needs no checker to be wrong: crashed processes, answers meant for others.
     pub(crate) broken: Vec<String>,
     /// Why operations failed, and how often.
     pub(crate) failures: BTreeMap<String, usize>,
+}
+
+/// One cache of a round.
+#[derive(Debug)]
+struct Part {
+    keys: Keys,
+    record: Record,
+}
+
+/// What was seen of one cache.
+#[derive(Debug, Default)]
+struct Seen {
+    ops: Vec<Op>,
+    claims: Vec<Claim>,
+    broken: Vec<String>,
+    failures: BTreeMap<String, usize>,
+}
+
+impl Seen {
+    fn add(&mut self, client: Client<'_>) {
+        self.ops.extend(client.ops);
+        self.broken.extend(client.cross_talk);
+        for (why, times) in client.failures {
+            *self.failures.entry(why).or_default() += times;
+        }
+    }
 }
 
 /// Plays `plan`; with `leave` the faults of the plan are never ended while the nodes are watched.
@@ -54,45 +85,93 @@ pub(crate) fn play(
     plan: &Plan,
     leave: bool,
 ) -> anyhow::Result<Recorded> {
-    let keys = Keys {
-        round: number,
-        nodes: board.nodes(),
-    };
+    let parts: Vec<Part> = plan
+        .caches
+        .iter()
+        .map(|cache| {
+            let keys = Keys {
+                cache: *cache,
+                round: number,
+                nodes: board.nodes(),
+            };
+            let record = Record::new(board, keys);
+            Part { keys, record }
+        })
+        .collect();
     for flag in [&board.read_only, &board.over] {
         flag.store(false, Ordering::SeqCst);
     }
     board.quiet.store(0, Ordering::SeqCst);
-    let mut own = Client::new(board, keys);
-    let ready = complete(&mut own, cluster, board)?;
-    prepare(&mut own, board, keys)?;
+    cluster.take_silences();
+    let client = |part| own(board, part);
+    let mut owns: Vec<Client<'_>> = parts.iter().map(client).collect();
+    let first = owns.first_mut().context("a round without a cache")?;
+    let ready = complete(first, cluster, board)?;
+    let names = first.names()?;
+    for own in &mut owns {
+        prepare(own, board)?;
+    }
 
+    let (names, parts) = (&names, &parts);
     let round = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                scope.spawn(move || {
-                    let mut client = Client::new(board, keys);
-                    client.work(number, CLIENTS, plan.seed);
+        let count = if parts.len() > 1 {
+            CLIENTS_EACH
+        } else {
+            CLIENTS
+        };
+        let mut workers = Vec::new();
+        let mut watchers = Vec::new();
+        for (place, part) in parts.iter().enumerate() {
+            workers.extend((0..count).map(|number| {
+                let worker = scope.spawn(move || {
+                    let mut client = own(board, part);
+                    client.work(number, count, plan.seed);
                     client
-                })
-            })
-            .collect();
-        let observer = scope.spawn(move || observe(board, keys, ready));
-        let watched = watch(cluster, board, plan, leave, &mut own);
+                });
+                (place, worker)
+            }));
+            watchers.extend((0..board.nodes()).map(|node| {
+                let watcher = scope.spawn(move || {
+                    let mut watcher = Watcher::new(board, part.keys, &part.record, node);
+                    watcher.watch(names);
+                    watcher
+                });
+                (place, watcher)
+            }));
+        }
+        let observer = scope.spawn(move || observe(board, parts, ready));
+        let watched = watch(cluster, board, plan, leave, &mut owns, workers.len());
         board.over.store(true, Ordering::SeqCst);
         let ready = observer.join().unwrap_or_default();
-        let clients: Vec<Client<'_>> = workers
-            .into_iter()
-            .filter_map(|worker| worker.join().ok())
-            .collect();
-        watched.map(|watched| (watched, ready, clients))
+        let mut seen: Vec<Seen> = parts.iter().map(|_| Seen::default()).collect();
+        let mut all_ended = true;
+        for (place, worker) in workers {
+            match (worker.join(), seen.get_mut(place)) {
+                (Ok(client), Some(seen)) => seen.add(client),
+                _ => all_ended = false,
+            }
+        }
+        for (place, watcher) in watchers {
+            match (watcher.join(), seen.get_mut(place)) {
+                (Ok(watcher), Some(seen)) => {
+                    seen.claims.extend(watcher.claims);
+                    seen.add(watcher.client);
+                }
+                _ => all_ended = false,
+            }
+        }
+        for (own, seen) in owns.into_iter().zip(&mut seen) {
+            seen.add(own);
+        }
+        watched.map(|watched| (watched, ready, seen, all_ended))
     });
     if leave {
         for timed in &plan.faults {
             cluster.end(&timed.fault, board)?;
         }
     }
-    let (watched, ready, clients) = round?;
-    ensure!(clients.len() == CLIENTS, "a client failed");
+    let (watched, ready, seen, all_ended) = round?;
+    ensure!(all_ended, "a client failed");
 
     let mut lives = cluster.lives(board);
     for life in &mut lives {
@@ -104,37 +183,44 @@ pub(crate) fn play(
         .into_iter()
         .map(|node| format!("the process of node {node} ended by itself"))
         .collect();
-    let mut ops: Vec<Op> = Vec::new();
-    for client in clients.into_iter().chain([own]) {
-        ops.extend(client.ops);
-        broken.extend(client.cross_talk);
-        for (why, times) in client.failures {
-            *failures.entry(why).or_default() += times;
-        }
-    }
-    ops.sort_by_key(|op| op.start);
+    let silences: Vec<Silence> = cluster.take_silences();
     let touched: Vec<usize> = plan
         .faults
         .iter()
         .filter_map(|timed| timed.fault.process())
         .collect();
-    let history = History {
-        ops,
-        lives,
-        first_fault: watched.first_fault,
-        quiet: watched.quiet,
-        converged: watched.converged,
-        finals: watched.finals,
-        stable_from: keys.stable_from(),
-        untouched: (0..board.nodes())
-            .filter(|node| !touched.contains(node))
-            .collect(),
-    };
+    let mut histories = Vec::new();
+    for ((part, mut seen), end) in parts.iter().zip(seen).zip(watched.ends) {
+        broken.append(&mut seen.broken);
+        for (why, times) in seen.failures {
+            *failures.entry(why).or_default() += times;
+        }
+        seen.ops.sort_by_key(|op| op.start);
+        histories.push(History {
+            cache: part.keys.cache,
+            ops: seen.ops,
+            lives: lives.clone(),
+            first_fault: watched.first_fault,
+            quiet: watched.quiet,
+            converged: end.converged,
+            finals: end.finals,
+            stable_from: part.keys.stable_from(),
+            untouched: (0..board.nodes())
+                .filter(|node| !touched.contains(node))
+                .collect(),
+            silences: silences.clone(),
+            claims: seen.claims,
+        });
+    }
     Ok(Recorded {
-        history,
+        histories,
         broken,
         failures,
     })
+}
+
+fn own<'a>(board: &'a Board, part: &'a Part) -> Client<'a> {
+    Client::new(board, part.keys, &part.record)
 }
 
 /// When each life was ready first.
@@ -170,10 +256,13 @@ fn complete(
     Ok(ready)
 }
 
-/// Writes the stable keys and waits until every node has them.
-fn prepare(client: &mut Client<'_>, board: &Board, keys: Keys) -> anyhow::Result<()> {
+/// Writes the stable keys and waits until every node has them; in mode `invalidation`, until every node has copies of them.
+fn prepare(client: &mut Client<'_>, board: &Board) -> anyhow::Result<()> {
+    let keys = client.keys();
     for key in keys.stable_from()..keys.count() {
-        client.write(key % board.nodes(), key);
+        if !keys.cache.is_copies() {
+            client.write(key % board.nodes(), key);
+        }
     }
     let began = Instant::now();
     loop {
@@ -187,15 +276,18 @@ fn prepare(client: &mut Client<'_>, board: &Board, keys: Keys) -> anyhow::Result
         }
         ensure!(
             began.elapsed() < COMPLETE_WITHIN,
-            "the stable keys did not reach all nodes within {COMPLETE_WITHIN:?}"
+            "the stable keys of {} did not reach all nodes within {COMPLETE_WITHIN:?}",
+            keys.cache
         );
         std::thread::sleep(LOOK_AGAIN);
     }
 }
 
 /// Notes when lives that begin during the round are ready.
-fn observe(board: &Board, keys: Keys, mut ready: Ready) -> Ready {
-    let mut client = Client::new(board, keys);
+fn observe(board: &Board, parts: &[Part], mut ready: Ready) -> Ready {
+    let Some(mut client) = parts.first().map(|part| own(board, part)) else {
+        return ready;
+    };
     while !board.over.load(Ordering::SeqCst) {
         for node in 0..board.nodes() {
             let place = (node, board.life(node));
@@ -213,6 +305,12 @@ fn observe(board: &Board, keys: Keys, mut ready: Ready) -> Ready {
 struct Watched {
     first_fault: u64,
     quiet: u64,
+    ends: Vec<End>,
+}
+
+/// How it ends for one cache.
+#[derive(Debug, Default)]
+struct End {
     converged: Option<u64>,
     finals: Vec<Vec<Option<Value>>>,
 }
@@ -222,7 +320,8 @@ fn watch(
     board: &Board,
     plan: &Plan,
     leave: bool,
-    client: &mut Client<'_>,
+    clients: &mut [Client<'_>],
+    workers: usize,
 ) -> anyhow::Result<Watched> {
     std::thread::sleep(CALM);
     let first_fault = board.now();
@@ -236,45 +335,73 @@ fn watch(
             false => cluster.end(&fault, board)?,
         }
     }
+    for client in clients.iter_mut() {
+        if client.keys().cache == Cache::ReadOnly {
+            until_all_take_writes(client, board);
+        }
+    }
     std::thread::sleep(AFTERWARDS);
     board.read_only.store(true, Ordering::SeqCst);
     // A client says so between two operations: its last write is over then.
-    while board.quiet.load(Ordering::SeqCst) < CLIENTS {
+    while board.quiet.load(Ordering::SeqCst) < workers {
         std::thread::sleep(Duration::from_millis(5));
     }
     let quiet = board.now();
     let began = Instant::now();
-    let (mut converged, mut finals) = (None, Vec::new());
-    while converged.is_none() && began.elapsed() < WATCH {
+    let mut ends: Vec<End> = clients.iter().map(|_| End::default()).collect();
+    while ends.iter().any(|end| end.converged.is_none()) && began.elapsed() < WATCH {
         std::thread::sleep(LOOK_AGAIN);
-        let began_reading = board.now();
-        if let Some(values) = read_everything(client, board)
-            && convergence::differing(&values).is_empty()
-        {
-            converged = Some(began_reading);
+        for (client, end) in clients.iter_mut().zip(&mut ends) {
+            let began_reading = board.now();
+            if end.converged.is_none()
+                && let Some(values) = read_everything(client, board)
+                && convergence::differing(&values).is_empty()
+                // Copies are alike while nobody serves any.
+                && values.iter().flatten().any(Option::is_some)
+            {
+                end.converged = Some(began_reading);
+            }
         }
-        if leave && converged.is_none() && board.now() > quiet + convergence::BOUND_US {
+        if leave && board.now() > quiet + convergence::BOUND_US {
             break;
         }
     }
     std::thread::sleep(LASTING);
-    for _ in 0..3 {
-        if let Some(values) = read_everything(client, board) {
-            finals = values;
-            break;
+    for (client, end) in clients.iter_mut().zip(&mut ends) {
+        for _ in 0..3 {
+            if let Some(values) = read_everything(client, board) {
+                end.finals = values;
+                break;
+            }
+            std::thread::sleep(LASTING);
         }
-        std::thread::sleep(LASTING);
+        ensure!(
+            !end.finals.is_empty(),
+            "a node does not answer at the end of the round"
+        );
     }
-    ensure!(
-        !finals.is_empty(),
-        "a node does not answer at the end of the round"
-    );
     Ok(Watched {
         first_fault,
         quiet,
-        converged,
-        finals,
+        ends,
     })
+}
+
+/// Writes through every node until each has taken one, for as long as that may take.
+fn until_all_take_writes(client: &mut Client<'_>, board: &Board) {
+    let began = Instant::now();
+    let mut left: Vec<usize> = (0..board.nodes()).collect();
+    while !left.is_empty() && began.elapsed() < WRITABLE_WITHIN {
+        left.retain(|node| {
+            let key = client.keys().pinned() + node;
+            client.write(*node, key);
+            !client
+                .ops
+                .last()
+                .is_some_and(|op| op.node == *node && op.ok())
+        });
+        std::thread::sleep(LOOK_AGAIN);
+    }
 }
 
 fn read_everything(client: &mut Client<'_>, board: &Board) -> Option<Vec<Vec<Option<Value>>>> {

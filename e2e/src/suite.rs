@@ -1,20 +1,22 @@
 //! Rounds one after the other on one cluster, judged and reported. Runs inside the clients' namespace.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
+use crate::cache::Cache;
 use crate::check::{self, planted};
-use crate::clients::Board;
 use crate::cluster::Cluster;
-use crate::history::History;
+use crate::history::{History, Outcome};
 use crate::machine::ability::Abilities;
 use crate::machine::network::Network;
 use crate::machine::process::{Setup, log_file};
 use crate::plan::{self, Plan};
 use crate::report::Report;
 use crate::round::{self, Recorded};
+use crate::work::Board;
 
 /// Which rounds.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +57,13 @@ pub(crate) fn run(
         ..setup.clone()
     };
     setup.make_certificates()?;
+    setup.write_configuration()?;
     report.say("peers: mutual TLS");
     let board = Board::new((0..nodes).map(Network::client_address).collect(), token);
     let mut cluster = Cluster::start(&setup, &abilities)?;
     let mut judge = Judge {
         keep,
-        shown_to_bite: false,
+        shown: BTreeSet::new(),
     };
     match rounds {
         Rounds::Smoke => {
@@ -74,6 +77,7 @@ pub(crate) fn run(
                 }
             }
             if abilities.cut.is_some() {
+                judge.tell_what_was_not_shown(report);
                 left_partitioned(&mut cluster, &board, report)?;
             }
         }
@@ -102,7 +106,8 @@ pub(crate) fn run(
 #[derive(Debug)]
 struct Judge<'a> {
     keep: &'a Path,
-    shown_to_bite: bool,
+    /// What was planted and found, by cache.
+    shown: BTreeSet<(Cache, &'static str)>,
 }
 
 impl Judge<'_> {
@@ -123,20 +128,22 @@ impl Judge<'_> {
             }
         };
         let mut found = recorded.broken.clone();
-        found.extend(
-            check::all(&recorded.history)
-                .iter()
-                .map(ToString::to_string),
-        );
+        for history in &recorded.histories {
+            let violations = check::all(history);
+            found.extend(
+                violations
+                    .iter()
+                    .map(|seen| format!("{}: {seen}", history.cache)),
+            );
+        }
         if found.is_empty() {
             report.passed(&plan.name, &figures(plan, &recorded));
-            if !self.shown_to_bite {
-                self.shown_to_bite = true;
-                show_that_checkers_bite(&recorded.history, report);
+            for history in &recorded.histories {
+                self.show_that_checkers_bite(history, report);
             }
             return Ok(true);
         }
-        let kept = self.keep(cluster, board.nodes(), plan, Some(&recorded.history))?;
+        let kept = self.keep(cluster, board.nodes(), plan, Some(&recorded))?;
         found.push(figures(plan, &recorded));
         found.push(format!("history and logs: {}", kept.display()));
         report.failed(&plan.name, &found);
@@ -148,12 +155,13 @@ impl Judge<'_> {
         cluster: &Cluster,
         nodes: usize,
         plan: &Plan,
-        history: Option<&History>,
+        recorded: Option<&Recorded>,
     ) -> anyhow::Result<PathBuf> {
         let folder = self.keep.join(&plan.name);
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        if let Some(history) = history {
-            std::fs::write(folder.join("history"), history.to_text())?;
+        for history in recorded.iter().flat_map(|recorded| &recorded.histories) {
+            let file = folder.join(format!("history-{}", history.cache));
+            std::fs::write(file, history.to_text())?;
         }
         for node in 0..nodes {
             let log = log_file(cluster.folder(), node);
@@ -166,20 +174,29 @@ impl Judge<'_> {
 
 /// A line about a round.
 fn figures(plan: &Plan, recorded: &Recorded) -> String {
-    let history = &recorded.history;
-    let answered = history.ops.iter().filter(|op| op.ok).count();
-    let agreed = match history.converged {
-        Some(at) => format!(
-            "agreed after {} ms",
-            at.saturating_sub(history.quiet) / 1_000
-        ),
-        None => "never agreed".to_owned(),
-    };
-    let mut text = format!(
-        "{}; {answered} of {} operations answered, {agreed}",
-        plan.describe(),
-        history.ops.len()
-    );
+    let mut text = plan.describe();
+    for history in &recorded.histories {
+        let answered = history.ops.iter().filter(|op| op.ok()).count();
+        text += &format!(
+            "; {}: {answered} of {} operations answered, {} claims of freshness, {}",
+            history.cache,
+            history.ops.len(),
+            history.claims.len(),
+            agreed(history)
+        );
+        let refused = history
+            .ops
+            .iter()
+            .filter(|op| op.outcome == Outcome::Refused);
+        match refused.count() {
+            0 => {}
+            refused => text += &format!(", {refused} refused"),
+        }
+        if history.cache.is_copies() {
+            let outdated = check::copies::most_outdated(history) / 1_000;
+            text += &format!(", the most outdated copy superseded for {outdated} ms");
+        }
+    }
     let mut reasons: Vec<_> = recorded.failures.iter().collect();
     reasons.sort_by_key(|(_, times)| std::cmp::Reverse(**times));
     for (why, times) in reasons.into_iter().take(3) {
@@ -188,18 +205,49 @@ fn figures(plan: &Plan, recorded: &Recorded) -> String {
     text
 }
 
-/// Spoils a clean history in every way that a checker should find.
-fn show_that_checkers_bite(history: &History, report: &mut Report) {
-    for plant in planted::PLANTS {
-        let name = format!("planted: {}", plant.name);
-        let Some(spoiled) = (plant.spoil)(history) else {
-            report.failed(&name, &["the history has nothing to spoil".to_owned()]);
-            continue;
-        };
-        let found = check::all(&spoiled);
-        match found.iter().find(|found| plant.rules.contains(&found.rule)) {
-            Some(violation) => report.passed(&name, &format!("found: {violation}")),
-            None => report.failed(&name, &["no checker complained".to_owned()]),
+fn agreed(history: &History) -> String {
+    match history.converged {
+        Some(at) => format!(
+            "agreed after {} ms",
+            at.saturating_sub(history.quiet) / 1_000
+        ),
+        None => "never agreed".to_owned(),
+    }
+}
+
+impl Judge<'_> {
+    /// Spoils a clean history in every way that a checker should find, and was not shown yet.
+    fn show_that_checkers_bite(&mut self, history: &History, report: &mut Report) {
+        let plants = planted::PLANTS
+            .iter()
+            .filter(|plant| plant.of.contains(&history.cache));
+        for plant in plants {
+            if self.shown.contains(&(history.cache, plant.name)) {
+                continue;
+            }
+            // Not every round has what it takes.
+            let Some(spoiled) = (plant.spoil)(history) else {
+                continue;
+            };
+            let name = format!("planted: {}: {}", history.cache, plant.name);
+            let found = check::all(&spoiled);
+            match found.iter().find(|found| plant.rules.contains(&found.rule)) {
+                Some(violation) => report.passed(&name, &format!("found: {violation}")),
+                None => report.failed(&name, &["no checker complained".to_owned()]),
+            }
+            self.shown.insert((history.cache, plant.name));
+        }
+    }
+
+    /// What no round had anything to spoil for was not shown.
+    fn tell_what_was_not_shown(&self, report: &mut Report) {
+        for plant in &planted::PLANTS {
+            for cache in plant.of {
+                if !self.shown.contains(&(*cache, plant.name)) {
+                    let name = format!("planted: {cache}: {}", plant.name);
+                    report.failed(&name, &["no round has anything to spoil".to_owned()]);
+                }
+            }
         }
     }
 }
@@ -213,6 +261,7 @@ fn left_partitioned(
     let last = board.nodes() - 1;
     let plan = Plan {
         name: "planted: a node left partitioned".to_owned(),
+        caches: vec![Cache::Replicated],
         seed: 1,
         faults: vec![plan::Timed {
             fault: plan::apart(&[last], board.nodes()),
@@ -221,7 +270,7 @@ fn left_partitioned(
         }],
     };
     let recorded = round::play(cluster, board, usize::MAX, &plan, true)?;
-    let found = check::all(&recorded.history);
+    let found: Vec<_> = recorded.histories.iter().flat_map(check::all).collect();
     match found.iter().find(|found| found.rule == "R1") {
         Some(violation) => report.passed(&plan.name, &format!("found: {violation}")),
         None => report.failed(&plan.name, &["no checker complained".to_owned()]),

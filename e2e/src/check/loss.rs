@@ -35,7 +35,7 @@ pub(crate) fn check(history: &History) -> Vec<Violation> {
                                 &format!("value {value} is left, which is older"),
                             ));
                         }
-                        Kind::Delete(_) | Kind::Write(_) | Kind::Read(_) => {}
+                        _ => {}
                     }
                 }
             }
@@ -44,7 +44,7 @@ pub(crate) fn check(history: &History) -> Vec<Violation> {
                     .iter()
                     .filter_map(|op| match op.kind {
                         Kind::Delete(removal) => Some(removal),
-                        Kind::Read(_) | Kind::Write(_) => None,
+                        Kind::Read(_) | Kind::Load(_) | Kind::Write(_) => None,
                     })
                     .collect();
                 let survivors: BTreeSet<Value> = ops
@@ -52,7 +52,7 @@ pub(crate) fn check(history: &History) -> Vec<Violation> {
                     .filter(|op| survives(history, op))
                     .filter_map(|op| match op.kind {
                         Kind::Write(value) | Kind::Read(Some(value)) => Some(value),
-                        Kind::Delete(_) | Kind::Read(None) => None,
+                        _ => None,
                     })
                     .collect();
                 for value in survivors {
@@ -77,7 +77,7 @@ pub(crate) fn check(history: &History) -> Vec<Violation> {
 
 /// Whether somebody who lived to the end had what this operation wrote or saw.
 fn survives(history: &History, op: &Op) -> bool {
-    op.ok && history.survived(op.node, op.life)
+    op.ok() && history.survived(op.node, op.life)
 }
 
 fn lost(key: usize, value: Value, what: &str) -> Violation {

@@ -4,10 +4,14 @@
 //! checkers that order; [`order`] derives what every history proves of it, and all else is judged against that.
 
 pub(crate) mod convergence;
+pub(crate) mod copies;
+pub(crate) mod freshness;
 pub(crate) mod loss;
 pub(crate) mod order;
 pub(crate) mod planted;
 pub(crate) mod service;
+pub(crate) mod split;
+pub(crate) mod spoil;
 
 use std::fmt;
 
@@ -37,11 +41,19 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Runs every checker.
+/// Runs every checker of what the history's cache promises.
 pub(crate) fn all(history: &History) -> Vec<Violation> {
-    let mut found = order::check(history);
-    found.extend(loss::check(history));
+    let judged = split::without_withheld(history);
+    let mut found = if history.cache.is_copies() {
+        copies::check(history)
+    } else {
+        let mut found = order::check(&judged);
+        found.extend(loss::check(&judged));
+        found.extend(split::check(history));
+        found
+    };
     found.extend(convergence::check(history));
-    found.extend(service::check(history));
+    found.extend(service::check(&judged));
+    found.extend(freshness::check(&judged));
     found
 }

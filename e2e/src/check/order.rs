@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
-use crate::history::{History, Kind, Value};
+use crate::history::{History, Kind, Outcome, Value};
 
 /// Violations told per rule; one broken key tends to break many.
 const TOLD_AT_MOST: usize = 5;
@@ -97,13 +97,15 @@ type Place = (usize, usize);
 /// What each life saw of a key, and when: values, and removals under their numbers.
 fn sightings(history: &History, key: usize) -> BTreeMap<Place, BTreeMap<Value, Seen>> {
     let mut places: BTreeMap<Place, BTreeMap<Value, Seen>> = BTreeMap::new();
-    for op in history.ops.iter().filter(|op| op.key == key) {
+    let happened = |op: &&crate::history::Op| op.outcome != Outcome::Refused;
+    let of_key = history.ops.iter().filter(|op| op.key == key);
+    for op in of_key.filter(happened) {
         let value = match op.kind {
-            Kind::Read(Some(value)) if op.ok => value,
+            Kind::Read(Some(value)) if op.ok() => value,
             Kind::Write(value) | Kind::Delete(value) => value,
-            Kind::Read(_) => continue,
+            Kind::Read(_) | Kind::Load(_) => continue,
         };
-        let end = if op.ok { op.end } else { u64::MAX };
+        let end = if op.ok() { op.end } else { u64::MAX };
         let seen = places
             .entry((op.node, op.life))
             .or_default()
@@ -124,7 +126,7 @@ fn removals(history: &History, key: usize) -> BTreeSet<Value> {
     of_key
         .filter_map(|op| match op.kind {
             Kind::Delete(value) => Some(value),
-            Kind::Read(_) | Kind::Write(_) => None,
+            Kind::Read(_) | Kind::Load(_) | Kind::Write(_) => None,
         })
         .collect()
 }
@@ -205,7 +207,9 @@ fn returned(
         .ops
         .iter()
         .filter(|op| {
-            (op.key, op.node, op.life) == (key, node, life) && op.ok && op.kind == Kind::Read(None)
+            (op.key, op.node, op.life) == (key, node, life)
+                && op.ok()
+                && op.kind == Kind::Read(None)
         })
         .collect();
     seen.iter()

@@ -2,7 +2,7 @@
 //! little happened before the first fault shows nothing and is void.
 
 use super::Violation;
-use crate::history::{History, Kind};
+use crate::history::{History, Kind, Outcome};
 
 /// Of a hundred operations on an untouched node, how many must succeed.
 const ANSWERED_PERCENT: usize = 95;
@@ -41,7 +41,9 @@ pub(crate) fn check(history: &History) -> Vec<Violation> {
 
 fn count(history: &History, of: impl Fn(&crate::history::Op) -> bool) -> (usize, usize) {
     let chosen = || history.ops.iter().filter(|op| of(op));
-    (chosen().count(), chosen().filter(|op| op.ok).count())
+    // A refusal is an answer.
+    let answered = |op: &&crate::history::Op| op.outcome != Outcome::Unknown;
+    (chosen().count(), chosen().filter(answered).count())
 }
 
 /// Reads that found nothing where every node had something before the first fault.
@@ -49,7 +51,7 @@ fn missed(history: &History) -> Vec<(usize, usize, usize, u64)> {
     history
         .ops
         .iter()
-        .filter(|op| op.ok && op.kind == Kind::Read(None))
+        .filter(|op| op.ok() && op.kind == Kind::Read(None))
         .filter(|op| op.key >= history.stable_from && op.start > history.first_fault)
         .filter(|op| {
             history.lives.iter().any(|life| {

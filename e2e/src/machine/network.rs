@@ -70,6 +70,11 @@ impl Network {
         SocketAddr::from((host(92, node), 7001))
     }
 
+    /// Where it listens for HTTP.
+    pub(crate) fn http_address(node: usize) -> SocketAddr {
+        SocketAddr::from((host(92, node), 8001))
+    }
+
     /// A node's interface to its peers, as the hub names it.
     pub(crate) fn port(node: usize) -> String {
         format!("p{}", node + 1)

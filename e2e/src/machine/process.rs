@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 
 use super::command;
 use super::network::Network;
+use crate::cache::Cache;
 
 /// How long a process may take until it answers, and until it has left in order.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +45,19 @@ impl Setup {
         let mut words: Vec<&str> = vec![&binary, "certs", "--dir", &into];
         words.extend(names.iter().map(String::as_str));
         command::run(&words).map(|_| ())
+    }
+
+    /// Writes what the configurations of all nodes have in common.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write_configuration(&self) -> anyhow::Result<()> {
+        let file = self.configuration();
+        std::fs::write(&file, Cache::configuration()).with_context(|| file.display().to_string())
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.join("nearcache.toml")
     }
 
     fn certificates(&self) -> PathBuf {
@@ -87,9 +101,10 @@ impl Process {
             .args(["serve", "--name", &format!("node-{}", node + 1)])
             .args(["--resp-listen", &Network::client_address(node).to_string()])
             .args(["--peer-listen", &Network::peer_address(node).to_string()])
-            .args(["--set", "http.enabled=false"])
+            .args(["--http-listen", &Network::http_address(node).to_string()])
+            .arg("--config")
+            .arg(setup.configuration())
             .args(["--set", "auth.allow_plaintext=true"])
-            .args(["--set", "caches.default.max_bytes=64MiB"])
             .arg("--set")
             .arg(format!("auth.token_file={}", setup.token_file.display()));
         command.args(self.peer_security());
