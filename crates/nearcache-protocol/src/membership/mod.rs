@@ -19,6 +19,9 @@
 //! - **A node that was paused** puts its timers off once and reads its messages first: what it missed
 //!   while it did not run proves nothing about the others.
 //!
+//! Here is what its owner calls; `receive` takes peers' messages, `step` lets foca do one step, `contacts` is what is known of
+//! each node, `links` chooses the sessions of the tree, `hearsay` softens obituaries.
+//!
 //! Source: Das, Gupta and Motivala, "SWIM", DSN 2002; the last point is in the spirit of Dadgar et al.,
 //! "Lifeguard", DSN 2018, section IV. Decision record 0004 tells why foca.
 
@@ -28,112 +31,30 @@ mod contacts;
 mod hearsay;
 mod links;
 mod message;
+mod output;
+mod receive;
+mod step;
 mod timers;
 
-use std::cell::RefCell;
-
-use foca::{AccumulatingRuntime, Foca, NoCustomBroadcast, OwnedNotification, State};
+use foca::{Foca, State};
 use nearcache_store::NodeId;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{RngExt as _, SeedableRng as _};
 
 pub use self::codec::SwimCodecError;
 pub use self::config::{MEMBER_LIMIT_MAX, MembershipConfig, MembershipConfigError};
 pub use self::message::MembershipMessage;
+pub use self::output::{DownReason, Member, MembershipError, MembershipOutput};
 
 use self::codec::SwimCodec;
 use self::contacts::Contacts;
+use self::receive::DOUBTS_TOLD_MAX;
+use self::step::Swim;
 use self::timers::{Timer, Timers};
-use crate::control::{self, ControlError, Leave, MemberList, MemberRecord, WireIdentity};
+use crate::control::{Leave, WireIdentity};
 use crate::handshake::{Known, Registry};
 use crate::identity::Identity;
 use crate::time::Time;
-
-/// What the membership asks its shell to do, or tells it.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum MembershipOutput {
-    /// Send this on the control lane of the session with `to`; without a session it is lost, which is
-    /// harmless.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// What.
-        message: MembershipMessage,
-    },
-    /// Beyond the mesh: send this to a member without a session, over a short-lived connection of the control lane. If none can be
-    /// had it is lost, which is harmless.
-    Reach {
-        /// To whom.
-        to: Identity,
-        /// What.
-        message: MembershipMessage,
-    },
-    /// Beyond the mesh: end the session with this peer, once what was sent is out; the tree does not want it.
-    Part(NodeId),
-    /// Make one attempt to open a session with this member. When to try again is decided here.
-    Dial(Identity),
-    /// This node is now a live member.
-    MemberUp(Identity),
-    /// This node is no longer a live member.
-    MemberDown {
-        /// Who.
-        identity: Identity,
-        /// Why.
-        reason: DownReason,
-    },
-    /// We had been declared dead and came back under this identity; handshakes use it from now on.
-    Renewed(Identity),
-}
-
-/// Why a member is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownReason {
-    /// It did not answer.
-    Failed,
-    /// It left on purpose.
-    Left,
-    /// It was started again; the new start is a member from now on.
-    Replaced,
-}
-
-/// One live member other than this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Who.
-    pub identity: Identity,
-    /// Whether there is a session with it.
-    pub connected: bool,
-}
-
-/// Why a peer's message was refused. The membership is unchanged; the connection closes.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MembershipError {
-    /// A control message is wrong.
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// A SWIM packet cannot be read.
-    #[error("unreadable membership packet")]
-    Packet(#[from] SwimCodecError),
-    /// A peer speaks in another's name.
-    #[error("{from} sent a message of {claimed}")]
-    Impostor {
-        /// Whose connection it is.
-        from: NodeId,
-        /// Who the message says it is from.
-        claimed: NodeId,
-    },
-    /// The SWIM implementation refused the packet.
-    #[error("membership packet refused")]
-    Swim(#[from] foca::Error),
-}
-
-/// How many doubted obituaries a node passes on to their subjects between two exchanges of lists: enough where a link or two are
-/// missing, and next to nothing when two halves of a large cluster meet again, whose nodes tell each other (guess).
-const DOUBTS_TOLD_MAX: usize = 8;
-
-type Swim = Foca<Identity, SwimCodec, StdRng, NoCustomBroadcast>;
 
 /// The membership of one node. One per node; see the module for what goes in and out.
 ///
@@ -416,269 +337,11 @@ impl Membership {
         }
     }
 
-    fn exchange_lists(&mut self, out: &mut Vec<MembershipOutput>) {
-        let connected = || self.contacts.iter().filter(|contact| contact.connected);
-        let count = connected().count();
-        if count == 0 {
-            return;
-        }
-        let chosen = self.rng.random_range(0..count);
-        let chosen = connected().nth(chosen).map(|contact| contact.identity.node);
-        if let Some(node) = chosen {
-            self.send_list(node, true, out);
-        }
-    }
-
-    fn send_list(&self, to: NodeId, answer_wanted: bool, out: &mut Vec<MembershipOutput>) {
-        let own = MemberRecord {
-            identity: Some(WireIdentity::from(self.identity())),
-            incarnation: 0,
-            state: 0,
-        };
-        let others = self
-            .swim
-            .iter_membership_state()
-            .map(|member| MemberRecord {
-                identity: Some(WireIdentity::from(member.id())),
-                incarnation: u32::from(member.incarnation()),
-                state: u32::from(codec::state_number(member.state())),
-            });
-        let members = std::iter::once(own).chain(others).collect();
-        let message = MembershipMessage::List(MemberList {
-            members,
-            answer_wanted,
-        });
-        out.push(MembershipOutput::Send { to, message });
-    }
-
-    fn handle_packet(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        packet: &[u8],
-        out: &mut Vec<MembershipOutput>,
-    ) -> Result<(), MembershipError> {
-        let header = foca::Codec::decode_header(&mut SwimCodec::default(), packet)?;
-        check_sender(from, header.src.node)?;
-        let doubted = RefCell::new(Vec::new());
-        let softened = hearsay::believed_packet(packet, |dead| self.doubts(from, dead, &doubted))?;
-        self.tell_doubted(doubted.into_inner(), out);
-        let packet = softened.as_deref().unwrap_or(packet);
-        Ok(self.try_swim(now, out, |swim, runtime| swim.handle_data(packet, runtime))?)
-    }
-
-    fn handle_list(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        list: &MemberList,
-        out: &mut Vec<MembershipOutput>,
-    ) -> Result<(), MembershipError> {
-        let members = list.members.iter().map(read_record);
-        let members = members.collect::<Result<Vec<_>, ControlError>>()?;
-        let doubted = RefCell::new(Vec::new());
-        let doubts = |dead: &Identity| self.doubts(from, dead, &doubted);
-        let members = members.into_iter();
-        let members: Vec<_> = members
-            .map(|member| hearsay::believed(member, doubts))
-            .collect();
-        self.tell_doubted(doubted.into_inner(), out);
-        let mut room = self.room();
-        let known = |node| self.contacts.get(node).is_some() || node == self.identity().node;
-        let members: Vec<_> = members
-            .into_iter()
-            .filter(|member| {
-                // Of nodes that we never met, the dead are of no interest and the living need room.
-                known(member.id().node) || {
-                    let taken = member.state() != State::Down && room > 0;
-                    room -= usize::from(taken);
-                    taken
-                }
-            })
-            .collect();
-        self.try_swim(now, out, |swim, runtime| {
-            swim.apply_many(members.into_iter(), true, runtime)
-        })?;
-        if list.answer_wanted {
-            self.send_list(from, false, out);
-        }
-        Ok(())
-    }
-
-    fn handle_leave(
-        &mut self,
-        now: Time,
-        from: NodeId,
-        leave: &Leave,
-        out: &mut Vec<MembershipOutput>,
-    ) -> Result<(), MembershipError> {
-        let identity = control::required_identity(leave.identity.as_ref())?;
-        check_sender(from, identity.node)?;
-        if let Some(contact) = self.contacts.get_mut(from) {
-            contact.left = contact.identity.epoch == identity.epoch;
-        }
-        let down = foca::Member::down(identity);
-        Ok(self.try_swim(now, out, |swim, runtime| {
-            swim.apply_many(std::iter::once(down), true, runtime)
-        })?)
-    }
-
-    /// Tells those of whose death others speak: whoever holds them for dead has no link to them to tell them itself, and believes in their life
-    /// again only once they come back renewed.
-    fn tell_doubted(&mut self, doubted: Vec<Identity>, out: &mut Vec<MembershipOutput>) {
-        for dead in doubted {
-            let Some(left) = self.tells_left.checked_sub(1) else {
-                return;
-            };
-            self.tells_left = left;
-            let to = dead.node;
-            let record = MemberRecord {
-                identity: Some(WireIdentity::from(&dead)),
-                incarnation: 0,
-                state: u32::from(codec::state_number(State::Down)),
-            };
-            let message = MembershipMessage::List(MemberList {
-                members: vec![record],
-                answer_wanted: false,
-            });
-            out.push(MembershipOutput::Send { to, message });
-        }
-    }
-
-    /// Whether the death of a node is doubted when `from` tells of it. Such nodes are put down in `doubted`.
-    fn doubts(&self, from: NodeId, dead: &Identity, doubted: &RefCell<Vec<Identity>>) -> bool {
-        let connected = |contact: &contacts::Contact| {
-            contact.connected && contact.down_since.is_none() && !contact.left
-        };
-        let doubts = dead.node != from && self.contacts.get(dead.node).is_some_and(connected);
-        if doubts {
-            doubted.borrow_mut().push(dead.clone());
-        }
-        doubts
-    }
-
     /// How many more members there may be.
     fn room(&self) -> usize {
         self.config
             .member_limit
             .saturating_sub(self.contacts.alive() + 1)
-    }
-
-    /// Like [`Self::try_swim`], where only our own doing is involved: foca recovers from each of its
-    /// complaints by itself (a probe cycle cut short by a pause, for one).
-    fn swim(
-        &mut self,
-        now: Time,
-        out: &mut Vec<MembershipOutput>,
-        step: impl FnOnce(&mut Swim, &mut AccumulatingRuntime<Identity>) -> Result<(), foca::Error>,
-    ) {
-        let _ = self.try_swim(now, out, step);
-    }
-
-    /// Lets foca do one step and carries out all that it asks for, also when the step fails.
-    fn try_swim(
-        &mut self,
-        now: Time,
-        out: &mut Vec<MembershipOutput>,
-        step: impl FnOnce(&mut Swim, &mut AccumulatingRuntime<Identity>) -> Result<(), foca::Error>,
-    ) -> Result<(), foca::Error> {
-        let first = out.len();
-        let mut runtime = AccumulatingRuntime::new();
-        let result = step(&mut self.swim, &mut runtime);
-        while let Some((to, packet)) = runtime.to_send() {
-            self.send_packet(to, packet, out);
-        }
-        while let Some((after, timer)) = runtime.to_schedule() {
-            self.timers.set(now + after, Timer::Swim(timer));
-        }
-        let mut renewed = false;
-        while let Some(notification) = runtime.to_notify() {
-            renewed |= matches!(notification, OwnedNotification::Rejoin(_));
-            self.note(now, notification, out);
-        }
-        deaths_last(out, first);
-        if renewed {
-            self.after_renewal(now, out);
-        }
-        result
-    }
-
-    fn note(
-        &mut self,
-        now: Time,
-        notification: OwnedNotification<Identity>,
-        out: &mut Vec<MembershipOutput>,
-    ) {
-        match notification {
-            OwnedNotification::MemberUp(identity) => {
-                self.contacts.up(now, &identity);
-                self.links_are_stale = true;
-                out.push(MembershipOutput::MemberUp(identity));
-            }
-            OwnedNotification::MemberDown(identity) => self.note_down(now, identity, out),
-            OwnedNotification::Rename(old, new) => self.note_rename(now, old, new, out),
-            OwnedNotification::Rejoin(identity) => out.push(MembershipOutput::Renewed(identity)),
-            OwnedNotification::Active | OwnedNotification::Idle | OwnedNotification::Defunct => {}
-        }
-    }
-
-    fn note_down(&mut self, now: Time, identity: Identity, out: &mut Vec<MembershipOutput>) {
-        let contact = self.contacts.note(now, &identity);
-        if contact.down_since.is_some() {
-            return;
-        }
-        contact.down_since = Some(now);
-        let left = contact.left;
-        self.links_are_stale = true;
-        let reason = if left {
-            DownReason::Left
-        } else {
-            DownReason::Failed
-        };
-        out.push(MembershipOutput::MemberDown { identity, reason });
-    }
-
-    /// One identity of a node took the place of another. A mere renewal of a live member is nobody's
-    /// business; another start is another member.
-    fn note_rename(
-        &mut self,
-        now: Time,
-        old: Identity,
-        new: Identity,
-        out: &mut Vec<MembershipOutput>,
-    ) {
-        if new.node == self.identity().node {
-            return;
-        }
-        let was_up = self
-            .contacts
-            .get(old.node)
-            .is_some_and(|known| known.down_since.is_none());
-        let contact = self.contacts.note(now, &new);
-        if !was_up || old.epoch == new.epoch {
-            return;
-        }
-        contact.down_since = Some(now);
-        out.push(MembershipOutput::MemberDown {
-            identity: old,
-            reason: DownReason::Replaced,
-        });
-        if self.swim.iter_members().any(|member| member.id() == &new) {
-            self.contacts.up(now, &new);
-            out.push(MembershipOutput::MemberUp(new));
-        }
-    }
-
-    /// Everybody must learn of our new identity, those too whom we hold for dead.
-    fn after_renewal(&mut self, now: Time, out: &mut Vec<MembershipOutput>) {
-        self.swim(now, out, |swim, runtime| {
-            swim.apply_many(std::iter::empty(), false, runtime)
-        });
-        let connected = self.contacts.iter().filter(|contact| contact.connected);
-        let peers: Vec<NodeId> = connected.map(|contact| contact.identity.node).collect();
-        for peer in peers {
-            self.send_list(peer, false, out);
-        }
     }
 }
 
@@ -706,44 +369,6 @@ impl Registry for Membership {
             .is_some_and(|known| known.down_since.is_none());
         self.contacts.alive() + 1 + usize::from(!member)
     }
-}
-
-/// Tells of those who came before those who are gone, from `first` on: who waits for all live members
-/// must not be told that all have answered, because one is gone, before it knows of another that came.
-fn deaths_last(out: &mut Vec<MembershipOutput>, first: usize) {
-    let news = out.split_off(first);
-    let rises = |at: usize, node: NodeId| {
-        let later = news.iter().skip(at);
-        later.into_iter().any(|output| {
-            matches!(output, MembershipOutput::MemberUp(identity) if identity.node == node)
-        })
-    };
-    let is_final = |at: usize, output: &MembershipOutput| matches!(output, MembershipOutput::MemberDown { identity, .. } if !rises(at, identity.node));
-    let last: Vec<bool> = news
-        .iter()
-        .enumerate()
-        .map(|(at, output)| is_final(at, output))
-        .collect();
-    let (deaths, others): (Vec<_>, Vec<_>) =
-        news.into_iter().zip(last).partition(|(_, last)| *last);
-    out.extend(others.into_iter().chain(deaths).map(|(output, _)| output));
-}
-
-fn check_sender(from: NodeId, claimed: NodeId) -> Result<(), MembershipError> {
-    if from != claimed {
-        return Err(MembershipError::Impostor { from, claimed });
-    }
-    Ok(())
-}
-
-fn read_record(record: &MemberRecord) -> Result<foca::Member<Identity>, ControlError> {
-    let identity = control::required_identity(record.identity.as_ref())?;
-    let incarnation = u16::try_from(record.incarnation).map_err(|_| ControlError::Impossible {
-        field: "incarnation",
-    })?;
-    let state = u8::try_from(record.state).ok().and_then(codec::state_of);
-    let state = state.ok_or(ControlError::Impossible { field: "state" })?;
-    Ok(foca::Member::new(identity, incarnation, state))
 }
 
 #[cfg(test)]
