@@ -105,7 +105,13 @@ impl Hlc {
     /// Makes no stamps before physical time is past what a former self of this node, ended before this one began, can have
     /// stamped: that is the drift bound after the start (R6). For a node whose id lasts longer than its memory.
     pub fn hold_after_start(&self) {
-        let held_until_ms = self.wall_ms_at_start.saturating_add(self.max_drift_ms);
+        self.hold_after_start_for(self.max_drift());
+    }
+
+    /// The same for another time than the drift bound.
+    pub fn hold_after_start_for(&self, time: Duration) {
+        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let held_until_ms = self.wall_ms_at_start.saturating_add(time_ms);
         self.held_until_ms.store(held_until_ms, Ordering::Relaxed);
     }
 

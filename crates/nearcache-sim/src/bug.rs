@@ -1,4 +1,6 @@
 //! Bugs planted on purpose, to prove that the checkers bite. One build holds all of them; a run is given one, or none.
+//!
+//! Each names the rules that must find it: a checker is only shown to bite if it finds what it is there for.
 
 use nearcache_protocol::planted::PlantedBug as ProtocolBug;
 use nearcache_store::{PlantedBug as StoreBug, Store};
@@ -6,7 +8,7 @@ use nearcache_store::{PlantedBug as StoreBug, Store};
 use crate::value::Value;
 
 macro_rules! bugs {
-    ($($(#[doc = $doc:literal])* $bug:ident = $name:literal),* $(,)?) => {
+    ($($(#[doc = $doc:literal])* $bug:ident = $name:literal by [$($rule:literal),+]),* $(,)?) => {
         /// A bug that a run can be given.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Bug { $($(#[doc = $doc])* $bug),* }
@@ -14,95 +16,101 @@ macro_rules! bugs {
         impl Bug {
             /// Every bug, by the name it has on the command line.
             pub const ALL: &[(&str, Self)] = &[$(($name, Self::$bug)),*];
+
+            /// The rules that are about it. That another one is broken as well says nothing of whether these are looked after.
+            #[must_use]
+            pub const fn rules(self) -> &'static [&'static str] {
+                match self { $(Self::$bug => &[$($rule),+]),* }
+            }
         }
     };
 }
 
 bugs! {
     /// A merge applies whatever it is given, older or not.
-    NoVersionCheck = "no-version-check",
+    NoVersionCheck = "no-version-check" by ["C2", "R2"],
     /// A removal leaves no tombstone.
-    NoTombstones = "no-tombstones",
+    NoTombstones = "no-tombstones" by ["C2", "R3"],
     /// A group invalidation does not stay in force.
-    NoGroupFloors = "no-group-floors",
+    NoGroupFloors = "no-group-floors" by ["C4"],
     /// An evicted entry leaves no floor.
-    NoKeyFloors = "no-key-floors",
+    NoKeyFloors = "no-key-floors" by ["C2"],
     /// A store forgets its tombstones after a tenth of the time that was agreed on.
-    TombstonesCollectedEarly = "tombstones-collected-early",
+    TombstonesCollectedEarly = "tombstones-collected-early" by ["C2", "R3"],
     /// A node that has started again makes versions at once.
-    StampsAtOnce = "stamps-at-once",
+    StampsAtOnce = "stamps-at-once" by ["R6"],
     /// Versions are readings of the wall clock, whatever was seen before.
-    WallClock = "wall-clock",
+    WallClock = "wall-clock" by ["R6"],
     /// A version from any future is taken in.
-    NoDriftBound = "no-drift-bound",
+    NoDriftBound = "no-drift-bound" by ["R5"],
     /// Removals that arrive are skipped.
-    TombstonesDropped = "tombstones-dropped",
+    TombstonesDropped = "tombstones-dropped" by ["R1", "C11", "design §6.3"],
     /// A gap of one update is taken for none.
-    OneGapTolerated = "one-gap-tolerated",
+    OneGapTolerated = "one-gap-tolerated" by ["R1", "C11", "design §6.3"],
     /// A joining node is ready at once.
-    MissesTrustedWhileJoining = "misses-trusted-while-joining",
+    MissesTrustedWhileJoining = "misses-trusted-while-joining" by ["R9"],
     /// A dead origin's last updates are not fetched from those who have them.
-    DeadOriginsKept = "dead-origins-kept",
+    DeadOriginsKept = "dead-origins-kept" by ["R1"],
     /// Who is declared dead no longer counts when a node asks whether it is with most of its cluster.
-    DeadCountForNothing = "dead-count-for-nothing",
+    DeadCountForNothing = "dead-count-for-nothing" by ["design §5 (split)"],
     /// What makes room on one node is removed from all.
-    EvictionReplicated = "eviction-replicated",
+    EvictionReplicated = "eviction-replicated" by ["R10 (removals)"],
     /// A node that was away for longer than removals are remembered keeps what it has.
-    StateKeptWhenAway = "state-kept-when-away",
+    StateKeptWhenAway = "state-kept-when-away" by ["R1", "R3"],
     /// A stream goes on past a hole, and nobody repairs it.
-    ResumesPastAHole = "resumes-past-a-hole",
+    ResumesPastAHole = "resumes-past-a-hole" by ["R1", "C11", "design §6.3"],
     /// Tombstones do not count in the digest.
-    DigestWithoutTombstones = "digest-without-tombstones",
+    DigestWithoutTombstones = "digest-without-tombstones" by ["R1"],
     /// What was evicted is known no longer, so that anti-entropy brings it back.
-    DigestWithoutEvicted = "digest-without-evicted",
+    DigestWithoutEvicted = "digest-without-evicted" by ["R10"],
     /// A stub that arrives does not drop the older value.
-    StubKeepsTheOld = "stub-keeps-the-old",
+    StubKeepsTheOld = "stub-keeps-the-old" by ["R1", "C11", "design §6.3"],
     /// A long value that arrives late is taken for the newer version.
-    LateValueTakenForNewer = "late-value-taken-for-newer",
+    LateValueTakenForNewer = "late-value-taken-for-newer" by ["C6"],
     /// Pieces of a long value are put together in the order in which they come.
-    PiecesInAnyOrder = "pieces-in-any-order",
+    PiecesInAnyOrder = "pieces-in-any-order" by ["C6"],
     /// What is known to be missing is taken to be here without a comparison.
-    MendsWithoutComparing = "mends-without-comparing",
+    MendsWithoutComparing = "mends-without-comparing" by ["R1", "C11"],
     /// Freshness counts from the arrival of an answer, and not from the question.
-    FreshFromTheAnswer = "fresh-from-the-answer",
+    FreshFromTheAnswer = "fresh-from-the-answer" by ["C11"],
     /// A node's clock does not count the time in which it was paused.
-    ClockStopsWhenPaused = "clock-stops-when-paused",
+    ClockStopsWhenPaused = "clock-stops-when-paused" by ["C11"],
     /// A share of a transfer whose peer died in the middle is taken to be complete.
-    ResumesPastAMissingPart = "resumes-past-a-missing-part",
+    ResumesPastAMissingPart = "resumes-past-a-missing-part" by ["C11", "R1"],
     /// A node that leaves does not wait until others have what only it has.
-    LeavesWithoutHandOver = "leaves-without-hand-over",
+    LeavesWithoutHandOver = "leaves-without-hand-over" by ["K4"],
     /// Beyond the mesh: what comes behind a gap counts as if nothing were missing.
-    TreeClaimsPastAGap = "tree-claims-past-a-gap",
+    TreeClaimsPastAGap = "tree-claims-past-a-gap" by ["C11", "R1"],
     /// Beyond the mesh: the age of what a neighbour tells is not added.
-    TreeAddsNoAge = "tree-adds-no-age",
+    TreeAddsNoAge = "tree-adds-no-age" by ["C11"],
     /// Beyond the mesh: who opened the cache after its session was ended counts for nobody's freshness.
-    StrangersLeftOut = "strangers-left-out",
+    StrangersLeftOut = "strangers-left-out" by ["C11"],
     /// Mode `invalidation`: an echo extends the lease although the number that it carries is not applied.
-    LeaseOnEcho = "lease-on-echo",
+    LeaseOnEcho = "lease-on-echo" by ["I1", "C11"],
     /// Mode `invalidation`: an invalidation evicts whatever is held, newer or not.
-    EchoEvicts = "echo-evicts",
+    EchoEvicts = "echo-evicts" by ["I5"],
     /// Mode `invalidation`: a stream goes on past a hole as if nothing were missing.
-    HoleSkipped = "hole-skipped",
+    HoleSkipped = "hole-skipped" by ["I1", "C11"],
     /// Loads: stamped at their end, compared with nothing.
-    FenceDropped = "fence-dropped",
+    FenceDropped = "fence-dropped" by ["C1"],
     /// Loads: stamped at their end, compared with what is known of the key but not of its tags.
-    FenceDroppedForTags = "fence-dropped-for-tags",
+    FenceDroppedForTags = "fence-dropped-for-tags" by ["C1"],
     /// Loads: no allowance for clocks that are behind.
-    LoadIgnoresClockBound = "load-ignores-clock-bound",
+    LoadIgnoresClockBound = "load-ignores-clock-bound" by ["C1"],
     /// Loads: who misses joins a load that began before an invalidation.
-    JoinsOldFlights = "joins-old-flights",
+    JoinsOldFlights = "joins-old-flights" by ["C1"],
     /// Loads: one that panics tells nobody.
-    WaiterLostOnPanic = "waiter-lost-on-panic",
+    WaiterLostOnPanic = "waiter-lost-on-panic" by ["C8"],
     /// Loads: a home node gives the lease of a key to all who ask.
-    LeaseForAll = "lease-for-all",
+    LeaseForAll = "lease-for-all" by ["K7"],
     /// Loads: an expired copy is served for as long as it is in memory.
-    StaleBeyondLimit = "stale-beyond-limit",
+    StaleBeyondLimit = "stale-beyond-limit" by ["stale limit"],
     /// Write-behind: a write is acknowledged before its journal record is on the disk.
-    JournalAckedEarly = "journal-acked-early",
+    JournalAckedEarly = "journal-acked-early" by ["K4"],
     /// Audit: every other probe that arrives is acknowledged, and not applied.
-    ProbeAckedNotApplied = "probe-acked-not-applied",
+    ProbeAckedNotApplied = "probe-acked-not-applied" by ["audit"],
     /// A node that leaves has nobody fetch the long values that only it holds.
-    LongValuesLeftBehind = "long-values-left-behind",
+    LongValuesLeftBehind = "long-values-left-behind" by ["K4"],
 }
 
 impl Bug {

@@ -23,7 +23,7 @@ mod reach;
 mod strike;
 pub(crate) mod write;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,7 +38,7 @@ pub(crate) use self::leave::Leaving;
 use crate::bug::Bug;
 use crate::check::Checkers;
 use crate::meter::Meter;
-use crate::node::Node;
+use crate::node::{DRIFT_MS, EPOCH_MS, Node};
 use crate::plan::Plan;
 use crate::queue::Queue;
 use crate::session::Session;
@@ -129,6 +129,8 @@ pub(crate) struct Host {
     pub(crate) paused_until: Time,
     /// All that it sends and gets takes so much longer, until then.
     pub(crate) slow: (Time, Duration),
+    /// So many bytes a second pass on each of its links, until then.
+    pub(crate) narrow: (Time, u64),
     /// How far its wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: i64,
     /// The newest version that any node on it has made for a write.
@@ -149,6 +151,8 @@ pub(crate) struct Cluster {
     pub(crate) sessions: Vec<Session>,
     /// How many cuts lie on the link from one host to another.
     pub(crate) cuts: Vec<Vec<u32>>,
+    /// By how much messages from one host to another take longer, and until when.
+    pub(crate) lags: BTreeMap<(usize, usize), (Time, Duration)>,
     pub(crate) healed: bool,
     /// Hosts that stay broken once the faults have ended.
     pub(crate) outside: BTreeSet<usize>,
@@ -192,11 +196,18 @@ impl Cluster {
             life: 0,
             paused_until: Time::ZERO,
             slow: (Time::ZERO, Duration::ZERO),
+            narrow: (Time::ZERO, u64::MAX),
             clock_offset_ms: plan.clock_offset_ms[host],
             stamped: Version::ZERO,
             disk: write::Disk::default(),
         };
         let hosts = (0..nodes).map(host).collect();
+        let mut checkers = Checkers::new(nodes);
+        if plan.weather.is_rough() {
+            for host in 0..nodes {
+                checkers.members.touch(host, plan.heal);
+            }
+        }
         Self {
             hosts,
             rng: StdRng::seed_from_u64(plan.seed.wrapping_add(1)),
@@ -207,9 +218,10 @@ impl Cluster {
             queue,
             sessions: Vec::new(),
             cuts: vec![vec![0; nodes]; nodes],
+            lags: BTreeMap::new(),
             healed: false,
             outside: BTreeSet::new(),
-            checkers: Checkers::new(nodes),
+            checkers,
             sometimes: Sometimes::default(),
             trace: Trace::new(told),
             succeeded: 0,
@@ -277,7 +289,7 @@ impl Cluster {
             Event::Open { host, life } => self.open(host, life)?,
             Event::Seek { host, life } => self.seek(host, life),
             Event::Operate(n) => self.operate(n)?,
-            Event::Strike(n) => self.strike(n),
+            Event::Strike(n) => self.strike(n)?,
             Event::Mend(n) => self.mend(n),
             Event::Doze {
                 host,
@@ -317,6 +329,7 @@ impl Cluster {
     fn start(&mut self, host: usize) -> Result<(), Violation> {
         self.checkers.leases.view_changes(self.now);
         let again = self.hosts[host].life > 0;
+        self.forget_stamps_of_a_later_time(host);
         self.hosts[host].life += 1;
         self.meter.starts(host);
         self.hosts[host].paused_until = Time::ZERO;
@@ -343,6 +356,17 @@ impl Cluster {
         }
         self.reschedule(host);
         self.recover(host)
+    }
+
+    /// A clock that was set back by more than the drift bound gives stamps again that it gave before (R6 holds within the bound): who has
+    /// such a clock is refused by all, until it is set right.
+    fn forget_stamps_of_a_later_time(&mut self, host: usize) {
+        let state = &mut self.hosts[host];
+        let wall_ms =
+            (EPOCH_MS + self.now.as_millis()).saturating_add_signed(state.clock_offset_ms);
+        if wall_ms + 2 * DRIFT_MS < state.stamped.time.millis() {
+            state.stamped = Version::ZERO;
+        }
     }
 
     fn open(&mut self, host: usize, life: u32) -> Result<(), Violation> {

@@ -33,7 +33,7 @@ mod violation;
 
 pub use self::bug::Bug;
 pub use self::crossing::{Counted, Crossing, cross};
-pub use self::run::{Failure, Options, Report, run, run_text};
+pub use self::run::{Failure, Find, Options, Report, hunt, run, run_text};
 pub use self::scale::{Row, Scale, measure};
 pub use self::sometimes::{Place, Sometimes};
 pub use self::violation::Violation;

@@ -13,17 +13,18 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nearcache_sim::{
-    Bug, Failure, Options, Place, Report, Row, Scale, Sometimes, measure, run, run_text,
+    Bug, Failure, Find, Options, Place, Report, Row, Scale, Sometimes, hunt, measure, run, run_text,
 };
 
 const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
-                     [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--audit] [--bug NAME | --mutants] [--keep FOLDER]\n\
+                     [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--audit] [--full] [--bug NAME | --mutants] [--keep FOLDER]\n\
                      or: nearcache-sim scale [SIZE | mesh:SIZE]...";
 
 const HELP: &str = "
@@ -38,6 +39,7 @@ What it is like
   --mode MODE         replicated (unless told otherwise) or invalidation
   --loads             read and written through the cache: loaders, sinks, outages
   --tree              more members than a full mesh may have
+  --full              faults at full strength, and as long as they take
   --audit             every node audits in the end, and must find all coherent
   --bug NAME          with a planted bug, which some seed should find
   --mutants           every planted bug in turn
@@ -182,26 +184,26 @@ fn scale(sizes: impl Iterator<Item = String>) -> ExitCode {
 /// Looks for every planted bug, and prints what found it.
 fn mutants(seeds: Range<u64>) -> ExitCode {
     let mut missed = 0;
-    println!("| planted bug | found by seed | rule | clean without it |\n|---|---|---|---|");
+    println!(
+        "| planted bug | found by seed | rule | other rules broken before | clean without it |\n|---|---|---|---|---|"
+    );
     for (name, bug) in Bug::ALL {
-        let options = Options::hunting(*bug);
         let clean = Options {
             bug: None,
-            ..options
+            ..Options::hunting(*bug)
         };
-        let found = seeds
-            .clone()
-            .find_map(|seed| Some((seed, run(seed, options).failure?)));
-        match found {
-            Some((seed, failure)) => {
+        let told = |rules: &BTreeSet<&str>| rules.iter().copied().collect::<Vec<_>>().join(", ");
+        match hunt(*bug, seeds.clone()) {
+            Ok(Find { seed, rule, others }) => {
                 let clean = (seeds.start..=seed).all(|seed| run(seed, clean).failure.is_none());
                 missed += usize::from(!clean);
                 let clean = if clean { "yes" } else { "NO" };
-                println!("| {name} | {seed} | {} | {clean} |", failure.violation.rule);
+                println!("| {name} | {seed} | {rule} | {} | {clean} |", told(&others));
             }
-            None => {
+            Err(others) => {
                 missed += 1;
-                println!("| {name} | NOT FOUND | | |");
+                let rules = bug.rules().join(", ");
+                println!("| {name} | NOT FOUND by {rules} | | {} | |", told(&others));
             }
         }
     }
@@ -290,6 +292,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Range<u64>, Command)
             },
             "--loads" => options.options.loads = true,
             "--tree" => options.options.tree = true,
+            "--full" => options.options.full = true,
             "--audit" => options.options.audit = true,
             "--verbose" => options.options.verbose = true,
             "--plan" => options.plan = Some(value()?.into()),

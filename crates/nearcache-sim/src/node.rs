@@ -38,7 +38,7 @@ const STORE_TICK: Duration = Duration::from_millis(50);
 const TOO_EARLY: Duration = Duration::from_millis(300);
 
 /// R5: the drift bound of the nodes.
-const DRIFT_MS: u64 = 500;
+pub(crate) const DRIFT_MS: u64 = 500;
 
 /// The cluster's name.
 pub(crate) const CLUSTER: &str = "simulated";
@@ -270,9 +270,9 @@ impl Node {
             _ => Hlc::DEFAULT_MAX_DRIFT,
         };
         let clock = Hlc::new(id, wall_ms, max_drift);
-        // Without a drift bound there would be no end of waiting.
-        if !matches!(bug, Some(Bug::StampsAtOnce | Bug::NoDriftBound)) {
-            clock.hold_after_start();
+        // By what it should be: with no drift bound there would be no end of waiting.
+        if bug != Some(Bug::StampsAtOnce) {
+            clock.hold_after_start_for(Hlc::DEFAULT_MAX_DRIFT);
         }
         let clock = Arc::new(clock);
         let coarse = CoarseClock::new(wall_ms);

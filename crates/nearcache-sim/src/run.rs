@@ -1,6 +1,8 @@
 //! One run: a seed's plan carried out, healed, and judged.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
@@ -43,6 +45,8 @@ pub struct Options {
     pub tree: bool,
     /// Whether every node audits once all has come right, which must find everybody coherent.
     pub audit: bool,
+    /// Whether the faults are at the full strength of `reliability.md` §2.1.
+    pub full: bool,
 }
 
 impl Options {
@@ -58,6 +62,38 @@ impl Options {
             ..Self::default()
         }
     }
+}
+
+/// How a planted bug was found.
+#[derive(Debug, Clone)]
+pub struct Find {
+    /// The first seed that breaks one of its rules.
+    pub seed: u64,
+    /// The rule.
+    pub rule: &'static str,
+    /// Rules that are not about it and that it broke in earlier seeds.
+    pub others: BTreeSet<&'static str>,
+}
+
+/// Looks for a planted bug in these seeds: the first that breaks a rule which is about it.
+///
+/// # Errors
+///
+/// The rules that it broke instead, if any.
+pub fn hunt(bug: Bug, seeds: Range<u64>) -> Result<Find, BTreeSet<&'static str>> {
+    let options = Options::hunting(bug);
+    let mut others = BTreeSet::new();
+    for seed in seeds {
+        let Some(failure) = run(seed, options).failure else {
+            continue;
+        };
+        let rule = failure.violation.rule;
+        if bug.rules().contains(&rule) {
+            return Ok(Find { seed, rule, others });
+        }
+        others.insert(rule);
+    }
+    Err(others)
 }
 
 /// What came of a run.
@@ -116,10 +152,11 @@ impl fmt::Display for Failure {
         writeln!(f, "{}", self.violation)?;
         write!(
             f,
-            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}{}{}",
+            "replay: cargo run -p nearcache-sim -- --seed {} --verbose{}{}{}{}",
             self.seed,
             if self.options.tree { " --tree" } else { "" },
             if self.options.audit { " --audit" } else { "" },
+            if self.options.full { " --full" } else { "" },
             if self.options.loads {
                 " --loads"
             } else if self.options.invalidation {
@@ -147,9 +184,9 @@ pub fn run(seed: u64, options: Options) -> Report {
         ModeKind::Replicated
     };
     let mut plan = if options.tree {
-        Plan::draw_tree(seed, mode)
+        Plan::draw_tree(seed, mode, options.full)
     } else {
-        Plan::draw(seed, mode)
+        Plan::draw(seed, mode, options.full)
     };
     if options.loads {
         plan.read_through();
@@ -213,9 +250,9 @@ fn judge_leases(cluster: &mut Cluster) -> Result<Duration, Violation> {
     let heal = cluster.plan.heal;
     cluster.run_until(heal + CONVERGENCE_MAX)?;
     // A member that died for good is missed for longer than a run lasts.
-    let all_run = cluster.running().count() == cluster.plan.nodes;
+    let all_run = cluster.core().count() == cluster.plan.nodes;
     let without = cluster
-        .running()
+        .core()
         .find(|(_, node)| all_run && node.time(cluster.now) > node.core.read_bound().serve_until);
     if let Some((host, node)) = without {
         let what = format!("n{host} has no lease: {:?}", node.core);

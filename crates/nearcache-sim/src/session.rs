@@ -43,6 +43,8 @@ pub(crate) struct End {
 pub(crate) struct Outgoing {
     /// When the last message arrives; later ones arrive later.
     pub(crate) last_arrival: Time,
+    /// When the last one has passed a narrow link.
+    pub(crate) passed: Time,
     /// Messages on their way.
     pub(crate) in_flight: usize,
     /// Whether the cache has something to be pulled.

@@ -44,6 +44,24 @@ places! {
     Doze,
     /// All that a node sent and got took long.
     SlowPeer,
+    /// Messages from one node to another took up to two seconds.
+    Lag,
+    /// A message took up to two seconds, which others did not.
+    LateMessage,
+    /// A message of the control lane was lost, where those of the membership may be.
+    MembershipLoss,
+    /// A node's links took few bytes a second.
+    NarrowLink,
+    /// A cut lasted for half a minute or longer.
+    LongCut,
+    /// A node stopped for two minutes.
+    LongestStop,
+    /// A node left while others came and went.
+    LeftUnderFaults,
+    /// A node was started with a clock that is a second off, or more.
+    ClockJump,
+    /// Its clock was still wrong when all other faults ended.
+    ClockStaysWrong,
     /// Bytes that are no message arrived, and the connection was closed.
     Garbled,
     /// A node came back with another wall clock.

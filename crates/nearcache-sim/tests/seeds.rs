@@ -257,6 +257,7 @@ const TREE_OF_LEASES: Options = Options {
     loads: false,
     tree: true,
     audit: false,
+    full: false,
 };
 
 #[test]

@@ -26,6 +26,7 @@ use crate::violation::Violation;
 
 /// Bytes that a writer asks for at a time.
 const PULL_BYTES: usize = 1 << 10;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 impl Cluster {
     /// A delay of the weather.
@@ -34,7 +35,14 @@ impl Cluster {
         let (min, max) = (weather.delay_min, weather.delay_max);
         // Most messages are fast: the larger the delay, the rarer.
         let share = self.rng.random::<f64>().powi(3);
-        min + (max - min).mul_f64(if self.healed { share / 10.0 } else { share })
+        let delay = min + (max - min).mul_f64(if self.healed { share / 10.0 } else { share });
+        match self.plan.weather.tail.filter(|_| !self.healed) {
+            Some(tail) if self.rng.random_bool(tail.share) => {
+                self.sometimes.reach(Place::LateMessage);
+                delay + tail.most.mul_f64(self.rng.random::<f64>())
+            }
+            _ => delay,
+        }
     }
 
     /// Carries out what a membership asks for.
@@ -99,6 +107,8 @@ impl Cluster {
         let longest = self.plan.weather.delay_max * 2;
         // Beyond the mesh only its neighbours hear the goodbye; others hear that it is gone, and the difference is how long they count it.
         let heard_it = !self.plan.is_beyond_mesh();
+        // Under faults the goodbye may not arrive.
+        let heard_it = heard_it && self.plan.faults.is_empty();
         let late = departed.is_some_and(|at| heard_it && *at + longest < now);
         if reason == DownReason::Failed && late {
             let what = format!("n{host} takes {identity:?} for dead, which has left on purpose");
@@ -113,7 +123,7 @@ impl Cluster {
         let judged = of.filter(|of| linked || self.checkers.members.is_dead(*of));
         if let Some(of) = judged.filter(|_| reason == DownReason::Failed) {
             let result = self.checkers.members.declared(host, of, now);
-            result.map_err(|(rule, what)| self.violation(rule, what))?;
+            self.judge(result)?;
         }
         self.checkers.freshness.parts(host, peer);
         if let Some((session, end)) = self.session_with(host, peer) {
@@ -139,7 +149,8 @@ impl Cluster {
         let mut bytes = BytesMut::new();
         let body = message.body();
         if frame::encode(message.kind(), 0, &body, FrameLimit::DEFAULT, &mut bytes).is_ok() {
-            self.send(session, end, Lane::Control, bytes.freeze(), false);
+            let astray = self.plan.weather.membership_astray;
+            self.send(session, end, Lane::Control, bytes.freeze(), astray);
         }
     }
 
@@ -316,7 +327,8 @@ impl Cluster {
         bytes: Bytes,
         astray: bool,
     ) {
-        let mut at = self.now + self.delay() + self.slowness(session);
+        let passes = self.passes(session, end, lane, bytes.len());
+        let mut at = passes + self.delay() + self.slowness(session, end);
         let mut fate = Fate::Delivered;
         self.meter
             .sent(bytes.get(5).copied().unwrap_or(0), bytes.len());
@@ -326,6 +338,9 @@ impl Cluster {
         if let Some(chaos) = chaos {
             if self.rng.random_bool(chaos.loss) {
                 self.sometimes.reach(Place::Loss);
+                if lane == Lane::Control && self.plan.weather.membership_astray {
+                    self.sometimes.reach(Place::MembershipLoss);
+                }
                 fate = Fate::Lost;
             } else if self.rng.random_bool(chaos.duplicate) {
                 self.sometimes.reach(Place::Duplicate);
@@ -370,12 +385,29 @@ impl Cluster {
         );
     }
 
-    /// By how much a message between the two takes longer because one of them is slow.
-    fn slowness(&self, session: usize) -> Duration {
-        let ends = &self.sessions[session].ends;
-        let slow = ends.iter().map(|end| self.hosts[end.host].slow);
-        let now = slow.filter(|(until, _)| *until > self.now);
+    /// By how much a message from this end takes longer because one of the two is slow, or the way to the other is.
+    fn slowness(&self, session: usize, end: usize) -> Duration {
+        let (from, to) = self.hosts_of(session, end);
+        let slow = [from, to].map(|host| self.hosts[host].slow);
+        let lag = self.lags.get(&(from, to)).copied();
+        let now = slow.into_iter().chain(lag);
+        let now = now.filter(|(until, _)| *until > self.now);
         now.map(|(_, delay)| delay).sum()
+    }
+
+    /// When the last of so many bytes is on its way: at once, or after what was sent before on a narrow link, of which each lane has its share.
+    fn passes(&mut self, session: usize, end: usize, lane: Lane, bytes: usize) -> Time {
+        let (from, to) = self.hosts_of(session, end);
+        let narrow = [from, to].map(|host| self.hosts[host].narrow);
+        let narrow = narrow.into_iter().filter(|(until, _)| *until > self.now);
+        let Some(rate) = narrow.map(|(_, rate)| rate).min() else {
+            return self.now;
+        };
+        let nanos = (bytes * Lane::ALL.len()) as u64 * NANOS_PER_SECOND / rate.max(1);
+        let takes = Duration::from_nanos(nanos);
+        let outgoing = self.sessions[session].ends[end].lane(lane);
+        outgoing.passed = outgoing.passed.max(self.now) + takes;
+        outgoing.passed
     }
 
     /// Bytes arrive at an end of a session, or would have.

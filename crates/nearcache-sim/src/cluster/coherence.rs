@@ -80,7 +80,7 @@ impl Cluster {
         } else {
             read(&self.plan, &mut self.checkers, now, host, node)
         };
-        broken.map_err(|(rule, what)| self.violation(rule, what))
+        self.judge(broken)
     }
 
     /// A reader misses: the system of record is asked.

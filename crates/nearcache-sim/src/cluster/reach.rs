@@ -14,6 +14,7 @@ use nearcache_protocol::membership::{MembershipMessage, MembershipOutput};
 use nearcache_protocol::message::CacheMessage;
 use nearcache_protocol::wire;
 use nearcache_store::NodeId;
+use rand::RngExt as _;
 
 use super::{Cluster, Event};
 use crate::node::{cache_id, host_at};
@@ -79,6 +80,9 @@ impl Cluster {
         }
         let stands = self.lend_connection(host, there);
         self.lend_connection(there, host);
+        if self.is_lost_on_the_way() {
+            return;
+        }
         let mut at = self.now + self.delay();
         if !stands {
             self.sometimes.reach(Place::ReachedFar);
@@ -93,6 +97,13 @@ impl Cluster {
             what,
         };
         self.queue.schedule(at, Event::Reached(reached));
+    }
+
+    fn is_lost_on_the_way(&mut self) -> bool {
+        let weather = &self.plan.weather;
+        let astray = weather.membership_astray && !self.healed;
+        let loss = weather.chaos.filter(|_| astray).map(|chaos| chaos.loss);
+        loss.is_some_and(|loss| self.rng.random_bool(loss))
     }
 
     /// Whether the host has a connection to `peer` already; from now on it has.

@@ -11,9 +11,17 @@ use crate::plan::{After, Cut, Fault, LONG_PAUSE, Rest, key};
 use crate::session::other;
 use crate::sometimes::Place;
 use crate::value::Value;
+use crate::violation::Violation;
+
+/// A cut that outlasts all that waits.
+const LONG_CUT: Duration = Duration::from_secs(30);
+/// The longest stop of all (F16).
+const LONGEST_STOP: Duration = Duration::from_secs(120);
+/// From so many milliseconds on a clock is wrong, and does not only differ.
+const JUMP_MS: u64 = 900;
 
 impl Cluster {
-    pub(super) fn strike(&mut self, n: usize) {
+    pub(super) fn strike(&mut self, n: usize) -> Result<(), Violation> {
         let (_, fault) = self.plan.faults[n].clone();
         self.trace
             .step(self.now, &[14, n as u64], || format!("fault: {fault:?}"));
@@ -31,6 +39,9 @@ impl Cluster {
                     Cut::Bridge => Place::Bridge,
                     Cut::Swizzle => Place::Swizzle,
                 });
+                if until - self.now >= LONG_CUT {
+                    self.sometimes.reach(Place::LongCut);
+                }
                 for (from, to) in links {
                     self.cuts[from][to] += 1;
                     self.note_link(from, to);
@@ -43,6 +54,10 @@ impl Cluster {
                 restart,
                 clock_offset_ms,
             } => {
+                let right_ms = self.plan.clock_offset_ms[node];
+                if clock_offset_ms.abs_diff(right_ms) >= JUMP_MS {
+                    self.sometimes.reach(Place::ClockJump);
+                }
                 self.hosts[node].clock_offset_ms = clock_offset_ms;
                 self.crash(node, silent, restart);
             }
@@ -50,6 +65,9 @@ impl Cluster {
                 self.sometimes.reach(Place::Pause);
                 if until - self.now >= LONG_PAUSE {
                     self.sometimes.reach(Place::LongPause);
+                }
+                if until - self.now >= LONGEST_STOP {
+                    self.sometimes.reach(Place::LongestStop);
                 }
                 let host = &mut self.hosts[node];
                 let slept = until - self.now.max(host.paused_until);
@@ -84,9 +102,39 @@ impl Cluster {
                     }
                 }
             }
+            Fault::Lag {
+                from,
+                to,
+                delay,
+                until,
+            } => {
+                self.sometimes.reach(Place::Lag);
+                self.lags.insert((from, to), (until, delay));
+            }
+            Fault::Narrow {
+                node,
+                bytes_per_second,
+                until,
+            } => {
+                self.sometimes.reach(Place::NarrowLink);
+                self.hosts[node].narrow = (until, bytes_per_second);
+            }
+            Fault::Leave { node, down } => return self.leave_under_faults(node, down),
             Fault::Reset { a, b } => self.reset_between(a, b),
             Fault::Diverge { node, key, remove } => self.diverge(node, key, remove),
         }
+        Ok(())
+    }
+
+    /// A node leaves that runs and is not alone.
+    fn leave_under_faults(&mut self, host: usize, down: Duration) -> Result<(), Violation> {
+        let node = self.hosts[host].node.as_ref();
+        let may = node.is_some_and(|node| node.leaving.is_none() && node.is_open);
+        if !may || self.running().count() <= 1 {
+            return Ok(());
+        }
+        self.sometimes.reach(Place::LeftUnderFaults);
+        self.leave_for(host, down)
     }
 
     /// Tells the checkers whom the fault touches, and until when.
@@ -101,11 +149,19 @@ impl Cluster {
             }
             Fault::Pause { node, until }
             | Fault::Doze { node, until, .. }
-            | Fault::Slow { node, until, .. } => members.touch(*node, *until),
+            | Fault::Slow { node, until, .. }
+            | Fault::Narrow { node, until, .. } => members.touch(*node, *until),
+            Fault::Lag {
+                from, to, until, ..
+            } => {
+                members.touch(*from, *until);
+                members.touch(*to, *until);
+            }
             Fault::Reset { a, b } | Fault::Garble { from: a, to: b, .. } => {
                 members.touch(*a, now);
                 members.touch(*b, now);
             }
+            Fault::Leave { node, .. } => members.touch(*node, now),
             // A crash is told when it happens; the others concern no link.
             Fault::Crash { .. } | Fault::ClockAhead { .. } | Fault::Diverge { .. } => {}
         }
@@ -164,6 +220,7 @@ impl Cluster {
         self.healed = true;
         self.trace
             .step(self.now, &[16], || "everything heals".to_owned());
+        self.leave_out_wrong_clocks();
         match self.plan.after.clone() {
             After::Whole => {}
             // With nobody in between the two would be a cluster each.
@@ -183,6 +240,23 @@ impl Cluster {
                         self.break_for_good(host, how);
                     }
                 }
+            }
+        }
+    }
+
+    /// Whose clock is still wrong is refused by all others, until somebody sets it right and starts its node anew.
+    fn leave_out_wrong_clocks(&mut self) {
+        for host in 0..self.hosts.len() {
+            let right_ms = self.plan.clock_offset_ms[host];
+            let off_ms = self.hosts[host].clock_offset_ms.abs_diff(right_ms);
+            if self.hosts[host].node.is_none() || off_ms < JUMP_MS {
+                continue;
+            }
+            self.sometimes.reach(Place::ClockStaysWrong);
+            self.outside.insert(host);
+            self.checkers.members.touch(host, Time::MAX);
+            for other in (0..self.hosts.len()).filter(|other| *other != host) {
+                self.checkers.apart.link(host, other, false, self.now);
             }
         }
     }

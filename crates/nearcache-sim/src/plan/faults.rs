@@ -45,6 +45,21 @@ pub(crate) enum Fault {
         delay: Duration,
         until: Time,
     },
+    /// Messages from the one to the other take so much longer.
+    Lag {
+        from: usize,
+        to: usize,
+        delay: Duration,
+        until: Time,
+    },
+    /// So many bytes a second pass on each of the node's links, in either direction.
+    Narrow {
+        node: usize,
+        bytes_per_second: u64,
+        until: Time,
+    },
+    /// The node leaves on purpose, and comes back empty so long after it is gone.
+    Leave { node: usize, down: Duration },
     /// The node's versions run ahead of its clock as far as they may.
     ClockAhead { node: usize },
     /// The node changes a key and tells nobody: what a bug that loses an update amounts to. Anti-entropy must find it (R11).
@@ -115,6 +130,9 @@ pub(crate) enum Kind {
     Pause,
     Doze,
     Slow,
+    Lag,
+    Narrow,
+    Leave,
     Clock,
     Diverge,
     Reset,
@@ -135,6 +153,9 @@ impl Fault {
             Self::Pause { .. } => Kind::Pause,
             Self::Doze { .. } => Kind::Doze,
             Self::Slow { .. } => Kind::Slow,
+            Self::Lag { .. } => Kind::Lag,
+            Self::Narrow { .. } => Kind::Narrow,
+            Self::Leave { .. } => Kind::Leave,
             Self::ClockAhead { .. } => Kind::Clock,
             Self::Diverge { .. } => Kind::Diverge,
             Self::Reset { .. } => Kind::Reset,
@@ -143,12 +164,15 @@ impl Fault {
     }
 
     /// Until when it lasts, having struck at `at`.
-    fn until(&self, at: Time) -> Time {
+    pub(super) fn until(&self, at: Time) -> Time {
         match self {
             Self::Cut { until, .. }
             | Self::Pause { until, .. }
             | Self::Doze { until, .. }
-            | Self::Slow { until, .. } => *until,
+            | Self::Slow { until, .. }
+            | Self::Lag { until, .. }
+            | Self::Narrow { until, .. } => *until,
+            Self::Leave { down, .. } => at + *down,
             Self::Crash { restart, .. } => restart.unwrap_or(Time::from_millis(HEAL_MS)),
             Self::ClockAhead { .. }
             | Self::Diverge { .. }
@@ -273,12 +297,12 @@ fn heal_at_latest(ms: u64) -> Time {
     Time::from_millis(ms.min(HEAL_MS))
 }
 
-fn pair(rng: &mut StdRng, nodes: usize) -> (usize, usize) {
+pub(super) fn pair(rng: &mut StdRng, nodes: usize) -> (usize, usize) {
     let a = rng.random_range(0..nodes);
     (a, (a + rng.random_range(1..nodes)) % nodes)
 }
 
-fn cut(rng: &mut StdRng, nodes: usize, (at, until): (Time, Time)) -> Vec<(Time, Fault)> {
+pub(super) fn cut(rng: &mut StdRng, nodes: usize, (at, until): (Time, Time)) -> Vec<(Time, Fault)> {
     let shape = *[
         Cut::Groups,
         Cut::Groups,

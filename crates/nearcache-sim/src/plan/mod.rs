@@ -6,6 +6,7 @@
 
 mod after;
 mod faults;
+mod full;
 mod late;
 mod operations;
 mod text;
@@ -79,10 +80,30 @@ const PREFIXES: [u8; 4] = *b"abcd";
 pub(crate) struct Weather {
     pub(crate) delay_min: Duration,
     pub(crate) delay_max: Duration,
+    /// Some messages take far longer.
+    pub(crate) tail: Option<Tail>,
     /// Single messages of caches go astray, instead of connections that break.
     pub(crate) chaos: Option<Chaos>,
+    /// Those of the membership go astray too.
+    pub(crate) membership_astray: bool,
     /// Messages that a lane holds before its writer waits.
     pub(crate) window: usize,
+}
+
+impl Weather {
+    /// Whether it is worse than what the membership promises to be right in (M1).
+    pub(crate) const fn is_rough(&self) -> bool {
+        self.tail.is_some() || self.membership_astray
+    }
+}
+
+/// Messages that take long.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tail {
+    /// How many of all do.
+    pub(crate) share: f64,
+    /// By how much longer, at most.
+    pub(crate) most: Duration,
 }
 
 /// What happens to single messages, each with this probability.
@@ -169,19 +190,22 @@ impl Plan {
             .retain(|(_, fault)| !matches!(fault, Fault::Diverge { .. }));
     }
 
-    /// Draws the plan of a seed.
-    pub(crate) fn draw(seed: u64, mode: ModeKind) -> Self {
+    /// Draws the plan of a seed; `full` if the faults must be at their full strength.
+    pub(crate) fn draw(seed: u64, mode: ModeKind, full: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let nodes = *[3, 3, 3, 4, 4, 5, 6, 7].choose(&mut rng).unwrap_or(&3);
-        Self::of_nodes(seed, mode, (nodes, MESH_MAX), &mut rng)
+        let mut plan = Self::of_nodes(seed, mode, (nodes, MESH_MAX), &mut rng);
+        plan.at_full_strength(full);
+        plan
     }
 
     /// The same with more nodes than may be connected each to each.
-    pub(crate) fn draw_tree(seed: u64, mode: ModeKind) -> Self {
+    pub(crate) fn draw_tree(seed: u64, mode: ModeKind, full: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let nodes = *[7, 8, 9, 10, 12].choose(&mut rng).unwrap_or(&8);
         let mut plan = Self::of_nodes(seed, mode, (nodes, TREE_MESH_MAX), &mut rng);
         plan.open_late();
+        plan.at_full_strength(full);
         plan
     }
 
@@ -213,7 +237,9 @@ impl Plan {
                 // One link takes half a millisecond to one and a half, 0.75 in the mean.
                 delay_min: Duration::from_micros(500),
                 delay_max: Duration::from_micros(1_500),
+                tail: None,
                 chaos: None,
+                membership_astray: false,
                 window: 8,
             },
             operations: Vec::new(),
@@ -340,7 +366,9 @@ fn weather(rng: &mut StdRng) -> Weather {
     Weather {
         delay_min,
         delay_max: delay_min + Duration::from_micros(spread),
+        tail: None,
         chaos,
+        membership_astray: false,
         window,
     }
 }
@@ -352,7 +380,7 @@ mod tests {
     #[test]
     fn every_plan_has_the_volume_that_is_asked_for() {
         for seed in 0..300 {
-            let plan = Plan::draw(seed, ModeKind::Replicated);
+            let plan = Plan::draw(seed, ModeKind::Replicated, false);
             assert!(plan.nodes >= 3);
             assert!(plan.operations.len() >= 200);
             let is = |kind: fn(&Fault) -> bool| plan.faults.iter().any(|(_, fault)| kind(fault));
@@ -364,14 +392,14 @@ mod tests {
 
     #[test]
     fn at_least_half_of_the_seeds_have_three_kinds_of_faults_at_once() {
-        let plans = (0..1_000).map(|seed| Plan::draw(seed, ModeKind::Replicated));
+        let plans = (0..1_000).map(|seed| Plan::draw(seed, ModeKind::Replicated, false));
         let mixed = plans.filter(|plan| plan.kinds_at_once() >= 3).count();
         assert!(mixed >= 500, "{mixed} of 1,000");
     }
 
     #[test]
     fn same_seed_draws_the_same_plan() {
-        let draw = |seed| Plan::draw(seed, ModeKind::Replicated);
+        let draw = |seed| Plan::draw(seed, ModeKind::Replicated, false);
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
     }

@@ -21,7 +21,7 @@ use nearcache_protocol::time::Time;
 
 use crate::long::Long;
 
-use super::{After, Chaos, Cut, Fault, Garbage, Operation, Plan, Rest, Shape, Weather};
+use super::{After, Chaos, Cut, Fault, Garbage, Operation, Plan, Rest, Shape, Tail, Weather};
 
 /// Version of the format.
 const FORMAT: u32 = 1;
@@ -88,6 +88,12 @@ impl fmt::Display for Plan {
                 "chaos {},{},{}",
                 chaos.loss, chaos.duplicate, chaos.reorder
             )?;
+        }
+        if let Some(tail) = self.weather.tail {
+            writeln!(f, "tail {} {}", tail.share, tail.most.as_millis())?;
+        }
+        if self.weather.membership_astray {
+            writeln!(f, "membership_astray true")?;
         }
         if let Some(long) = &self.long {
             let (inline, most) = (long.inline_limit, long.bytes_max);
@@ -179,6 +185,24 @@ fn put_fault(f: &mut fmt::Formatter<'_>, fault: &Fault) -> fmt::Result {
                 until.as_millis()
             )
         }
+        Fault::Lag {
+            from,
+            to,
+            delay,
+            until,
+        } => {
+            let (delay, until) = (delay.as_millis(), until.as_millis());
+            writeln!(f, "lag {from} {to} delay {delay} until {until}")
+        }
+        Fault::Narrow {
+            node,
+            bytes_per_second,
+            until,
+        } => {
+            let until = until.as_millis();
+            writeln!(f, "narrow {node} to {bytes_per_second} until {until}")
+        }
+        Fault::Leave { node, down } => writeln!(f, "leave {node} down {}", down.as_millis()),
         Fault::ClockAhead { node } => writeln!(f, "clock-ahead {node}"),
         Fault::Diverge { node, key, remove } => {
             writeln!(f, "diverge {node} key {key} remove {remove}")
@@ -356,6 +380,21 @@ impl<'a> Line<'a> {
                 delay: self.millis("delay")?,
                 until: self.until()?,
             },
+            "lag" => Fault::Lag {
+                from: self.value()?,
+                to: self.value()?,
+                delay: self.millis("delay")?,
+                until: self.until()?,
+            },
+            "narrow" => Fault::Narrow {
+                node: self.value()?,
+                bytes_per_second: self.named("to")?,
+                until: self.until()?,
+            },
+            "leave" => Fault::Leave {
+                node: self.value()?,
+                down: self.millis("down")?,
+            },
             "clock-ahead" => Fault::ClockAhead {
                 node: self.value()?,
             },
@@ -436,9 +475,10 @@ impl FromStr for Plan {
     type Err = String;
 
     fn from_str(text: &str) -> Read<Self> {
-        let mut plan = Self::draw(0, ModeKind::Replicated);
+        let mut plan = Self::draw(0, ModeKind::Replicated, false);
         (plan.operations, plan.faults, plan.weather.chaos) = (Vec::new(), Vec::new(), None);
         (plan.rolling_from, plan.long, plan.late) = (None, None, Vec::new());
+        (plan.weather.tail, plan.weather.membership_astray) = (None, false);
         for (index, line) in text.lines().enumerate() {
             if line.trim().is_empty() || line.starts_with('#') {
                 continue;
@@ -488,6 +528,13 @@ impl FromStr for Plan {
                         reorder,
                     });
                 }
+                "tail" => {
+                    plan.weather.tail = Some(Tail {
+                        share: line.value()?,
+                        most: Duration::from_millis(line.value()?),
+                    });
+                }
+                "membership_astray" => plan.weather.membership_astray = line.value()?,
                 "fault" => plan.faults.push((line.time()?, line.fault()?)),
                 "op" => plan
                     .operations
@@ -523,8 +570,13 @@ mod tests {
     fn every_plan_is_read_as_it_was_written() {
         for mode in [ModeKind::Replicated, ModeKind::Invalidation] {
             for seed in 0..300 {
-                for plan in [Plan::draw(seed, mode), Plan::draw_tree(seed, mode)] {
-                    assert_eq!(plan.to_string().parse(), Ok(plan), "seed {seed}");
+                for full in [false, true] {
+                    for plan in [
+                        Plan::draw(seed, mode, full),
+                        Plan::draw_tree(seed, mode, full),
+                    ] {
+                        assert_eq!(plan.to_string().parse(), Ok(plan), "seed {seed}");
+                    }
                 }
             }
         }

@@ -108,7 +108,7 @@ impl Filling {
     }
 
     /// A share will not be completed by its source.
-    fn gave_up(&mut self, parts: Parts, has_begun: bool) {
+    pub(super) fn gave_up(&mut self, parts: Parts, has_begun: bool) {
         self.missing = self.missing.with(parts);
         if has_begun {
             self.begun = self.begun.with(parts);
@@ -201,7 +201,8 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    fn give_up_filling(&mut self, now: Time) {
+    /// Ends the filling without a claim: what has come stays.
+    pub(super) fn give_up_filling(&mut self, now: Time) {
         if let Some(filling) = self.filling.take() {
             // What has come need not come again, and nobody may know that it is here.
             self.has_data |= filling.updates > 0;

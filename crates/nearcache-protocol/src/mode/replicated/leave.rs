@@ -66,6 +66,8 @@ impl<V: Payload> Replicated<V> {
         }
         self.leave.begun = true;
         self.leave.next_look = Some(now);
+        // Who leaves needs nothing any more, and must not take for complete what it no longer asks for.
+        self.give_up_filling(now);
         self.begin_bequest();
         self.heartbeat(now, out);
         self.tick_leave(now, out);

@@ -58,6 +58,9 @@ impl Repair {
 impl<V: Payload> Replicated<V> {
     /// Starts a transfer if one is needed and none runs.
     pub(super) fn repair(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.leave.has_begun() {
+            return;
+        }
         if self.filling.is_some() {
             self.go_on_filling(now, out);
         }

@@ -229,6 +229,13 @@ impl<V: Payload> Replicated<V> {
             return;
         };
         let (told, ready) = (peer.progress.clone(), peer.ready);
+        if let Some(former) = self.compare.current.take() {
+            self.lists.remove(&(former.with, true));
+            // What it was to bring is not here.
+            if let (Purpose::Mend(parts), Some(filling)) = (former.purpose, &mut self.filling) {
+                filling.gave_up(parts, true);
+            }
+        }
         let request = self.next_request();
         let mut comparison = Comparison {
             with,
