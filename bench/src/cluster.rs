@@ -3,11 +3,12 @@
 //! Both are driven over the Redis protocol: writes go to the first server, reads to the others.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 
+use crate::coherence::SlowLink;
 use crate::resp_client::{Client, Reply};
 use crate::servers::{Server, free_port};
 
@@ -23,6 +24,8 @@ pub(crate) struct Cluster {
     servers: Vec<Server>,
     /// Where Nearcache nodes listen for each other.
     peer_ports: Vec<u16>,
+    /// Where they listen for HTTP.
+    http_ports: Vec<u16>,
 }
 
 impl Cluster {
@@ -49,6 +52,7 @@ impl Cluster {
         let cluster = Self {
             servers: vec![primary, replica()?, replica()?],
             peer_ports: Vec::new(),
+            http_ports: Vec::new(),
         };
         cluster.settle()?;
         Ok(cluster)
@@ -76,17 +80,72 @@ impl Cluster {
             let port = free_port()?;
             let http_port = free_port()?;
             let name = format!("n{}", index + 1);
-            let toml = node_toml(&name, &peer_ports, (*peer_port, port, http_port), max_bytes);
+            let ports = (*peer_port, port, http_port);
+            let toml = node_toml(&name, Ipv4Addr::LOCALHOST, &peer_ports, ports, max_bytes);
             servers.push(Server::nearcache(port, &toml)?);
             http_ports.push(http_port);
         }
-        http_ports.into_iter().try_for_each(wait_until_ready)?;
+        http_ports.iter().copied().try_for_each(wait_until_ready)?;
         let cluster = Self {
             servers,
             peer_ports,
+            http_ports,
         };
         cluster.settle()?;
         Ok(cluster)
+    }
+
+    /// As [`Self::nearcache_of`], with one node more behind `link`, which clients cannot reach. It is returned beside the cluster.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn nearcache_beside(
+        link: &SlowLink,
+        nodes: usize,
+        max_bytes: u64,
+    ) -> anyhow::Result<(Self, Server)> {
+        let mut peer_ports = Vec::new();
+        for _ in 0..nodes {
+            peer_ports.push(free_port()?);
+        }
+        let (mut servers, mut http_ports) = (Vec::new(), Vec::new());
+        for (index, peer_port) in peer_ports.iter().enumerate() {
+            let (port, http_port) = (free_port()?, free_port()?);
+            let name = format!("n{}", index + 1);
+            let ports = (*peer_port, port, http_port);
+            let toml = node_toml(&name, link.here(), &peer_ports, ports, max_bytes);
+            servers.push(Server::nearcache(port, &toml)?);
+            http_ports.push(http_port);
+        }
+        let behind = link.free_address()?;
+        let (port, http_port) = (free_port()?, free_port()?);
+        let ports = (behind.port(), port, http_port);
+        let toml = node_toml("behind", link.here(), &peer_ports, ports, max_bytes);
+        let listens = format!("listen = \"{}:{}\"", link.here(), behind.port());
+        let toml = toml.replacen(&listens, &format!("listen = \"{behind}\""), 1);
+        let behind = Server::nearcache_behind(link, port, &toml)?;
+        http_ports.iter().copied().try_for_each(wait_until_ready)?;
+        let cluster = Self {
+            servers,
+            peer_ports,
+            http_ports,
+        };
+        cluster.settle()?;
+        Ok((cluster, behind))
+    }
+
+    /// What the metrics of the first node say of each line that begins with `name`, with its labels.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub(crate) fn metrics(&self, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
+        let port = self.http_ports.first().context("a cluster of Nearcache")?;
+        let text = get(*port, "/metrics")?;
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let pairs = lines.filter_map(|line| line.rsplit_once(' '));
+        let pairs =
+            pairs.filter_map(|(labels, value)| Some((labels.to_owned(), value.parse().ok()?)));
+        Ok(pairs.collect())
     }
 
     /// One more Nearcache node, and how long it took from the start of its process until it was ready. It is not one of those that
@@ -98,6 +157,7 @@ impl Cluster {
         let (peer_port, port, http_port) = (free_port()?, free_port()?, free_port()?);
         let toml = node_toml(
             "joining",
+            Ipv4Addr::LOCALHOST,
             &self.peer_ports,
             (peer_port, port, http_port),
             max_bytes,
@@ -202,17 +262,19 @@ impl Cluster {
 /// The configuration of a node that knows those who listen at `seeds`.
 fn node_toml(
     name: &str,
+    address: Ipv4Addr,
     seeds: &[u16],
     (peer_port, port, http_port): (u16, u16, u16),
     max_bytes: u64,
 ) -> String {
     let seeds: Vec<String> = seeds
         .iter()
-        .map(|port| format!("\"127.0.0.1:{port}\""))
+        .map(|port| format!("\"{address}:{port}\""))
         .collect();
+    let insecure = !address.is_loopback();
     format!(
         "[node]\nname = \"{name}\"\ncluster = \"bench\"\n\
-         [peers]\nlisten = \"127.0.0.1:{peer_port}\"\nseeds = [{}]\n\
+         [peers]\nlisten = \"{address}:{peer_port}\"\nallow_insecure_network = {insecure}\nseeds = [{}]\n\
          [resp]\nlisten = \"127.0.0.1:{port}\"\n[http]\nlisten = \"127.0.0.1:{http_port}\"\n\
          [caches.default]\nmode = \"replicated\"\nmax_bytes = \"{max_bytes}B\"\n",
         seeds.join(", "),
@@ -234,9 +296,15 @@ fn wait_until_ready(port: u16) -> anyhow::Result<()> {
 }
 
 fn is_ready(port: u16) -> anyhow::Result<bool> {
+    Ok(get(port, "/readyz")?.starts_with("HTTP/1.1 200"))
+}
+
+/// A whole answer, headers included.
+fn get(port: u16, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    Ok(answer.starts_with("HTTP/1.1 200"))
+    Ok(answer)
 }

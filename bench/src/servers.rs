@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::coherence::SlowLink;
 use crate::cpu;
 use crate::resp_client::{Client, Reply};
 
@@ -53,7 +54,26 @@ impl Server {
         Self::start(command, "nearcache", port)
     }
 
-    fn start(mut command: Command, name: &str, port: u16) -> anyhow::Result<Self> {
+    /// Starts `nearcache serve` inside `link`; it is not asked whether it answers, because it cannot be reached from here.
+    ///
+    /// # Errors
+    /// When it is not built.
+    pub(crate) fn nearcache_behind(link: &SlowLink, port: u16, toml: &str) -> anyhow::Result<Self> {
+        let folder = own_folder("nearcache", port)?;
+        let config = folder.join("nearcache.toml");
+        std::fs::write(&config, toml).with_context(|| format!("writing {}", config.display()))?;
+        let mut command = link.inside(nearcache_binary()?);
+        command.arg("serve").arg("--config").arg(&config);
+        Self::spawn(command, "nearcache", port)
+    }
+
+    fn start(command: Command, name: &str, port: u16) -> anyhow::Result<Self> {
+        let mut server = Self::spawn(command, name, port)?;
+        server.wait_until_it_answers()?;
+        Ok(server)
+    }
+
+    fn spawn(mut command: Command, name: &str, port: u16) -> anyhow::Result<Self> {
         let folder = own_folder(name, port)?;
         let log = std::fs::File::create(folder.join("log")).context("making a log file")?;
         command
@@ -64,13 +84,11 @@ impl Server {
         let child = command
             .spawn()
             .with_context(|| format!("starting {}", command.get_program().to_string_lossy()))?;
-        let mut server = Self {
+        Ok(Self {
             child,
             port,
             folder,
-        };
-        server.wait_until_it_answers()?;
-        Ok(server)
+        })
     }
 
     fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {

@@ -1,19 +1,23 @@
 //! What a node that does not run costs the others: perf-B2, and the isolation target of the reliability specification, 3.3.
 //!
 //! Real `nearcache serve` processes. Clients write to the first as fast as they are answered, a prober writes there and asks the second
-//! until it has the value; the last node is stopped in the middle (`SIGSTOP`), so that its sockets stay and nothing reads them.
+//! until it has the value; in the middle the last node is stopped (`SIGSTOP`), so that its sockets stay and nothing reads them, or its link
+//! lets 10 kB/s through.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 
+use super::SlowLink;
 use crate::cluster::Cluster;
 use crate::latency::Latencies;
 use crate::redis_benchmark::key;
 use crate::replication::{ROOM_BYTES, VALUE_BYTES, per};
 use crate::resp_client::{Client, Reply};
 use crate::rounds::Pairs;
+use crate::servers::Server;
 use crate::table::{Bound, Row, Table};
 
 /// Clients that write.
@@ -34,6 +38,31 @@ const VISIBLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// What the others may grow by, in MiB.
 const GROWTH_MAX_MIB: f64 = 8.0;
 
+/// What happens to the last node.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It is stopped.
+    Paused,
+    /// The link to it is slow.
+    Slow(SlowLink),
+}
+
+impl Trouble {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::Slow(_) => "at 10 kB/s",
+        }
+    }
+
+    fn set(&self, node: &Server, on: bool) -> anyhow::Result<()> {
+        match self {
+            Self::Paused => node.pause(on),
+            Self::Slow(link) => link.set(on),
+        }
+    }
+}
+
 /// The parts of a run.
 const PHASES: usize = 3;
 const PAUSED: usize = 2;
@@ -50,6 +79,10 @@ struct Seen {
     age_ms: i64,
     /// The most updates of the first node that another one that runs had not acknowledged.
     unacknowledged: i64,
+    /// The most bytes that waited on the first node to be written to one peer, all lanes together.
+    outbox: f64,
+    /// The most that it kept for peers that had not got it.
+    replay: f64,
 }
 
 /// What a node that runs says of the others, but for the one it has heard of least.
@@ -109,26 +142,65 @@ impl Seen {
             resident: Vec::new(),
             age_ms: 0,
             unacknowledged: 0,
+            outbox: 0.0,
+            replay: 0.0,
         })
+    }
+
+    /// Asks the first node what waits for its peers.
+    fn look_at_queues(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let mut peers: BTreeMap<String, f64> = BTreeMap::new();
+        for (labels, bytes) in cluster.metrics("nearcache_peer_outbox_bytes")? {
+            let peer = labels.split('"').nth(1).unwrap_or_default();
+            *peers.entry(peer.to_owned()).or_default() += bytes;
+        }
+        self.outbox = peers.into_values().fold(self.outbox, f64::max);
+        let kept = cluster.metrics("nearcache_cache_replay_bytes")?;
+        self.replay = kept
+            .into_iter()
+            .map(|(_, bytes)| bytes)
+            .fold(self.replay, f64::max);
+        Ok(())
     }
 }
 
-/// Adds the rows for a cluster of `nodes`, the last of which is stopped for `pause`.
+/// Adds the rows for a cluster of `nodes`, the last of which is in `trouble` for so long.
 ///
 /// # Errors
 /// When the cluster cannot be started or stops replicating.
-pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::Result<()> {
-    ensure!(nodes >= 3, "a writer, a reader and one that is stopped");
-    let cluster = Cluster::nearcache_of(nodes, ROOM_BYTES)?;
+pub(super) fn run(
+    table: &mut Table,
+    nodes: usize,
+    trouble: &Trouble,
+    pause: Duration,
+) -> anyhow::Result<()> {
+    ensure!(nodes >= 3, "a writer, a reader and one in trouble");
+    let (cluster, behind) = match trouble {
+        Trouble::Paused => (Cluster::nearcache_of(nodes, ROOM_BYTES)?, None),
+        Trouble::Slow(link) => {
+            let (cluster, behind) = Cluster::nearcache_beside(link, nodes - 1, ROOM_BYTES)?;
+            (cluster, Some(behind))
+        }
+    };
+    let troubled = behind.as_ref().or(cluster.servers().last());
+    let troubled = troubled.context("a cluster without nodes")?;
     Client::connect(cluster.first().port())?.fill(KEYS, key, &[b'x'; VALUE_BYTES as usize])?;
-    cluster.settle()?;
+    settle(&cluster, nodes)?;
     eprintln!("  {nodes} nodes: {} s", (pause * 2 + WARM_UP).as_secs());
-    let [_, whole, paused] = measure(&cluster, pause)?;
+    let [_, whole, paused] = measure(&cluster, &cluster.servers()[..nodes - 1], pause, |on| {
+        trouble.set(troubled, on)
+    })?;
     let resumed = Instant::now();
-    cluster.settle()?;
+    settle(&cluster, nodes)?;
     let reached = resumed.elapsed();
 
-    let name = |what: &str| format!("{nodes} nodes, 1 paused {} s: {what}", pause.as_secs());
+    let name = |what: &str| {
+        format!(
+            "{nodes} nodes, 1 {} {} s: {what}",
+            trouble.name(),
+            pause.as_secs()
+        )
+    };
     let row = |id, what: &str, unit, ours, healthy| {
         Row::compared(id, name(what), unit, "all run", &Pairs::of(ours, healthy))
     };
@@ -181,14 +253,24 @@ pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::R
         queued(&paused),
         queued(&whole),
     ));
-    let reached = reached.as_secs_f64();
-    table.push(Row::alone(
+    let kib = 1_024.0;
+    table.push(row(
         "",
-        name("a new write is on it after"),
-        "s",
-        reached,
+        "peak bytes waiting for a peer",
+        "KiB",
+        paused.outbox / kib,
+        whole.outbox / kib,
     ));
-    if nodes == 3 {
+    table.push(row(
+        "",
+        "peak bytes kept for replay",
+        "KiB",
+        paused.replay / kib,
+        whole.replay / kib,
+    ));
+    let reached = reached.as_secs_f64();
+    table.push(Row::alone("", name("it has all again after"), "s", reached));
+    if nodes == 3 && behind.is_none() {
         table.note(format!(
             "perf-B2: {WRITERS} clients write to the first node as fast as they are answered, {KEYS} keys, {VALUE_BYTES} byte values; \
              visible: from a write on the first node until the second has it; all on the same processors, of which a paused node \
@@ -198,13 +280,30 @@ pub(super) fn run(table: &mut Table, nodes: usize, pause: Duration) -> anyhow::R
     Ok(())
 }
 
-/// Runs the parts one after the other, with the same clients.
-fn measure(cluster: &Cluster, pause: Duration) -> anyhow::Result<[Seen; PHASES]> {
+/// Waits until a write is on all nodes that clients reach, and the first one has the word of all others that they have everything.
+fn settle(cluster: &Cluster, nodes: usize) -> anyhow::Result<()> {
+    cluster.settle()?;
+    let deadline = Instant::now() + VISIBLE_TIMEOUT * 3;
+    loop {
+        let behind = cluster.metrics("nearcache_cache_peer_unacknowledged_updates")?;
+        if behind.len() == nodes - 1 && behind.iter().all(|(_, updates)| *updates == 0.0) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "not all nodes have everything");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs the parts one after the other, with the same clients. `running` are the nodes that nothing happens to.
+fn measure(
+    cluster: &Cluster,
+    running: &[Server],
+    pause: Duration,
+    trouble: impl Fn(bool) -> anyhow::Result<()>,
+) -> anyhow::Result<[Seen; PHASES]> {
     let (phase, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (phase, stop) = (&phase, &stop);
     let port = |node: usize| cluster.servers()[node].port();
-    let running = &cluster.servers()[..cluster.servers().len() - 1];
-    let last = &cluster.servers()[cluster.servers().len() - 1];
     let mut seen = [Seen::new()?, Seen::new()?, Seen::new()?];
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
@@ -220,7 +319,7 @@ fn measure(cluster: &Cluster, pause: Duration) -> anyhow::Result<[Seen; PHASES]>
         let mut clients = clients.collect::<Result<Vec<_>, _>>()?;
         let outcome = (0..PHASES).try_for_each(|number| {
             if number == PAUSED {
-                last.pause(true)?;
+                trouble(true)?;
             }
             phase.store(number, Ordering::Relaxed);
             let (began, seen) = (Instant::now(), &mut seen[number]);
@@ -236,13 +335,14 @@ fn measure(cluster: &Cluster, pause: Duration) -> anyhow::Result<[Seen; PHASES]>
                         seen.unacknowledged = seen.unacknowledged.max(peers.unacknowledged);
                     }
                 }
+                seen.look_at_queues(cluster)?;
                 std::thread::sleep(LOOK_EVERY);
             }
             seen.seconds = began.elapsed().as_secs_f64();
             anyhow::Ok(())
         });
         stop.store(true, Ordering::Relaxed);
-        let resumed = last.pause(false);
+        let resumed = trouble(false);
         for writer in writers {
             let phases = writer.join().map_err(|_| anyhow!("a writer panicked"))??;
             for (seen, latencies) in seen.iter_mut().zip(phases) {

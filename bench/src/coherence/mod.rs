@@ -1,12 +1,17 @@
-//! What coherence costs and what disturbs it: perf-B1, B2, B4 and B6. Each row has a file of its own.
+//! What coherence costs and what disturbs it: perf-B1, B2, B4, B6 and rule R1. Each has a file of its own.
 
 mod anti_entropy;
 mod freshness;
+mod healing;
 mod invalidation;
 mod isolation;
+mod slow_link;
 
 use std::time::Duration;
 
+pub(crate) use slow_link::SlowLink;
+
+use self::isolation::Trouble;
 use crate::rounds::DEFAULT_ROUNDS;
 use crate::table::Table;
 
@@ -14,9 +19,9 @@ use crate::table::Table;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Measure these only.
-    #[arg(long, value_name = "ROWS", num_args = 1.., value_parser = ["invalidation", "isolation", "anti-entropy", "freshness"])]
+    #[arg(long, value_name = "ROWS", num_args = 1.., value_parser = ["invalidation", "isolation", "anti-entropy", "freshness", "healing"])]
     only: Vec<String>,
-    /// Invalidation: pairs of interleaved rounds.
+    /// Invalidation: pairs of interleaved rounds. Healing: netsplits.
     #[arg(long, default_value_t = DEFAULT_ROUNDS)]
     rounds: usize,
     /// Invalidation: values written, one after the other, in a round.
@@ -47,12 +52,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Table> {
         invalidation::run(&mut table, args)?;
     }
     if wants("isolation") {
+        let lasts = Duration::from_secs(args.pause);
         for nodes in &args.nodes {
-            isolation::run(&mut table, *nodes, Duration::from_secs(args.pause))?;
+            isolation::run(&mut table, *nodes, &Trouble::Paused, lasts)?;
+        }
+        match SlowLink::make() {
+            Ok(link) => isolation::run(&mut table, 3, &Trouble::Slow(link), lasts)?,
+            Err(error) => table.note(format!("no peer at 10 kB/s: {error:#}")),
         }
     }
     if wants("anti-entropy") {
         anti_entropy::run(&mut table, args)?;
+    }
+    if wants("healing") {
+        healing::run(&mut table, args)?;
     }
     if wants("freshness") {
         table.rows.push(freshness::row()?);

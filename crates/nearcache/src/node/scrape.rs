@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use nearcache_protocol::lane::Lane;
 use nearcache_protocol::mode::{PeerFreshness, age_ms};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -15,6 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::audit_metrics;
 use super::shared::NodeShared;
 use crate::cache::{CachePort, CacheStats};
+use crate::transport::Waiting;
 
 /// Name, help text and source of a metric.
 type Row<S> = (&'static str, &'static str, fn(&S) -> u64);
@@ -234,6 +236,11 @@ const GAUGES: &[Row<Arc<dyn CachePort>>] = &[
         cache.stats().store.tombstones
     }),
     (
+        "cache_replay_bytes",
+        "Bytes of updates kept for peers that have not got them yet; one buffer for all peers",
+        |cache| cache.held().replay_bytes as u64,
+    ),
+    (
         "cache_transfer_parts_left",
         "Parts of the key space, of 64, that the current transfer has not completed",
         |cache| cache.stats().mode.parts_left,
@@ -401,6 +408,7 @@ fn encode_connections(
         let kind = value.metric_type();
         value.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
     }
+    encode_outboxes(shared, encoder)?;
     let help = "Short-lived connections with members without a session, by who opened them";
     let kind = gauge(0).metric_type();
     let mut metric = encoder.encode_descriptor("peer_probe_connections", help, None, kind)?;
@@ -412,6 +420,47 @@ fn encode_connections(
         gauge(open as u64).encode(metric.encode_family(&labels)?)?;
     }
     Ok(())
+}
+
+/// What waits to be written to each peer, by lane.
+fn encode_outboxes(
+    shared: &NodeShared,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    type Read = fn(&Waiting) -> usize;
+    let rows: [(&str, &str, Read); 2] = [
+        (
+            "peer_outbox_bytes",
+            "Bytes that wait to be written to each peer, by lane",
+            |waiting| waiting.bytes,
+        ),
+        (
+            "peer_outbox_peak_bytes",
+            "The most that have waited since the session with the peer began",
+            |waiting| waiting.peak,
+        ),
+    ];
+    let outboxes = shared.links().waiting();
+    for (name, help, read) in rows {
+        let kind = gauge(0).metric_type();
+        let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+        for (peer, lane, waiting) in &outboxes {
+            let labels = [
+                ("peer", peer.to_string()),
+                ("lane", lane_name(*lane).to_owned()),
+            ];
+            gauge(read(waiting) as u64).encode(metric.encode_family(&labels)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn lane_name(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Control => "control",
+        Lane::Data => "data",
+        Lane::Bulk => "bulk",
+    }
 }
 
 fn gauge(value: u64) -> ConstGauge<i64> {

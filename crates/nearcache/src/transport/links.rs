@@ -14,7 +14,7 @@ use nearcache_store::NodeId;
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Waiting};
 use crate::cache::CachePort;
 use crate::metrics::NodeMetrics;
 
@@ -174,6 +174,16 @@ impl Links {
             self.metrics.outboxes_dropped.inc();
             link.closed.cancel();
         }
+    }
+
+    /// How much waits to be written to each peer, by lane.
+    pub(crate) fn waiting(&self) -> Vec<(NodeId, Lane, Waiting)> {
+        let links = self.all();
+        let lanes = links.iter().flat_map(|link| {
+            let of = |lane| (link.peer, lane, link.outbox(lane).waiting());
+            Lane::ALL.map(of)
+        });
+        lanes.collect()
     }
 
     /// Has the writer of this lane pull from `cache`.

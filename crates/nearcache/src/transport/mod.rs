@@ -39,6 +39,7 @@ use crate::node::{ConnectError, NodeShared};
 
 pub(crate) use dialer::dial;
 pub(crate) use links::Links;
+pub(crate) use outbox::Waiting;
 pub(crate) use probes::{
     Direction, FRAME_BYTES_MAX as PROBE_FRAME_BYTES_MAX, ProbePool, Questions, ask,
     open_for_questions, reach,

@@ -38,6 +38,15 @@ const fn bound_of(lane: Lane) -> Bound {
     }
 }
 
+/// How many bytes wait on a lane: for the writer, or in its hands because the socket has no room for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Now.
+    pub(crate) bytes: usize,
+    /// At most, since the session began.
+    pub(crate) peak: usize,
+}
+
 /// The queue of one lane.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -52,6 +61,15 @@ struct Queue {
     messages: usize,
     pulls: VecDeque<CacheId>,
     is_finishing: bool,
+    /// What the writer has taken and not written yet.
+    writing: usize,
+    peak: usize,
+}
+
+impl Queue {
+    fn waiting(&self) -> usize {
+        self.encoded.len() + self.writing
+    }
 }
 
 /// There is no more room. Nothing was queued.
@@ -75,6 +93,7 @@ impl Outbox {
         }
         encode(&mut queue.encoded);
         queue.messages += 1;
+        queue.peak = queue.peak.max(queue.waiting());
         drop(queue);
         self.wake.notify_one();
         Ok(())
@@ -91,6 +110,22 @@ impl Outbox {
         let mut queue = self.queue.lock();
         std::mem::swap(&mut queue.encoded, buffer);
         queue.messages = 0;
+    }
+
+    /// The writer has so many bytes to write now; none once they are written.
+    pub(super) fn writes(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.writing = bytes;
+        queue.peak = queue.peak.max(queue.waiting());
+    }
+
+    /// How much waits here.
+    pub(super) fn waiting(&self) -> Waiting {
+        let queue = self.queue.lock();
+        Waiting {
+            bytes: queue.waiting(),
+            peak: queue.peak,
+        }
     }
 
     /// The next cache to pull from.
@@ -136,6 +171,20 @@ mod tests {
         outbox.take_pushed(&mut buffer);
         assert_eq!(buffer.len(), 256);
         outbox.push(|_| {}).unwrap();
+    }
+
+    #[test]
+    fn what_waits_is_counted_until_it_is_written_and_the_most_is_remembered() {
+        let outbox = Outbox::new(Lane::Data);
+        let push = |bytes: &'static [u8]| outbox.push(|buffer| buffer.extend_from_slice(bytes));
+        push(b"four").unwrap();
+        let mut buffer = BytesMut::new();
+        outbox.take_pushed(&mut buffer);
+        outbox.writes(buffer.len());
+        push(b"more").unwrap();
+        assert_eq!(outbox.waiting(), Waiting { bytes: 8, peak: 8 });
+        outbox.writes(0);
+        assert_eq!(outbox.waiting(), Waiting { bytes: 4, peak: 8 });
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) async fn run(
                 continue;
             }
             shared.metrics().bytes_sent.inc_by(buffer.len() as u64);
+            link.outbox(lane).writes(buffer.len());
             // Flushed, because with TLS a part may wait in the stream for room in the socket.
             let written = async {
                 stream.write_all(&buffer).await?;
@@ -61,6 +62,7 @@ pub(super) async fn run(
                 tracing::debug!(peer = %link.peer, ?lane, %error, "connection broke");
                 return;
             }
+            link.outbox(lane).writes(0);
             if lane == Lane::Bulk {
                 // A socket with room for megabytes would keep the small updates of this thread waiting.
                 tokio::task::yield_now().await;

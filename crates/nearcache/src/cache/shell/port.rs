@@ -10,7 +10,7 @@ use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::message::CacheMessage;
-use nearcache_protocol::mode::{Freshness, HandedOver, Status};
+use nearcache_protocol::mode::{Freshness, HandedOver, Held, Status};
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::probe::audit::AuditReport;
 use nearcache_protocol::wire::{self, WireError};
@@ -28,6 +28,8 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     fn settings(&self) -> &Settings;
     fn is_ready(&self) -> bool;
     fn stats(&self) -> CacheStats;
+    /// How much the machine holds of what has a bound.
+    fn held(&self) -> Held;
     /// How old the knowledge of each peer is.
     fn freshness(&self) -> Freshness;
     /// How far the clock of any other node may be from this node's.
@@ -95,6 +97,10 @@ impl<V: Payload> CachePort for Shell<V> {
 
     fn stats(&self) -> CacheStats {
         Self::stats(self)
+    }
+
+    fn held(&self) -> Held {
+        self.machine.lock().core.held()
     }
 
     fn freshness(&self) -> Freshness {
