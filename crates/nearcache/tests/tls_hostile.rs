@@ -12,105 +12,19 @@ mod authority;
 mod common;
 #[path = "common/raw_peer.rs"]
 mod raw_peer;
+#[path = "common/tls_client.rs"]
+mod tls_client;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use authority::{Authority, CLUSTER, Leaf, NodeFiles, SECRET};
-use bytes::BytesMut;
 use common::{TestResult, bounded, cache, eventually};
 use nearcache::{Node, PeerTls};
-use nearcache_protocol::frame::{self, FrameLimit, Kind};
 use nearcache_protocol::lane::Lane;
-use raw_peer::{RawError, counted, local, open_lane, socket};
-use ring::hmac;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
-
-/// Believes everybody.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-}
-
-type Raw = StreamOwned<ClientConnection, TcpStream>;
-
-/// Connects with TLS, with this certificate and key if any.
-fn connect(address: SocketAddr, shown: Option<&(String, String)>) -> Result<Raw, RawError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody));
-    let config = match shown {
-        None => config.with_no_client_auth(),
-        Some((certificate, key)) => config.with_client_auth_cert(
-            vec![CertificateDer::from_pem_slice(certificate.as_bytes())?],
-            PrivateKeyDer::from_pem_slice(key.as_bytes())?,
-        )?,
-    };
-    let name = ServerName::IpAddress(address.ip().into());
-    let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    let mut socket = socket(address)?;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut socket)?;
-    }
-    Ok(StreamOwned::new(connection, socket))
-}
-
-/// The proof of a secret, with the role and for the connection as given.
-fn proof(secret: &str, role: u8, stream: &Raw) -> Result<Vec<u8>, RawError> {
-    let challenge =
-        stream
-            .conn
-            .export_keying_material([0_u8; 32], b"EXPORTER-nearcache-peer", None)?;
-    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let id = hmac::sign(&key, b"nearcache key id");
-    let tag = hmac::sign(
-        &key,
-        &[b"nearcache peer proof 1", &[role][..], &challenge].concat(),
-    );
-    let mut out = BytesMut::new();
-    let body = [&id.as_ref()[..8], tag.as_ref()].concat();
-    frame::encode(Kind::PROOF, 0, &body, FrameLimit::HANDSHAKE, &mut out)?;
-    Ok(out.to_vec())
-}
+use raw_peer::{counted, local, open_lane};
+use tls_client::{connect, heard, proof};
 
 async fn node(authority: &Authority) -> Node {
     let files = NodeFiles::of_peer(authority, "one");
@@ -126,18 +40,6 @@ async fn id_of(authority: &Authority, name: &str) -> u64 {
     let files = NodeFiles::of_peer(authority, name);
     let node = Node::builder(CLUSTER).tls(files.tls()).start().await;
     node.expect("a node starts").id().as_u64()
-}
-
-/// What a connection with this certificate hears when it asks to be let in.
-fn heard(address: SocketAddr, shown: Option<&(String, String)>) -> String {
-    let outcome = connect(address, shown).and_then(|mut stream| {
-        let mut byte = [0];
-        Ok(stream.read_exact(&mut byte)?)
-    });
-    outcome
-        .err()
-        .map(|error| error.to_string())
-        .unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
