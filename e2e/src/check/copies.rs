@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Violation;
 use crate::cache::Cache;
-use crate::history::{History, Kind, Op, Outcome, Value};
+use crate::history::{History, Kind, Op, Outcome, Silence, Value};
 
 /// What a bound is missed by before it is told: a heartbeat and a message (reliability specification, I1).
 const SLACK_US: u64 = 600_000;
@@ -203,6 +203,19 @@ fn backwards(copies: &Copies<'_>) -> Vec<Violation> {
     found
 }
 
+/// Since when, without a break, a node had not heard one or another.
+fn silent_since(history: &History, node: usize, mut from: u64) -> u64 {
+    let of_node = |silence: &&Silence| silence.a == node || silence.b == node;
+    loop {
+        let silences = history.silences.iter().filter(of_node);
+        let lasting = silences.filter(|silence| silence.from < from && silence.to >= from);
+        match lasting.map(|silence| silence.from).min() {
+            Some(earlier) => from = earlier,
+            None => return from,
+        }
+    }
+}
+
 /// `on_disconnect = "flush"`: after the lease has run out, a copy is served only if it was loaded or written since.
 fn kept(copies: &Copies<'_>) -> Vec<Violation> {
     let lease = copies.history.cache.lease_us();
@@ -221,10 +234,12 @@ fn kept(copies: &Copies<'_>) -> Vec<Violation> {
             if (node != silence.a && node != silence.b) || !heard_before {
                 continue;
             }
+            // The lease may have run out because of somebody else already; what was loaded since is kept.
+            let began = silent_since(copies.history, node, silence.from);
             let again = copies.history.ops.iter().any(|op| {
                 (op.node, op.life, op.key) == (node, life, key)
                     && matches!(op.kind, Kind::Load(_) | Kind::Write(_))
-                    && op.end > silence.from + lease - EARLY_US - SLACK_US
+                    && op.end > began + lease - EARLY_US - SLACK_US
             });
             if !again {
                 found.push(Violation::new(
@@ -245,7 +260,7 @@ fn kept(copies: &Copies<'_>) -> Vec<Violation> {
 mod tests {
     use super::*;
     use crate::check::planted::tests::{Script, rules};
-    use crate::history::{By, Silence};
+    use crate::history::By;
 
     const LEASE: u64 = 3_000_000;
 
@@ -328,6 +343,22 @@ mod tests {
             by: By::Cut,
         }];
         assert_eq!(rules(&check(&history)), ["on_disconnect"]);
+        // Its lease was over before that one began: what was loaded meanwhile was not to go.
+        let mut early = history.clone();
+        let mut load = *early.ops.last().unwrap();
+        load.kind = Kind::Load(1);
+        (load.start, load.end) = (LEASE - 10, LEASE - 5);
+        early.ops.push(load);
+        (early.silences[0].from, early.silences[0].to) = (LEASE, 8_000_000);
+        assert_eq!(rules(&check(&early)), ["on_disconnect"]);
+        early.silences.push(Silence {
+            a: 0,
+            b: 1,
+            from: 5,
+            to: LEASE + 5,
+            by: By::Stop,
+        });
+        assert_eq!(rules(&check(&early)), [""; 0]);
         let mut load = *history.ops.last().unwrap();
         load.kind = Kind::Load(1);
         history.ops.push(load);

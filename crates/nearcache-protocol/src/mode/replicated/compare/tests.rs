@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use nearcache_store::{Change, Expiry, NodeId, Scope, Tags, Timestamp, Version};
+use nearcache_store::{Change, Expiry, LeafRange, NodeId, Scope, Tags, Timestamp, Version};
 
 use crate::config::ReplicationConfig;
 use crate::mode::Event;
@@ -10,6 +10,12 @@ const ROUND: Duration = Duration::from_secs(13);
 
 fn version(ms: u64) -> Version {
     Version::new(Timestamp::from_parts(WALL_MS + ms, 0), NodeId::from_u64(9))
+}
+
+/// What node 9 would stamp now.
+fn version_now(cluster: &Cluster) -> Version {
+    let clock = cluster.nodes[&1].core.clock();
+    version(clock.physical_ms(cluster.now) - WALL_MS)
 }
 
 /// Puts something into one node's store that nobody tells the others: as if an update had been lost.
@@ -59,6 +65,73 @@ fn r11_a_check_finds_what_was_lost_on_either_side_entries_tombstones_and_floors(
     // An older value does not come back behind a removal that came by a comparison.
     lose(&cluster, 1, "k3", 6_000, Some("old"));
     assert_eq!(cluster.read(1, "k3"), None);
+}
+
+/// All that the stores know, in one number each.
+fn digests(cluster: &Cluster) -> Vec<u64> {
+    let nodes = cluster.nodes.values();
+    nodes
+        .map(|node| node.core.store().digest_sum(LeafRange::ALL))
+        .collect()
+}
+
+#[test]
+fn r11_any_single_difference_is_found_within_two_rounds() {
+    let put = |text: &str, expiry| Change::Put {
+        value: Text::new(text),
+        expiry,
+        tags: Tags::NONE,
+    };
+    let late = Expiry::at_millis(WALL_MS + 3_600_000);
+    let changes = [
+        ("a newer value", "k1", put("newer", Expiry::NEVER)),
+        ("another expiry", "k2", put("v", late)),
+        ("a removal", "k3", Change::Remove),
+        ("a key that the other lacks", "new", put("v", Expiry::NEVER)),
+        ("a removal of what neither has", "none", Change::Remove),
+    ];
+    for (what, key, change) in changes {
+        for changed in [1, 2] {
+            let mut cluster = Cluster::ready(2, ReplicationConfig::default());
+            for n in 0..50 {
+                cluster.put(1, &format!("k{n}"), "v");
+            }
+            cluster.run(ROUND);
+            let store = cluster.nodes[&changed].core.store();
+            let newer = version_now(&cluster);
+            let merged = store.merge(key.as_bytes(), newer, change.clone()).unwrap();
+            assert!(merged.is_applied(), "{what}");
+            let apart = digests(&cluster);
+            assert_ne!(apart[0], apart[1], "{what}");
+            cluster.run(ROUND * 2);
+            let sums = digests(&cluster);
+            assert_eq!(sums[0], sums[1], "{what}, on node {changed}");
+        }
+    }
+}
+
+#[test]
+fn r10_what_has_expired_is_never_sent_as_alive() {
+    let mut cluster = Cluster::ready(2, ReplicationConfig::default());
+    cluster.put(1, "k", "v");
+    cluster.run(Duration::from_secs(1));
+    // Node 1 alone has it, and it is over before anybody compares.
+    let newer = version_now(&cluster);
+    let change = Change::Put {
+        value: Text::new("short"),
+        expiry: Expiry::at_millis(newer.time.millis() + 200),
+        tags: Tags::NONE,
+    };
+    let store = cluster.nodes[&1].core.store();
+    assert!(store.merge(b"k", newer, change).unwrap().is_applied());
+    assert_eq!(cluster.read(1, "k").as_deref(), Some("short"));
+    for _ in 0..(ROUND * 3).as_millis() / 10 {
+        cluster.run(Duration::from_millis(10));
+        assert_ne!(cluster.read(2, "k").as_deref(), Some("short"));
+    }
+    assert_eq!(cluster.read_all("k"), [None, None]);
+    let sums = digests(&cluster);
+    assert_eq!(sums[0], sums[1]);
 }
 
 #[test]
@@ -117,7 +190,7 @@ fn few_differences_among_many_entries_cost_few_bytes() {
     assert_eq!(total(&cluster, &["transfer-chunk"]), (0, 0));
     let (_, bytes) = total(&cluster, &ALL);
     assert!(bytes < entries_bytes / 40, "{bytes} of {entries_bytes}");
-    let leaf = nearcache_store::LeafRange::ALL;
+    let leaf = LeafRange::ALL;
     let sums: Vec<u64> = cluster
         .nodes
         .values()
@@ -175,6 +248,8 @@ fn r10_what_one_node_evicts_is_not_brought_back_round_after_round() {
     cluster.run(ROUND);
     let evicted = cluster.nodes[&2].core.store().stats().evictions;
     assert!(evicted > 1_000, "{evicted}");
+    let kept = || cluster.nodes[&1].core.store().len();
+    assert_eq!(kept(), 2_000, "an eviction is nobody else's removal");
     cluster.carried.clear();
     cluster.run(ROUND * 10);
     let stats = cluster.nodes[&2].core.store().stats();
