@@ -37,10 +37,12 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> anyhow::Result<bool> {
         (args.words.split_first()).map(|(name, rest)| (name.as_str(), rest))
     {
         build(workspace, "nearcache-sim")?;
+        let json = workspace.target().join("bench").join("scale.json");
+        let json = json.display().to_string();
         return carry_out(
             workspace,
             "nearcache-sim",
-            &[&["scale".to_owned()], sizes].concat(),
+            &[&["scale".to_owned(), "--json".to_owned(), json], sizes].concat(),
         );
     }
     if args

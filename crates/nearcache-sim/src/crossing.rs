@@ -79,9 +79,9 @@ impl Counted {
 /// In words, if the cluster did not come together or the nodes do not agree in the end.
 pub fn cross(crossing: Crossing) -> Result<Counted, String> {
     let nodes = crossing.residents + crossing.visitors;
-    let mut plan = Plan::of_scale(nodes, false);
+    let mut plan = Plan::of_scale(nodes, crossing.mesh_max);
     plan.seed = crossing.seed;
-    plan.mesh_max = crossing.mesh_max;
+    plan.as_shipped = false;
     plan.mesh_grace = MembershipConfig::default().mesh_grace;
     plan.weather.delay_max = crossing.delay_max;
     let mut cluster = Cluster::new(plan, None, false);

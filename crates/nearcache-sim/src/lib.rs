@@ -34,6 +34,6 @@ mod violation;
 pub use self::bug::Bug;
 pub use self::crossing::{Counted, Crossing, cross};
 pub use self::run::{Failure, Find, Options, Report, hunt, run, run_text};
-pub use self::scale::{Row, Scale, measure};
+pub use self::scale::{Row, Scale, Verdict, judge, measure, to_json};
 pub use self::sometimes::{Place, Sometimes};
 pub use self::violation::Violation;

@@ -17,15 +17,16 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nearcache_sim::{
-    Bug, Failure, Find, Options, Place, Report, Row, Scale, Sometimes, hunt, measure, run, run_text,
+    Bug, Failure, Find, Options, Place, Report, Row, Scale, Sometimes, hunt, judge, measure, run,
+    run_text, to_json,
 };
 
 const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
                      [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--audit] [--full] [--bug NAME | --mutants] [--keep FOLDER]\n\
-                     or: nearcache-sim scale [SIZE | mesh:SIZE]...";
+                     or: nearcache-sim scale [--json FILE] [SIZE | mesh:SIZE]...";
 
 const HELP: &str = "
 What to run
@@ -33,7 +34,7 @@ What to run
   --seeds A..B        these seeds, B not among them
   --seeds COUNT       the first so many
   --plan FILE         a plan that was kept, to the letter
-  scale [SIZE]...     what so many nodes cost; mesh:SIZE without the tree
+  scale [SIZE]...     what so many nodes cost, and whether that is as it should be; mesh:SIZE without the tree
 
 What it is like
   --mode MODE         replicated (unless told otherwise) or invalidation
@@ -47,8 +48,12 @@ What it is like
 What is told and kept
   --verbose           every step
   --keep FOLDER       plans of failing seeds
+  --json FILE         the figures of scale
 
 Exit code: 0 if every seed is clean, 1 if one is not (the first is told in full), 2 for a wrong command.";
+
+/// The sizes that docs/scale.md tells of.
+const SHOWN: [usize; 4] = [10, 60, 200, 1_000];
 
 /// How often progress is told.
 const PROGRESS_SEEDS: u64 = 500;
@@ -147,36 +152,56 @@ fn keep_plan(folder: Option<&Path>, seed: u64, failure: &Failure) {
     }
 }
 
-/// Prints what many nodes cost: `scale [SIZE | mesh:SIZE]...`.
-fn scale(sizes: impl Iterator<Item = String>) -> ExitCode {
-    let mut sizes: Vec<String> = sizes.collect();
-    if sizes.is_empty() {
-        let shown = ["10", "60", "200", "1000"];
-        sizes = shown.map(str::to_owned).to_vec();
-    }
-    println!("{}", Row::HEAD);
-    for size in sizes {
-        let (mesh, size) = size
-            .strip_prefix("mesh:")
-            .map_or((false, size.as_str()), |size| (true, size));
-        let Ok(nodes) = size.parse() else {
-            println!("{size:?} is no number of nodes");
+/// Prints what many nodes cost, and what of it is as it should be: `scale [--json FILE] [SIZE | mesh:SIZE]...`.
+fn scale(words: impl Iterator<Item = String>) -> ExitCode {
+    let (mut words, mut sizes, mut json) = (words, Vec::new(), None);
+    while let Some(word) = words.next() {
+        if word == "--json" {
+            json = words.next().map(PathBuf::from);
+            continue;
+        }
+        let mesh_only = word.strip_prefix("mesh:");
+        let Ok(nodes) = mesh_only.unwrap_or(&word).parse() else {
+            println!("{word:?} is no number of nodes");
             return ExitCode::from(2);
         };
-        let scale = Scale {
-            nodes,
-            updates_per_second: 200,
-            // So many nodes take minutes for each second.
-            seconds: if nodes > 200 { 2 } else { 5 },
-            mesh,
-        };
+        let scale = Scale::shipped(nodes);
+        sizes.push(if mesh_only.is_some() {
+            scale.without_tree()
+        } else {
+            scale
+        });
+    }
+    if sizes.is_empty() {
+        sizes = SHOWN.map(Scale::shipped).to_vec();
+    }
+    let (begun, mut rows) = (Instant::now(), Vec::new());
+    println!("{}", Row::HEAD);
+    for scale in sizes {
         match measure(scale) {
-            Ok(row) => println!("{row}"),
+            Ok(row) => {
+                println!("{row}");
+                rows.push(row);
+            }
             Err(why) => {
-                println!("{nodes} nodes: {why}");
+                println!("{} nodes: {why}", scale.nodes);
                 return ExitCode::FAILURE;
             }
         }
+    }
+    println!();
+    for verdict in judge(&rows) {
+        println!("{verdict}");
+    }
+    println!("simulated in {:.0} s", begun.elapsed().as_secs_f64());
+    if let Some(file) = json {
+        let folder = file.parent().unwrap_or(Path::new("."));
+        let written = std::fs::create_dir_all(folder);
+        if let Err(why) = written.and_then(|()| std::fs::write(&file, to_json(&rows))) {
+            println!("{}: {why}", file.display());
+            return ExitCode::FAILURE;
+        }
+        println!("written to {}", file.display());
     }
     ExitCode::SUCCESS
 }

@@ -22,6 +22,15 @@ impl Kind {
     pub(crate) const ALL: [Self; 4] =
         [Self::Payload, Self::Control, Self::Repair, Self::Membership];
 
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Payload => "payload",
+            Self::Control => "control",
+            Self::Repair => "repair",
+            Self::Membership => "membership",
+        }
+    }
+
     /// By the kind of the frame.
     pub(crate) const fn of_frame(kind: u8) -> Self {
         match kind {
@@ -66,6 +75,10 @@ struct Update {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     pub(crate) sent: Sent,
+    /// Short-lived connections that were opened.
+    pub(crate) connections: u64,
+    /// Of updates that were written since then it is told how they spread.
+    since: Time,
     /// Nothing else is looked at in such a run.
     pub(crate) alone: bool,
     hosts: usize,
@@ -113,7 +126,7 @@ impl Meter {
         }
         let before = from.map_or(0, |from| update.hops[from]);
         update.hops[host] = before.saturating_add(1).min(ABSENT - 1);
-        if started < update.at {
+        if started < update.at && update.at >= self.since {
             self.delays.push(now - update.at);
             self.hops.push(update.hops[host]);
         }
@@ -131,8 +144,9 @@ impl Meter {
         self.updates.keys().map(Vec::as_slice)
     }
 
-    /// Forgets the delays measured so far, and no update.
-    pub(crate) fn begin(&mut self) {
+    /// From now on it is measured how updates spread that are written from now on. Forgets no update.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.since = now;
         self.delays.clear();
         self.hops.clear();
     }

@@ -64,6 +64,11 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
         ..ReplicationConfig::default()
     };
     let mut shipped = shipped;
+    if plan.as_shipped {
+        let usual = ReplicationConfig::default();
+        shipped.compare_every = usual.compare_every;
+        shipped.compare_confirm_after = usual.compare_confirm_after;
+    }
     if let Some(long) = &plan.long {
         long.configure(&mut shipped);
     }
@@ -76,6 +81,7 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     // the bound on convergence to mean anything.
     match plan.weather.chaos {
         None => shipped,
+        Some(_) if plan.as_shipped => shipped,
         Some(_) => ReplicationConfig {
             replay_retry_after: Duration::from_millis(100),
             transfer_stall_after: Duration::from_millis(600),

@@ -58,6 +58,7 @@ impl Cluster {
             match output {
                 MembershipOutput::Send { to, message } => self.send_membership(host, to, &message),
                 MembershipOutput::Reach { to, message } => self.reach(host, &to, &message),
+                MembershipOutput::Part(_) if self.plan.surplus_stays => {}
                 MembershipOutput::Part(peer) => self.part(host, peer)?,
                 MembershipOutput::Dial(identity) => self.dial_member(host, &identity),
                 MembershipOutput::MemberUp(identity) => {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearcache_protocol::frame::{FrameDecoder, FrameLimit, Kind};
+use nearcache_protocol::handshake::{Handshake, SessionToken};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{MembershipMessage, MembershipOutput};
 use nearcache_protocol::message::CacheMessage;
 use nearcache_protocol::wire;
-use nearcache_store::NodeId;
+use nearcache_store::{NodeId, Timestamp};
 use rand::RngExt as _;
 
 use super::{Cluster, Event};
@@ -24,8 +25,10 @@ use crate::violation::Violation;
 
 /// Connections that a node has at a time.
 const POOL_MAX: usize = 16;
-/// How long one stays that is not used.
+/// How long one stays that is not used; longer than as shipped, where what is said over them is not counted.
 const IDLE_MAX: Duration = Duration::from_secs(5);
+/// The same as shipped.
+const IDLE_SHIPPED: Duration = Duration::from_secs(2);
 /// Frame header and length.
 const HEADER_BYTES: usize = 14;
 
@@ -86,6 +89,7 @@ impl Cluster {
         let mut at = self.now + self.delay();
         if !stands {
             self.sometimes.reach(Place::ReachedFar);
+            self.count_handshake(host, there);
             at += self.delay() + self.delay() + self.delay() + self.delay();
         }
         let (Said::Membership(_, bytes) | Said::Cache(bytes)) = &what;
@@ -106,13 +110,31 @@ impl Cluster {
         loss.is_some_and(|loss| self.rng.random_bool(loss))
     }
 
+    /// One is opened: what is said for it counts too.
+    fn count_handshake(&mut self, host: usize, there: usize) {
+        self.meter.connections += 1;
+        for (at, kind) in [(host, Kind::HELLO), (there, Kind::WELCOME)] {
+            if let Some(node) = self.hosts[at].node.as_ref() {
+                // Both say about the same of themselves.
+                let token = SessionToken(0);
+                let (_, hello) = Handshake::dial_probe(node.local(), token, Timestamp::ZERO);
+                self.meter.sent(kind.0, hello.len());
+            }
+        }
+    }
+
     /// Whether the host has a connection to `peer` already; from now on it has.
     fn lend_connection(&mut self, host: usize, peer: usize) -> bool {
         let now = self.now;
+        let idle_max = if self.plan.as_shipped {
+            IDLE_SHIPPED
+        } else {
+            IDLE_MAX
+        };
         let Some(node) = self.hosts[host].node.as_mut() else {
             return false;
         };
-        node.pool.retain(|_, used| now - *used < IDLE_MAX);
+        node.pool.retain(|_, used| now - *used < idle_max);
         let stood = node.pool.insert(peer, now).is_some();
         if node.pool.len() > POOL_MAX {
             let oldest = node.pool.iter().min_by_key(|(_, used)| **used);

@@ -129,6 +129,10 @@ pub(crate) struct Plan {
     pub(crate) mesh_max: usize,
     /// How long the sessions of a mesh stay once there are more.
     pub(crate) mesh_grace: Duration,
+    /// All that paces repair is as shipped, not as short runs need it.
+    pub(crate) as_shipped: bool,
+    /// A rule to break: sessions that neither end wants stay.
+    pub(crate) surplus_stays: bool,
     /// How far each node's wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: Vec<i64>,
     /// By how much each node's clock runs too fast, in millionths.
@@ -210,9 +214,8 @@ impl Plan {
     }
 
     /// So many nodes in good weather, that are told what to do while they run.
-    pub(crate) fn of_scale(nodes: usize, mesh: bool) -> Self {
+    pub(crate) fn of_scale(nodes: usize, mesh_max: usize) -> Self {
         let mut rng = StdRng::seed_from_u64(nodes as u64);
-        let mesh_max = if mesh { nodes } else { MESH_MAX };
         let drawn = Self::of_nodes(
             nodes as u64,
             ModeKind::Replicated,
@@ -223,6 +226,7 @@ impl Plan {
             split: SplitPolicy::Serve,
             // What is measured is how it is when they are gone.
             mesh_grace: MESH_GRACES[0],
+            as_shipped: true,
             rolling_from: None,
             clock_offset_ms: vec![0; nodes],
             clock_ppm: vec![0; nodes],
@@ -324,6 +328,8 @@ impl Plan {
             nodes,
             mesh_max,
             mesh_grace: MESH_GRACES[usize::from(seed.is_multiple_of(2))],
+            as_shipped: false,
+            surplus_stays: false,
             checks,
             clock_offset_ms,
             clock_ppm,

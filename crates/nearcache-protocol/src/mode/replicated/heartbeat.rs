@@ -102,6 +102,8 @@ impl<V: Payload> Replicated<V> {
                 self.ask(now, to, ready, progress.clone(), out);
             }
         }
+        // The tree may have come on, or gone.
+        self.work_out_bound(now);
     }
 
     pub(super) fn on_heartbeat(
@@ -181,13 +183,10 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// No lease is needed: what is here is as old as the slowest peer's freshness.
-    pub(super) fn read_bound_now(&self) -> ReadBound {
-        let all = self.each_that_counts();
+    pub(super) const fn read_bound_now(&self) -> ReadBound {
         ReadBound {
             serve_until: Time::MAX,
-            fresh_since: all.fold(Time::MAX, |since, (_, at)| {
-                since.min(at.unwrap_or(Time::ZERO))
-            }),
+            fresh_since: self.bound.fresh_since,
         }
     }
 

@@ -42,6 +42,7 @@ impl<V: Payload> Replicated<V> {
         let former = lost.filter(|lost| lost.epoch == Some(epoch));
         met.echoes.fresh_at = former.and_then(|lost| lost.fresh_at);
         self.peers.insert(peer, met);
+        self.work_out_bound(now);
         self.announce(now, peer, out);
         self.comparison_peer_up(now);
         self.modify_peer_up(now, peer, epoch, out);
@@ -61,13 +62,14 @@ impl<V: Payload> Replicated<V> {
                 self.lose_silent(now, peer);
             }
         }
+        self.work_out_bound(now);
         if !self.join.is_ready() {
             self.check_joined(now, out);
         }
     }
 
     /// Somebody is a member.
-    pub(super) fn member_found(&mut self, peer: NodeId) {
+    pub(super) fn member_found(&mut self, now: Time, peer: NodeId) {
         self.view.alive(peer);
         if peer != self.me() && !self.peers.contains_key(&peer) {
             self.acks.joined(peer);
@@ -78,6 +80,7 @@ impl<V: Payload> Replicated<V> {
                 dead_since: None,
             });
             lost.dead_since = None;
+            self.worsen_bound(now);
         }
     }
 
@@ -87,6 +90,7 @@ impl<V: Payload> Replicated<V> {
         self.view.left(peer);
         self.lost.remove(&peer);
         self.relay.member(peer, false);
+        self.work_out_bound(now);
         self.acks.gone(peer, out);
     }
 
@@ -99,6 +103,7 @@ impl<V: Payload> Replicated<V> {
         }
         self.forget_lost(now);
         self.relay.member(peer, false);
+        self.work_out_bound(now);
         self.acks.gone(peer, out);
     }
 

@@ -6,6 +6,7 @@
 //! | `members` | members that come, are cut off, leave and die |
 //! | `streams` | what an update and a hole in a stream mean here |
 //! | `heartbeat` | meeting a peer, telling all how far we are, freshness |
+//! | `bound` | how fresh this node is about all that count |
 //! | `far` | members that there is no session with |
 //! | `view`, `split` | whether this node is with most of its cluster, and what becomes of it if not |
 //! | `away` | starting clean after an absence that is longer than removals are remembered |
@@ -25,6 +26,7 @@
 
 mod away;
 mod bequeath;
+mod bound;
 mod clocks;
 mod compare;
 mod dispatch;
@@ -60,6 +62,7 @@ use bytes::Bytes;
 use nearcache_store::{Handle, NodeId, Store};
 
 use self::bequeath::Bequest;
+use self::bound::{Bound, can_only_help};
 use self::compare::Compare;
 use self::filling::Filling;
 use self::find::Finds;
@@ -115,6 +118,7 @@ pub struct Replicated<V: Payload> {
     lost: BTreeMap<NodeId, Lost>,
     acks: Acks,
     relay: Relay<V>,
+    bound: Bound,
     join: Join,
     view: View,
     split: Split,
@@ -173,6 +177,7 @@ impl<V: Payload> Replicated<V> {
             peers: BTreeMap::new(),
             lost: BTreeMap::new(),
             acks: Acks::default(),
+            bound: Bound::default(),
             join: Join::new(now + config.join_alone_after),
             view: View::new(clock.origin(), now, split::window(&config)),
             split: Split::default(),
@@ -237,8 +242,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.disconnected(now, peer, out);
     }
 
-    fn member_up(&mut self, _: Time, peer: NodeId) {
-        self.member_found(peer);
+    fn member_up(&mut self, now: Time, peer: NodeId) {
+        self.member_found(now, peer);
     }
 
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
@@ -257,7 +262,13 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         if self.peers.contains_key(&from) {
+            let only_helps = can_only_help(&message);
             self.on_message(now, from, message, out);
+            if only_helps {
+                self.improve_bound(now);
+            } else {
+                self.work_out_bound(now);
+            }
             self.serve_refreshes(now, out);
         }
     }
@@ -265,6 +276,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         self.acks.tick(now, out);
         self.judge_silent(now);
+        self.work_out_bound(now);
         self.serve_refreshes(now, out);
         self.refreshes.tick(now, out);
         self.tick_finds(now, out);
@@ -348,6 +360,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn refresh(&mut self, now: Time, since: Time, waiter: Waiter, out: &mut Vec<Output<V>>) {
         let waiters_max = self.config.waiters_max;
+        self.work_out_bound(now);
         self.refreshes.wait(since, waiter, waiters_max, out);
         self.serve_refreshes(now, out);
     }

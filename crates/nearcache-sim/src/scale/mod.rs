@@ -1,10 +1,18 @@
 //! What it costs to keep many nodes equal: whole simulated clusters of the shipped machines, measured (`docs/scale.md`).
 //!
 //! ```text
-//! start ─▶ settle ─▶ idle ─▶ load ─▶ load, 1 % of messages lost, a node failing each second ─▶ heal ─▶ row
+//! start ─▶ settle ─▶ idle ─▶ load ─▶ load, 1 % of messages lost, a node failing each second ─▶ heal ─▶ row ─▶ goals
 //! ```
+//!
+//! | file | concept |
+//! |---|---|
+//! | `row` | what came of one size: figures with names, a table, JSON |
+//! | `goals` | what the figures of one size, and of one and the next, are held against |
 
-use std::fmt;
+mod goals;
+mod row;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nearcache_protocol::mode::{Ack, Published};
@@ -12,8 +20,13 @@ use nearcache_protocol::time::Time;
 use nearcache_store::{Change, Expiry, Merged, Tags};
 use rand::RngExt as _;
 
+pub use self::goals::{Verdict, judge};
+pub use self::row::{Row, to_json};
+
+use self::row::{Cost, Phase};
 use crate::cluster::Cluster;
 use crate::meter::{Kind, Meter, Sent};
+use crate::node::Node;
 use crate::plan::{Chaos, MESH_MAX, Plan};
 use crate::value::Value;
 
@@ -25,6 +38,14 @@ const SECOND: Duration = Duration::from_secs(1);
 const DOWN: Duration = Duration::from_secs(4);
 /// After so much virtual time the cluster must have come together.
 const SETTLES_WITHIN: u64 = 90;
+/// Beyond the mesh: a session that is not wanted any more, and none of the mesh, ends within so long.
+const ENDS_WITHIN: Duration = Duration::from_secs(8);
+/// Sessions are as they stay when none has been opened or has ended for so long.
+const CALM: u64 = 3;
+/// After so much more virtual time they must be.
+const CALMS_WITHIN: u64 = 120;
+/// What was written while nodes failed is waited for for so long.
+const LATE: Duration = Duration::from_secs(3);
 /// After so much the survivors must be equal again.
 const HEALS_WITHIN: u64 = 60;
 
@@ -37,52 +58,47 @@ pub struct Scale {
     pub updates_per_second: usize,
     /// Seconds of virtual time for each phase.
     pub seconds: u64,
-    /// Whether all nodes are connected to each other, whatever their number.
-    pub mesh: bool,
+    /// Nodes fail for so many seconds before what they cost is measured, so that what each costs for a while is in it.
+    pub failing_before: u64,
+    /// Up to so many nodes are all connected to each other.
+    pub mesh_max: usize,
+    /// A rule to break: sessions that neither end wants stay.
+    pub surplus_stays: bool,
 }
 
-/// What came of it.
-#[derive(Debug, Clone)]
-pub struct Row {
-    scale: Scale,
-    /// Sessions of a node, mean and most.
-    links: (f64, usize),
-    settled: Duration,
-    idle: Phase,
-    load: Phase,
-    faults: Phase,
-    /// The worst freshness of any node at the end of the load without faults.
-    freshness: Option<Duration>,
-    /// How long after the faults all nodes held the same; nothing if they did not in time.
-    healed: Option<Duration>,
+impl Scale {
+    /// So many nodes with all as shipped.
+    #[must_use]
+    pub const fn shipped(nodes: usize) -> Self {
+        Self {
+            nodes,
+            updates_per_second: 200,
+            // So many nodes take minutes for each few seconds.
+            seconds: if nodes > 200 { 2 } else { 5 },
+            failing_before: if nodes > 200 { 6 } else { 15 },
+            mesh_max: MESH_MAX,
+            surplus_stays: false,
+        }
+    }
+
+    /// The same with a session between each two, however many there are.
+    #[must_use]
+    pub const fn without_tree(self) -> Self {
+        Self {
+            mesh_max: self.nodes,
+            ..self
+        }
+    }
 }
 
-/// One phase, per node and second where nothing else is said.
-#[derive(Debug, Clone, Default)]
-struct Phase {
-    /// Messages and bytes, per kind.
-    messages: [f64; 4],
-    bytes: [f64; 4],
-    /// The same per node and update.
-    messages_per_update: [f64; 4],
-    bytes_per_update: [f64; 4],
-    /// Updates handed on, per node and update.
-    payloads: f64,
-    /// Updates sent again because they were asked for, per node and update.
-    replayed: f64,
-    delays: [Duration; 3],
-    hops: [u8; 3],
-    /// Of the nodes that were there, how many a write reached within the phase.
-    reached: f64,
-}
-
-/// Simulates and measures one size. Blocks for seconds to minutes; says what it does on standard output.
+/// Simulates and measures one size. Blocks for seconds to minutes.
 ///
 /// # Errors
 ///
 /// In words, if the cluster broke a rule or did not come together.
 pub fn measure(scale: Scale) -> Result<Row, String> {
-    let plan = Plan::of_scale(scale.nodes, scale.mesh);
+    let mut plan = Plan::of_scale(scale.nodes, scale.mesh_max);
+    plan.surplus_stays = scale.surplus_stays;
     let mut cluster = Cluster::new(plan, None, false);
     cluster.meter = Meter::alone(scale.nodes);
     cluster.trace.stop();
@@ -92,25 +108,26 @@ pub fn measure(scale: Scale) -> Result<Row, String> {
         written: 0,
     };
     let settled = run.settle()?;
-    run.pass(scale.seconds, false)?;
-    let (links, idle) = (run.links(), run.phase(scale.seconds, 0, false)?);
-    let load = run.phase(scale.seconds, scale.updates_per_second, false)?;
+    let calm = run.calm_down()?;
+    let idle = run.phase(0, false)?;
+    let load = run.phase(scale.updates_per_second, false)?;
     let freshness = run.freshness();
     run.cluster.plan.weather.chaos = Some(Chaos {
         loss: 0.01,
         duplicate: 0.0,
         reorder: 0.0,
     });
-    let faults = run.phase(scale.seconds, scale.updates_per_second, true)?;
-    run.cluster.plan.weather.chaos = None;
+    for second in 0..scale.failing_before {
+        run.fail(second);
+        run.second(scale.updates_per_second)?;
+    }
+    let faults = run.phase(scale.updates_per_second, true)?;
     let healed = run.heal()?;
     Ok(Row {
         scale,
-        links,
         settled,
-        idle,
-        load,
-        faults,
+        calm,
+        phases: [idle, load, faults],
         freshness,
         healed,
     })
@@ -134,7 +151,7 @@ impl Run {
         for _ in 0..SETTLES_WITHIN {
             self.run(SECOND)?;
             let nodes = self.scale.nodes;
-            let is_whole = |node: &crate::node::Node| {
+            let is_whole = |node: &Node| {
                 node.core.is_ready() && node.membership.members().count() == nodes - 1
             };
             let whole = self.cluster.running().filter(|(_, node)| is_whole(node));
@@ -142,7 +159,7 @@ impl Run {
                 return Ok(self.cluster.now - Time::ZERO);
             }
         }
-        let known = |node: &crate::node::Node| node.membership.members().count();
+        let known = |node: &Node| node.membership.members().count();
         let least = self.cluster.running().map(|(_, node)| known(node)).min();
         let ready = self.cluster.running();
         let ready = ready.filter(|(_, node)| node.core.is_ready()).count();
@@ -151,17 +168,32 @@ impl Run {
         ))
     }
 
-    /// Lets time pass, writing nothing; `seconds` for the links to settle.
-    fn pass(&mut self, seconds: u64, _: bool) -> Result<(), String> {
-        self.run(SECOND * u32::try_from(seconds).unwrap_or(1))
+    /// Until the sessions are as they stay: those of the mesh that was there while members came have ended too.
+    fn calm_down(&mut self) -> Result<Duration, String> {
+        let begun = self.cluster.now;
+        if self.scale.nodes > self.scale.mesh_max {
+            self.run(self.cluster.plan.mesh_grace * 4 / 3 + ENDS_WITHIN)?;
+        }
+        let mut calm = 0;
+        for _ in 0..CALMS_WITHIN {
+            let before = (self.cluster.sessions.len(), self.links());
+            self.run(SECOND)?;
+            let is_calm = before == (self.cluster.sessions.len(), self.links());
+            calm = if is_calm { calm + 1 } else { 0 };
+            if calm == CALM {
+                return Ok(self.cluster.now - begun);
+            }
+        }
+        let (mean, most) = self.links();
+        Err(format!(
+            "sessions still begin and end after {CALMS_WITHIN} s: {mean:.1} in the mean, {most} at most"
+        ))
     }
 
+    /// Sessions of a node, in the mean and at most.
     fn links(&self) -> (f64, usize) {
-        let counts: Vec<usize> = self
-            .cluster
-            .running()
-            .map(|(_, node)| node.sessions.len())
-            .collect();
+        let nodes = self.cluster.running();
+        let counts: Vec<usize> = nodes.map(|(_, node)| node.sessions.len()).collect();
         let total: usize = counts.iter().sum();
         let most = counts.iter().copied().max().unwrap_or(0);
         (total as f64 / counts.len().max(1) as f64, most)
@@ -174,59 +206,100 @@ impl Run {
         worst.try_fold(Duration::ZERO, |most, age| age.map(|age| most.max(age)))
     }
 
-    fn stats(&self) -> (u64, u64) {
+    /// Updates that each start of a node has handed on, and sent again.
+    fn handed_on(&self) -> BTreeMap<(usize, Time), (u64, u64)> {
         let nodes = self.cluster.running();
-        nodes.fold((0, 0), |(relayed, replayed), (_, node)| {
+        let of = |(host, node): (usize, &Node)| {
             let stats = node.core.stats();
-            (relayed + stats.relayed, replayed + stats.relay_replayed)
-        })
+            let handed_on = (stats.relayed, stats.relay_replayed);
+            ((host, node.started), handed_on)
+        };
+        nodes.map(of).collect()
     }
 
-    fn phase(&mut self, seconds: u64, rate: usize, faults: bool) -> Result<Phase, String> {
-        self.cluster.meter.begin();
-        let (before, stats): (Sent, _) = (self.cluster.meter.sent, self.stats());
-        let written = self.written;
+    /// One node fails, and comes back later with empty memory.
+    fn fail(&mut self, second: u64) {
+        let node = self.cluster.rng.random_range(0..self.scale.nodes);
+        let restart = self.cluster.now + DOWN;
+        self.cluster
+            .crash(node, second.is_multiple_of(2), Some(restart));
+    }
+
+    /// A second in which so many updates are made.
+    fn second(&mut self, updates: usize) -> Result<(), String> {
+        if updates == 0 {
+            return self.run(SECOND);
+        }
+        let pause = SECOND / u32::try_from(updates).unwrap_or(1);
+        for step in 0..updates {
+            self.write(step)?;
+            self.run(pause)?;
+        }
+        Ok(())
+    }
+
+    fn phase(&mut self, updates: usize, faults: bool) -> Result<Phase, String> {
+        let (nodes, seconds) = (self.scale.nodes as f64, self.scale.seconds);
+        self.cluster.meter.begin(self.cluster.now);
+        let (before, connections): (Sent, _) =
+            (self.cluster.meter.sent, self.cluster.meter.connections);
+        let (handed_on, written) = (self.handed_on(), self.written);
+        let sessions = self.cluster.sessions.len();
+        let (mut links, mut links_most) = (0.0, 0);
         for second in 0..seconds {
             if faults {
-                let node = self.cluster.rng.random_range(0..self.scale.nodes);
-                let restart = self.cluster.now + DOWN;
-                self.cluster.crash(node, second % 2 == 0, Some(restart));
+                self.fail(second);
             }
-            for step in 0..rate {
-                let at = SECOND / u32::try_from(rate).unwrap_or(1);
-                self.write(step)?;
-                self.run(at)?;
-            }
-            if rate == 0 {
-                self.run(SECOND)?;
-            }
+            self.second(updates)?;
+            let (mean, most) = self.links();
+            links += mean / seconds as f64;
+            links_most = links_most.max(most);
         }
-        // What was written last arrives.
         let sent = self.cluster.meter.sent.since(&before);
-        if rate > 0 {
-            self.run(SECOND / 2)?;
-        }
+        let connections = self.cluster.meter.connections - connections;
+        let sessions = self.cluster.sessions.len() - sessions;
         let updates = (self.written - written) as f64;
-        let nodes = self.scale.nodes as f64;
-        let after = self.stats();
+        let of_all = nodes * updates.max(1.0);
+        let (mut relayed, mut replayed) = (0, 0);
+        for (start, now) in self.handed_on() {
+            let then = handed_on.get(&start).copied().unwrap_or_default();
+            relayed += now.0.saturating_sub(then.0);
+            replayed += now.1.saturating_sub(then.1);
+        }
+        let reached = if faults {
+            // What was written last arrives, and is in the quantiles, when nothing fails any longer.
+            self.run(SECOND / 2)?;
+            let reached = self.cluster.meter.delays.len();
+            self.cluster.plan.weather.chaos = None;
+            self.run(LATE)?;
+            reached
+        } else {
+            self.run(SECOND / 2)?;
+            self.cluster.meter.delays.len()
+        };
         let meter = &mut self.cluster.meter;
         meter.delays.sort_unstable();
         meter.hops.sort_unstable();
+        let per_second = |count: f64| count / (nodes * seconds as f64);
         let mut phase = Phase {
-            payloads: after.0.saturating_sub(stats.0) as f64 / (nodes * updates.max(1.0)),
-            replayed: after.1.saturating_sub(stats.1) as f64 / (nodes * updates.max(1.0)),
+            links: (links, links_most),
+            sessions: per_second(sessions as f64),
+            connections: per_second(connections as f64),
+            relayed: relayed as f64 / of_all,
+            replayed: replayed as f64 / of_all,
             delays: quantiles(&meter.delays),
             hops: quantiles(&meter.hops),
-            reached: meter.delays.len() as f64 / ((nodes - 1.0) * updates.max(1.0)),
+            reached: reached as f64 / ((nodes - 1.0) * updates.max(1.0)),
             ..Phase::default()
         };
         for kind in Kind::ALL {
             let (messages, bytes) = sent.of(kind);
-            let at = kind as usize;
-            phase.messages[at] = messages as f64 / (nodes * seconds as f64);
-            phase.bytes[at] = bytes as f64 / (nodes * seconds as f64);
-            phase.messages_per_update[at] = messages as f64 / (nodes * updates.max(1.0));
-            phase.bytes_per_update[at] = bytes as f64 / (nodes * updates.max(1.0));
+            phase.sent[kind as usize] = Cost {
+                messages: per_second(messages as f64),
+                bytes: per_second(bytes as f64),
+                messages_per_update: messages as f64 / of_all,
+                bytes_per_update: bytes as f64 / of_all,
+            };
         }
         Ok(phase)
     }
@@ -304,7 +377,7 @@ impl Cluster {
 
     fn all_hold_all(&self) -> bool {
         let nodes = self.running();
-        let lacks = |node: &crate::node::Node| {
+        let lacks = |node: &Node| {
             let mut keys = self.meter.keys();
             keys.any(|key| node.store.peek(key).is_none())
         };
@@ -319,61 +392,4 @@ fn quantiles<T: Copy + Default>(sorted: &[T]) -> [T; 3] {
         sorted.get(index).copied().unwrap_or_default()
     };
     [at(50), at(99), at(100)]
-}
-
-impl Row {
-    /// The columns of [`Display`](fmt::Display), as the head of a table in Markdown.
-    pub const HEAD: &str = "\
-| nodes | links mean, max | idle: messages, bytes per node and s | payload per node and update | control | repair | membership | p50, p99, max ms | hops p50, p99, max | freshness |
-|---|---|---|---|---|---|---|---|---|---|";
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = |delay: Duration| format!("{:.1}", delay.as_secs_f64() * 1e3);
-        let mesh = self.scale.mesh || self.scale.nodes <= MESH_MAX;
-        let name = if mesh { "mesh" } else { "tree" };
-        let idle_messages: f64 = self.idle.messages.iter().sum();
-        let idle_bytes: f64 = self.idle.bytes.iter().sum();
-        for (what, phase) in [("quiet", &self.load), ("faults", &self.faults)] {
-            let per = |kind: Kind| {
-                format!(
-                    "{:.2} msg, {:.0} B",
-                    phase.messages_per_update[kind as usize], phase.bytes_per_update[kind as usize]
-                )
-            };
-            writeln!(
-                f,
-                "| {} {name}, {what} | {:.1}, {} | {idle_messages:.0}, {idle_bytes:.0} | {:.3} upd, {} | {} | {:.4} upd, {} | {} | {}, {}, {} | {}, {}, {} | {} |",
-                self.scale.nodes,
-                self.links.0,
-                self.links.1,
-                phase.payloads,
-                per(Kind::Payload),
-                per(Kind::Control),
-                phase.replayed,
-                per(Kind::Repair),
-                per(Kind::Membership),
-                ms(phase.delays[0]),
-                ms(phase.delays[1]),
-                ms(phase.delays[2]),
-                phase.hops[0],
-                phase.hops[1],
-                phase.hops[2],
-                self.freshness.map_or("-".to_owned(), |age| ms(age) + " ms"),
-            )?;
-        }
-        let healed = self
-            .healed
-            .map_or("NOT EQUAL".to_owned(), |after| format!("{after:?}"));
-        write!(
-            f,
-            "<!-- {} {name}, {} s of each phase: together after {:?}; reached in the phase {:.4} quiet, {:.4} with faults; equal {healed} after the faults -->",
-            self.scale.nodes,
-            self.scale.seconds,
-            self.settled,
-            self.load.reached,
-            self.faults.reached
-        )
-    }
 }
