@@ -5,38 +5,11 @@ use std::io::{IsTerminal, Read, Write};
 use clap::Args;
 use http::{Method, StatusCode};
 
-use super::{NodeArgs, send};
+use super::{EntryArgs, send};
 use crate::client::Request;
 use crate::config::units;
 use crate::failure::Failure;
 use crate::http::path::encode;
-
-/// Which entry.
-#[derive(Debug, Args)]
-struct EntryArgs {
-    /// The key
-    key: String,
-    /// The cache
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "default",
-        env = "NEARCACHE_CACHE"
-    )]
-    cache: String,
-    #[command(flatten)]
-    node: NodeArgs,
-}
-
-impl EntryArgs {
-    fn path(&self) -> String {
-        format!(
-            "/v1/caches/{}/entries/{}",
-            encode(self.cache.as_bytes()),
-            encode(self.key.as_bytes())
-        )
-    }
-}
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GetArgs {
@@ -73,7 +46,7 @@ pub(in crate::cli) struct DelArgs {
 pub(in crate::cli) fn get(args: &GetArgs) -> Result<(), Failure> {
     let response = send(
         &args.entry.node,
-        Request::new(Method::GET, args.entry.path()),
+        Request::new(Method::GET, args.entry.path("entries")),
     )?;
     match response.status {
         StatusCode::OK => {}
@@ -138,7 +111,7 @@ pub(in crate::cli) fn put(args: &PutArgs) -> Result<(), Failure> {
             .iter()
             .map(|tag| format!("tag={}", encode(tag.as_bytes()))),
     );
-    let mut path = args.entry.path();
+    let mut path = args.entry.path("entries");
     if !query.is_empty() {
         path = format!("{path}?{}", query.join("&"));
     }
@@ -159,7 +132,7 @@ pub(in crate::cli) fn put(args: &PutArgs) -> Result<(), Failure> {
 pub(in crate::cli) fn del(args: &DelArgs) -> Result<(), Failure> {
     let response = send(
         &args.entry.node,
-        Request::new(Method::DELETE, args.entry.path()),
+        Request::new(Method::DELETE, args.entry.path("entries")),
     )?;
     if response.status.is_success() {
         return Ok(());

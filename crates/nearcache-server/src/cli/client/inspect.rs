@@ -8,10 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::NodeArgs;
 use super::overview::{document, print, table};
+use super::{EntryArgs, NodeArgs};
 use crate::failure::Failure;
-use crate::http::path::encode;
 
 /// After so long without an answer it is said what is waited for.
 const SAYS_AFTER: Duration = Duration::from_millis(1_500);
@@ -20,33 +19,18 @@ const ROWS_MAX: usize = 64;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InspectArgs {
-    /// The key
-    key: String,
-    /// The cache
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value = "default",
-        env = "NEARCACHE_CACHE"
-    )]
-    cache: String,
+    #[command(flatten)]
+    entry: EntryArgs,
     /// Every node in a row of its own; without it, of more than 64 those that are as most are only counted
     #[arg(long)]
     all: bool,
     /// The answer as JSON
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    node: NodeArgs,
 }
 
 pub(in crate::cli) fn inspect(args: &InspectArgs) -> Result<(), Failure> {
-    let path = format!(
-        "/v1/caches/{}/inspect/{}",
-        encode(args.cache.as_bytes()),
-        encode(args.key.as_bytes())
-    );
-    let seen = patiently(&args.node, &path)?;
+    let seen = patiently(&args.entry.node, &args.entry.path("inspect"))?;
     print(&if args.json {
         format!("{seen}\n")
     } else {

@@ -24,6 +24,7 @@ pub(super) use overview::{InfoArgs, MembersArgs, info, members};
 use super::runtime;
 use crate::client::{Client, Request, Response};
 use crate::failure::Failure;
+use crate::http::path::encode;
 
 /// Which node to ask.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +40,34 @@ pub(super) struct NodeArgs {
     /// File with the token, where the node demands one
     #[arg(long, value_name = "FILE", env = "NEARCACHE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// Which entry.
+#[derive(Debug, Args)]
+struct EntryArgs {
+    /// The key
+    key: String,
+    /// The cache
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "default",
+        env = "NEARCACHE_CACHE"
+    )]
+    cache: String,
+    #[command(flatten)]
+    node: NodeArgs,
+}
+
+impl EntryArgs {
+    /// What the HTTP interface has under `of` the entry.
+    fn path(&self, of: &str) -> String {
+        format!(
+            "/v1/caches/{}/{of}/{}",
+            encode(self.cache.as_bytes()),
+            encode(self.key.as_bytes())
+        )
+    }
 }
 
 fn send(node: &NodeArgs, request: Request) -> Result<Response, Failure> {
