@@ -318,3 +318,77 @@ async fn what_is_old_of_many_keys_is_served_and_loaded_anew_by_one_call() -> Tes
     })
     .await
 }
+
+/// Knows one key at a time; of those that end in 7 it fails.
+struct OneByOne;
+
+impl Loader<u64, u64> for OneByOne {
+    type Error = String;
+
+    async fn load(&self, key: &u64, _: Previous<u64>) -> Result<Loaded<u64>, String> {
+        if key % 10 == 7 {
+            return Err(format!("{key} cannot be read"));
+        }
+        Ok(Loaded::value(key * key))
+    }
+}
+
+#[tokio::test]
+async fn c8_a_key_of_many_that_cannot_be_read_fails_for_itself_alone() -> TestResult {
+    bounded(async {
+        let node = Node::builder(common::cluster_name()).start().await?;
+        let cache = node.cache("squares").mode(Mode::Local).open().await?;
+        let squares = cache.loading(OneByOne);
+        let keys: Vec<u64> = (1..=20).collect();
+        for (key, got) in keys.iter().zip(squares.get_many(&keys).await) {
+            match got {
+                Err(LoadError::Failed(error)) => {
+                    assert_eq!(error.to_string(), format!("{key} cannot be read"));
+                    assert_eq!(key % 10, 7);
+                }
+                got => assert_eq!(got?.as_deref(), Some(&(key * key))),
+            }
+        }
+        // What could be read is kept, and the call counts as one that was answered.
+        assert!(cache.peek(&8).is_some() && cache.peek(&7).is_none());
+        let stats = cache.stats().loads;
+        assert_eq!((stats.succeeded, stats.failed), (1, 0));
+        // Nothing but failures is a failure, and so is that of a single key.
+        assert!(squares.get_many(&[27, 37]).await.iter().all(Result::is_err));
+        assert!(squares.get(&47).await.is_err());
+        assert_eq!(cache.stats().loads.failed, 2);
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn c10_the_soft_timeout_of_many_keys_is_one_for_all_of_them() -> TestResult {
+    bounded(async {
+        let soft = Duration::from_millis(200);
+        let policy = LoadPolicy::new()
+            .stale_if_error(Duration::from_secs(60))
+            .soft_timeout(soft)
+            .ttl_jitter(0.0);
+        let squares = Squares {
+            ttl: Duration::from_millis(50),
+            ..Squares::shut()
+        };
+        let (_node, numbers) = alone(policy, &squares).await;
+        let keys: Vec<u64> = (0..50).collect();
+        squares.gate.add_permits(1);
+        for got in numbers.get_many(&keys).await {
+            got?;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        // They have expired, and the system of record hangs.
+        let started = Instant::now();
+        for (key, got) in keys.iter().zip(numbers.get_many(&keys).await) {
+            assert_eq!(got?.as_deref(), Some(&(key * key)));
+        }
+        let took = started.elapsed();
+        assert!(took >= soft && took < soft * 10, "{took:?}");
+        Ok(())
+    })
+    .await
+}

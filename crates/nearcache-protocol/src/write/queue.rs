@@ -216,10 +216,7 @@ impl<T: Clone> WriteQueue<T> {
     pub fn reserve(&mut self, key: &[u8], bytes: u64) -> Result<(), QueueFull> {
         let waits = self.slots.get(key);
         let replaced = waits.map_or(0, |slot| slot.write.bytes);
-        let (keys, all) = (
-            self.slots.len() + self.reserved_keys,
-            self.bytes + self.reserved_bytes,
-        );
+        let (keys, all) = self.taken();
         let has_place = waits.is_some() || keys < self.config.keys_max;
         let has_bytes = all.saturating_sub(replaced) + bytes <= self.config.bytes_max;
         if has_place && (has_bytes || keys == 0) {
@@ -549,6 +546,16 @@ impl<T: Clone> WriteQueue<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Keys and bytes that wait, are with the sink, or have room kept for them: what the limits are about, where a write for which room is kept counts
+    /// as another key until it is [put](Self::put).
+    #[must_use]
+    pub fn taken(&self) -> (usize, u64) {
+        (
+            self.slots.len() + self.reserved_keys,
+            self.bytes + self.reserved_bytes,
+        )
     }
 
     /// Writes that room is kept for.

@@ -94,6 +94,29 @@ fn a_later_write_takes_the_place_of_one_that_waits_and_keeps_its_turn() {
 }
 
 #[test]
+fn room_that_was_kept_for_a_later_write_of_a_queued_key_comes_free_when_it_is_put() {
+    let mut world = world(config());
+    for key in ["a", "b", "c"] {
+        world.put(0, key, 1).unwrap();
+    }
+    // Until it is put it counts as another key: somebody else may have to wait for its room.
+    world.queue.reserve(b"a", 10).unwrap();
+    assert_eq!(world.queue.taken(), (4, 40));
+    assert!(world.queue.reserve(b"d", 10).is_err());
+    let seq = world.queue.next_seq();
+    let write = Write {
+        key: Bytes::from_static(b"a"),
+        seq,
+        version: version(seq.0),
+        bytes: 10,
+        content: 2,
+    };
+    world.queue.put(at(1), write);
+    assert_eq!(world.queue.taken(), (3, 30));
+    assert!(world.queue.reserve(b"d", 10).is_ok());
+}
+
+#[test]
 fn two_writes_of_a_key_are_never_with_the_sink_at_once_and_keep_their_order() {
     let mut world = world(config());
     world.put(0, "a", 1).unwrap();

@@ -90,6 +90,7 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
                 lifetime = Lifetime::For(ttl);
                 absent::<V, C>()
             }
+            What::Failed(error) => return Err(LoadError::Failed(error)),
             What::NotModified => {
                 let Some(previous) =
                     previous.filter(|entry| !entry.value().is_absent() && !entry.is_stub())

@@ -63,7 +63,8 @@ pub(super) async fn fly<K, V, C>(
     let previous = departed.previous.clone();
     let answer =
         Box::pin(async move { loader(Previous::new(previous.and_then(Cached::of))).await });
-    let loaded = cache.ask(admission, answer).await;
+    let is_answer = |loaded: &Loaded<V>| !loaded.is_failed();
+    let loaded = cache.ask(admission, answer, is_answer).await;
     cache.arrive_at(departed, loaded);
 }
 
@@ -135,16 +136,17 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         }
     }
 
-    /// Calls the loader, and tells what watches over the system of record how it went.
+    /// Calls the loader, and tells what watches over the system of record how it went: `is_answer` says whether what it answered is one.
     pub(super) async fn ask<T>(
         &self,
         admission: Admission,
         answer: Answer<T>,
+        is_answer: impl FnOnce(&T) -> bool,
     ) -> Result<T, LoadError> {
         let (node, loads) = (self.shell.node(), self.shell.loads());
         let asked = Asked(self, admission, node.now());
         let answered = call(answer, loads.policy().load_timeout).await;
-        asked.answered(&answered);
+        asked.answered(answered.as_ref().map(is_answer));
         answered
     }
 
@@ -178,19 +180,19 @@ struct Asked<'a, K: ?Sized, V, C: Codec<V>>(
 );
 
 impl<K: ?Sized, V, C: Codec<V>> Asked<'_, K, V, C> {
-    fn answered<T>(self, answered: &Result<T, LoadError>) {
+    fn answered(self, answered: Result<bool, &LoadError>) {
         let (now, loads) = (self.0.shell.node().now(), self.0.shell.loads());
         let counters = loads.counters();
-        loads.ended(now, self.1, answered.is_ok());
+        loads.ended(now, self.1, answered.is_ok_and(|is_answer| is_answer));
         match answered {
-            Ok(_) => {
+            Ok(true) => {
                 counters.succeeded.inc();
                 loads.took(now - self.2);
             }
             Err(LoadError::TimedOut { .. }) => {
                 counters.timed_out.inc();
             }
-            Err(_) => {
+            Ok(false) | Err(_) => {
                 counters.failed.inc();
             }
         }

@@ -1,12 +1,15 @@
 //! What a loader is given and what it answers.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nearcache_protocol::payload::Payload as _;
 use nearcache_store::Tags;
 use smallvec::SmallVec;
 
+use super::error::BoxError;
 use crate::cache::cached::Cached;
 use crate::codec::{Codec, MessagePack};
 
@@ -44,6 +47,7 @@ pub(super) enum What<V> {
     Value(V),
     Absent,
     NotModified,
+    Failed(Arc<dyn Error + Send + Sync>),
 }
 
 impl<V> Loaded<V> {
@@ -71,6 +75,16 @@ impl<V> Loaded<V> {
     /// that it had; each of them is replaced if it is given anew. An error if it was given nothing.
     pub const fn not_modified() -> Self {
         Self::of(What::NotModified)
+    }
+
+    /// This key cannot be read: those who wait for it get this error, as if the loader had failed with it. For
+    /// [`load_many`](crate::Loader::load_many), in which other keys can be read all the same.
+    pub fn failed(error: impl Into<BoxError>) -> Self {
+        Self::of(What::Failed(Arc::from(error.into())))
+    }
+
+    pub(super) const fn is_failed(&self) -> bool {
+        matches!(self.what, What::Failed(_))
     }
 
     /// The time to live, instead of the cache's own: more than zero, at most ten years. Shortened by
@@ -161,6 +175,7 @@ impl<V> fmt::Debug for Loaded<V> {
             What::Value(_) => "Loaded(value)",
             What::Absent => "Loaded(absent)",
             What::NotModified => "Loaded(not modified)",
+            What::Failed(_) => "Loaded(failed)",
         })
     }
 }

@@ -44,8 +44,11 @@ where
         previous: Previous<V, C>,
     ) -> impl Future<Output = Result<Loaded<V>, Self::Error>> + Send;
 
-    /// Reads up to [`LOAD_MANY_MAX`](crate::limits::LOAD_MANY_MAX) keys, and answers in their order, one for each. By default one after
-    /// the other; override it if the system of record can do better. It is given no old values to confirm. Counts as one load, with one timeout.
+    /// Reads up to [`LOAD_MANY_MAX`](crate::limits::LOAD_MANY_MAX) keys, and answers in their order, one for each;
+    /// [`Loaded::failed`] for a key of its own that fails. It is given no old values to confirm. Counts as one load, with one timeout: what is
+    /// not answered within [`load_timeout`](crate::LoadPolicy::load_timeout) fails for all of the keys.
+    ///
+    /// By default [`load`](Self::load) one after the other, which is enough for a few keys that are read fast; override it with one query for all.
     ///
     /// # Errors
     ///
@@ -57,7 +60,8 @@ where
         async move {
             let mut loaded = Vec::with_capacity(keys.len());
             for key in keys {
-                loaded.push(self.load(key, Previous::new(None)).await?);
+                let one = self.load(key, Previous::new(None)).await;
+                loaded.push(one.unwrap_or_else(Loaded::failed));
             }
             Ok(loaded)
         }
@@ -129,10 +133,13 @@ where
             found.push(self.find(key).await);
         }
         let mut got = Vec::with_capacity(keys.len());
-        for step in self.take_steps(keys, found) {
+        let steps = self.take_steps(keys, found);
+        // One soft timeout for all of them.
+        let soft_by = self.cache.soft_by();
+        for step in steps {
             got.push(match step {
                 Step::Done(result) => result,
-                Step::Waits(key, slot) => self.cache.wait(&key, &slot).await,
+                Step::Waits(key, slot) => self.cache.wait(&key, &slot, soft_by).await,
             });
         }
         got

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nearcache_protocol::payload::Payload as _;
 use nearcache_store::Version;
+use tokio::time::{Instant, timeout_at};
 
 use super::Cache;
 use super::cached::Cached;
@@ -168,7 +169,7 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
                     Ok(Some(value))
                 }
                 Found::Nothing { seen } => match self.begin(&key, seen, loader) {
-                    Ok(slot) => self.wait(&key, &slot).await,
+                    Ok(slot) => self.wait(&key, &slot, self.soft_by()).await,
                     Err(error) => self.or_stale(&key, error),
                 },
             }
@@ -267,11 +268,16 @@ impl<K: ?Sized + 'static, V: Send + 'static, C: Codec<V>> Cache<K, V, C> {
         Ok(())
     }
 
-    /// Waits for a flight: to its end, or to the soft timeout if there is a copy to serve instead.
-    async fn wait(&self, key: &Bytes, slot: &Slot<C::Cell>) -> Got<V, C> {
+    /// Until when a caller that begins to wait now waits if there is a copy to serve instead.
+    fn soft_by(&self) -> Instant {
+        Instant::now() + self.shell.loads().policy().soft_timeout
+    }
+
+    /// Waits for a flight: to its end, or until `soft_by` if there is a copy to serve instead.
+    async fn wait(&self, key: &Bytes, slot: &Slot<C::Cell>, soft_by: Instant) -> Got<V, C> {
         let policy = self.shell.loads().policy();
         let landed = if self.shell.stale_copy(key, policy.stale_if_error).is_some() {
-            match tokio::time::timeout(policy.soft_timeout, slot.landed()).await {
+            match timeout_at(soft_by, slot.landed()).await {
                 Ok(landed) => landed,
                 Err(_) => match self.stale(key) {
                     Some(value) => return Ok(Some(value)),

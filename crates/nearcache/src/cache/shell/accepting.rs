@@ -94,6 +94,8 @@ impl<V: Payload> Shell<V> {
         if self.node.is_leaving() {
             return Err(WriteError::NodeStopped);
         }
+        // Whoever waits for room may wait beyond the end of a window of `split`.
+        self.check_writable()?;
         match queue.reserve(key, bytes) {
             Ok(()) => Ok(Room { behind, bytes }),
             Err(full) => Err(WriteError::SinkOverloaded { queued: full.keys }),
@@ -121,7 +123,7 @@ impl<V: Payload> Shell<V> {
         };
         let before = queue.next_due();
         // Without a journal nobody need be told.
-        let _ = queue.put(self.node.now(), write);
+        let _ = behind.put(&mut queue, self.node.now(), write);
         // Others may be with the sink, or wait long for their next try: only what is due first tells when the driver wakes.
         let is_first = queue.next_due() < before;
         drop(queue);
@@ -199,7 +201,7 @@ impl<V: Payload> Shell<V> {
                 bytes: room.taken(),
                 content: op,
             };
-            let _ = queue.put(self.node.now(), write);
+            let _ = behind.put(&mut queue, self.node.now(), write);
         }
         drop(queue);
         behind.wake.notify_one();

@@ -16,7 +16,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::time::Time;
-use nearcache_protocol::write::queue::{Write, WriteQueue};
+use nearcache_protocol::write::queue::{Released, Write, WriteQueue};
 use nearcache_protocol::write::record::WriteRecord;
 use nearcache_store::{Handle, Tags, Version};
 use parking_lot::Mutex;
@@ -119,6 +119,22 @@ impl<V: Payload> Behind<V> {
     pub(super) fn give_back(&self, bytes: u64) {
         self.queue.lock().give_back(bytes);
         self.settled.notify_waiters();
+    }
+
+    /// Queues a write for which room was kept. If it takes less than that, because it replaces another, who waits for room is woken.
+    pub(super) fn put(
+        &self,
+        queue: &mut WriteQueue<Op<V>>,
+        now: Time,
+        write: Write<Op<V>>,
+    ) -> Released {
+        let (keys, bytes) = queue.taken();
+        let released = queue.put(now, write);
+        let (keys_now, bytes_now) = queue.taken();
+        if keys_now < keys || bytes_now < bytes {
+            self.settled.notify_waiters();
+        }
+        released
     }
 
     /// Something is in the queue that may be due before anything else.

@@ -398,7 +398,7 @@ impl<V: Payload> Shell<V> {
             bytes,
             content: op,
         };
-        let released = queue.put(self.node().now(), write);
+        let released = behind.put(&mut queue, self.node().now(), write);
         drop(queue);
         behind.wake();
         behind.step("accepted");

@@ -63,7 +63,7 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     /// Lets time pass for the store and the machine. Returns whether that should happen again soon.
     fn tick(&self) -> bool;
     /// Drops the copies of a key on all nodes.
-    fn drop_in_doubt(&self, key: &[u8]);
+    fn drop_in_doubt(&self, key: &[u8]) -> bool;
     /// What waits to be written to the system of record is written now; returns how many keys that are.
     fn hurry_writes(&self) -> usize;
     /// How many keys wait to be written to the system of record.
@@ -191,8 +191,8 @@ impl<V: Payload> CachePort for Shell<V> {
         paced
     }
 
-    fn drop_in_doubt(&self, key: &[u8]) {
-        Self::drop_in_doubt(self, key);
+    fn drop_in_doubt(&self, key: &[u8]) -> bool {
+        Self::drop_in_doubt(self, key)
     }
 
     fn hurry_writes(&self) -> usize {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use super::Shell;
 use super::behind::{Behind, Op, Watch};
 use super::sinking::call_sink;
+use super::through::DROP_PAUSE;
 use crate::cache::sink::{CellWrite, SinkFault};
 use crate::node::NodeShared;
 use crate::random::random;
@@ -45,7 +46,8 @@ impl<V: Payload> Shell<V> {
         written: Version,
     ) -> Option<Published<V>> {
         let Ok(version) = self.stamp() else {
-            tracing::error!(cache = %self.name, "a written key cannot be told of: the clock is out of step");
+            tracing::error!(cache = %self.name, "a written key cannot be told of yet: the clock is out of step");
+            self.drop_again(key.clone(), DROP_PAUSE);
             return None;
         };
         // Looked at once: what comes after this look is not replaced.
@@ -104,7 +106,7 @@ impl<V: Payload> Shell<V> {
             let Op { entry, version } = &write.content;
             self.confirm_here(&write.key, entry.as_ref(), *version)
         } else {
-            self.drop_here(&write.key)
+            self.drop_here(&write.key).flatten()
         };
         drop(queue);
         self.tell(published);

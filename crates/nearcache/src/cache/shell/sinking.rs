@@ -106,17 +106,19 @@ impl<V: Payload> Shell<V> {
     }
 
     /// Drops the key on all nodes: what the system of record holds is not known here.
-    pub(super) fn drop_in_doubt(&self, key: &[u8]) {
-        let published = self.drop_here(key);
-        self.tell(published);
+    pub(super) fn drop_in_doubt(&self, key: &[u8]) -> bool {
+        let dropped = self.drop_here(key);
+        let is_dropped = dropped.is_some();
+        self.tell(dropped.flatten());
+        is_dropped
     }
 
-    /// Drops the key on this node only; returns what the peers have to learn.
-    pub(super) fn drop_here(&self, key: &[u8]) -> Option<Published<V>> {
+    /// Drops the key on this node only; returns what the peers have to learn, or nothing if it cannot be dropped now.
+    pub(super) fn drop_here(&self, key: &[u8]) -> Option<Option<Published<V>>> {
         match self.stamp() {
-            Ok(version) => self.store_wanted(key, version, None, None).1,
+            Ok(version) => Some(self.store_wanted(key, version, None, None).1),
             Err(error) => {
-                tracing::error!(cache = %self.name, %error, "a copy that may be wrong cannot be dropped");
+                tracing::error!(cache = %self.name, %error, "a copy that may be wrong cannot be dropped yet");
                 None
             }
         }

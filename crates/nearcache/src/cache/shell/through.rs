@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_protocol::payload::Payload;
-use nearcache_store::Change;
+use nearcache_store::{Change, Version};
 use tokio::sync::Semaphore;
 
 use super::sinking::{Sinking, call_sink, wanted};
@@ -19,6 +19,9 @@ use super::{Op, Shell, Written};
 use crate::cache::errors::{ModifyError, WriteError};
 use crate::cache::options::Ack;
 use crate::cache::sink::{CellSink, CellWrite, SinkFault, WriteThrough};
+
+/// How long at least between two tries to drop a key that may be wrong (guess; a clock that is out of step stays so for seconds).
+pub(super) const DROP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The state of a cache that writes through.
 pub(crate) struct Through<V> {
@@ -86,6 +89,8 @@ impl<V: Payload> Shell<V> {
             return Err(WriteError::SinkMustWait);
         };
         let _place = through.place(&key).await?;
+        // Whoever waits for a place may wait beyond the end of a window of `split`.
+        self.check_writable()?;
         // The entry is made anew with a later version: this one is what the sink is told.
         let (guard, known) = (self.stamp()?, self.store.known(&key).version());
         let cell = wanted.as_ref().map(|(cell, _, _)| cell);
@@ -97,7 +102,10 @@ impl<V: Payload> Shell<V> {
         if let Err(fault) = call_sink(&through.sink, vec![write], through.policy.timeout).await {
             return Err(self.sink_failed(through, &key, fault));
         }
-        let version = self.stamp()?;
+        let version = match self.stamp() {
+            Ok(version) => version,
+            Err(error) => return Err(self.written_unstamped(through, &key, guard, error)),
+        };
         let keeps = through.policy.keeps;
         let entry = wanted
             .filter(|_| keeps)
@@ -107,6 +115,21 @@ impl<V: Payload> Shell<V> {
             self.publish_acked(published, ack, timeout).await?;
         }
         Ok(written)
+    }
+
+    /// It is written, but this node's clock has come out of step meanwhile: what was here before is dropped at once, what is read of the former
+    /// value meanwhile as soon as the clock allows.
+    fn written_unstamped(
+        &self,
+        through: &Through<V>,
+        key: &Bytes,
+        guard: Version,
+        error: WriteError,
+    ) -> WriteError {
+        let (_, published) = self.store_wanted(key, guard, None, None);
+        self.tell(published);
+        self.drop_again(key.clone(), through.policy.timeout);
+        WriteError::SinkFailed(error.into())
     }
 
     /// The sink did not say that it was written.
@@ -119,21 +142,23 @@ impl<V: Payload> Shell<V> {
         WriteError::SinkFailed(fault.into_source())
     }
 
-    /// What was cut off may still be written: drops the key once more when the system of record has had its time.
-    fn drop_again(&self, key: Bytes, after: Duration) {
+    /// What was cut off may still be written: drops the key once more when the system of record has had its time, and this node's clock
+    /// is in step.
+    pub(super) fn drop_again(&self, key: Bytes, after: Duration) {
         let node = Arc::clone(&self.node);
         let id = self.id;
         tokio::spawn(async move {
             let stopped = node.stopped().clone();
-            tokio::select! {
-                () = stopped.cancelled() => {}
-                () = tokio::time::sleep(after) => {
+            let dropped = async {
+                loop {
+                    tokio::time::sleep(after.max(DROP_PAUSE)).await;
                     let cache = node.caches().get(&id).cloned();
-                    if let Some(cache) = cache {
-                        cache.drop_in_doubt(&key);
+                    if cache.is_none_or(|cache| cache.drop_in_doubt(&key)) {
+                        return;
                     }
                 }
-            }
+            };
+            stopped.run_until_cancelled(dropped).await;
         });
     }
 

@@ -161,6 +161,11 @@ impl<V: Payload> Shell<V> {
         if self.node.is_leaving() {
             return Err(WriteError::NodeStopped);
         }
+        self.check_writable()
+    }
+
+    /// Whether `split` lets this node write.
+    pub(super) fn check_writable(&self) -> Result<(), WriteError> {
         if !self.gate.may_write(self.node.quick()) {
             self.counters.refused_by_split.inc();
             return Err(WriteError::ReadOnly);
