@@ -50,6 +50,15 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
         Place::Parted,
         Place::OpenedLate,
         Place::Audited,
+        Place::Lag,
+        Place::LateMessage,
+        Place::MembershipLoss,
+        Place::NarrowLink,
+        Place::LongCut,
+        Place::LongestStop,
+        Place::LeftUnderFaults,
+        Place::ClockJump,
+        Place::ClockStaysWrong,
     ];
     let missing: Vec<Place> = sometimes
         .missing()
