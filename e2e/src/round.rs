@@ -346,6 +346,11 @@ fn watch(
     while board.quiet.load(Ordering::SeqCst) < workers {
         std::thread::sleep(Duration::from_millis(5));
     }
+    for client in clients.iter_mut() {
+        if client.keys().cache.is_copies() && !leave {
+            client.tell_again();
+        }
+    }
     let quiet = board.now();
     let began = Instant::now();
     let mut ends: Vec<End> = clients.iter().map(|_| End::default()).collect();

@@ -96,6 +96,9 @@ impl<'a> Client<'a> {
 
     /// Writes a value that is new. In mode `invalidation` the record has it first.
     pub(crate) fn write(&mut self, node: usize, key: usize) {
+        if self.leaves_alone(node) {
+            return;
+        }
         let value = self.board.new_value();
         self.record.change(key, value);
         let (name, stored) = (self.keys.name(key), self.keys.stored(key, value));
@@ -109,6 +112,9 @@ impl<'a> Client<'a> {
 
     /// Removes a key. In mode `invalidation` the record has another value then, and its copies are to go.
     pub(crate) fn delete(&mut self, node: usize, key: usize) {
+        if self.leaves_alone(node) {
+            return;
+        }
         let name = self.keys.name(key);
         let number = self.board.new_value();
         let kind = if self.keys.cache.is_copies() {
@@ -254,7 +260,7 @@ impl<'a> Client<'a> {
         until.is_some_and(|until| Instant::now() < *until)
     }
 
-    fn perform(&mut self, node: usize, key: usize, kind: Kind, words: &[&str]) {
+    pub(super) fn perform(&mut self, node: usize, key: usize, kind: Kind, words: &[&str]) {
         if self.leaves_alone(node) {
             return;
         }

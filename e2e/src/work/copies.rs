@@ -8,6 +8,8 @@ use crate::resp::Reply;
 
 /// How long the record takes to answer, so that changes overtake loads.
 const LOAD_TAKES: Duration = Duration::from_millis(1);
+/// How often a change is told before it is given up.
+const TOLD_AT_MOST: usize = 20;
 
 impl Client<'_> {
     pub(super) fn read_copy(&mut self, node: usize, key: usize) {
@@ -27,6 +29,23 @@ impl Client<'_> {
             }
             Ok(Err(token)) => self.fill(node, key, &token, start),
             Err(why) => self.note(node, life, key, Kind::Read(None), start, Err(why)),
+        }
+    }
+
+    /// Has all copies dropped of keys that change, as a program does that was not answered when it told of a change: the record has changed
+    /// then, and a command that came late may have put an older value into its place.
+    pub(crate) fn tell_again(&mut self) {
+        let nodes = self.board.nodes();
+        for key in 0..self.keys.stable_from() {
+            let name = self.keys.name(key);
+            for attempt in 0..TOLD_AT_MOST {
+                let kind = Kind::Write(self.record.load(key));
+                self.perform((key + attempt) % nodes, key, kind, &["DEL", &name]);
+                if self.ops.last().is_some_and(|op| op.key == key && op.ok()) {
+                    break;
+                }
+                std::thread::sleep(LOAD_TAKES * 50);
+            }
         }
     }
 
