@@ -13,7 +13,7 @@
 mod audit;
 mod carry;
 mod coherence;
-mod connect;
+pub(crate) mod connect;
 mod garble;
 mod leave;
 pub(crate) mod load;

@@ -254,6 +254,8 @@ pub(crate) struct Node {
     /// What is to be written to the system of record.
     pub(crate) writes: NodeWrites,
     waiters: u64,
+    /// When it last looked for others at the addresses it was configured with.
+    pub(crate) looked_at: Time,
     store_tick_at: Time,
     /// The earliest wake-up that is scheduled, in virtual time.
     pub(crate) wake_at: Time,
@@ -350,6 +352,7 @@ impl Node {
             loads: NodeLoads::new(bug),
             writes: NodeWrites::new(),
             waiters: 0,
+            looked_at: now,
             store_tick_at: Time::ZERO,
             wake_at: Time::MAX,
         })

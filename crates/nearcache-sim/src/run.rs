@@ -10,6 +10,7 @@ use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use crate::bug::Bug;
 use crate::check::{convergence, resurrection, whole};
 use crate::cluster::Cluster;
+use crate::cluster::connect::LOOK_AGAIN;
 use crate::node::{Node, address};
 use crate::plan::{After, Plan};
 use crate::sometimes::Sometimes;
@@ -271,10 +272,13 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     if cluster.plan.mode == ModeKind::Invalidation {
         return judge_leases(cluster);
     }
-    let convergence_max = match cluster.plan.after {
+    let mut convergence_max = match cluster.plan.after {
         After::Core(_) => CONVERGENCE_MAX + LINK_SILENCE,
         After::Whole | After::Mesh(..) => CONVERGENCE_MAX,
     };
+    if cluster.plan.may_know_nobody() {
+        convergence_max += LOOK_AGAIN;
+    }
     let mut after = Duration::ZERO;
     while let Some(difference) = difference(cluster) {
         if after >= convergence_max {

@@ -20,6 +20,9 @@ use crate::plan::{COUNTS_AFTER, KEYS, Plan, key};
 /// I1: how long a superseded value may be served, whatever the network does, with some reserve for the steps of the simulation.
 const STALE_MAX: Duration = Duration::from_millis(3_000 + 20);
 
+/// For how long who is held for dead counts, by default, less what clocks differ in.
+const DEAD_COUNT_FOR: Duration = Duration::from_millis(60_000 - 100);
+
 /// The same beyond the mesh: a heartbeat more for each hop, one more, and 100 ms.
 fn stale_max(plan: &Plan) -> Duration {
     if !plan.is_beyond_mesh() {
@@ -44,6 +47,8 @@ pub(crate) struct Coherence {
     writes: BTreeMap<usize, Vec<Write>>,
     /// Since when a node, in its present life, has known a start of another.
     known: BTreeMap<(usize, NodeId, Epoch), Time>,
+    /// Since when a node has held another for dead.
+    parted: BTreeMap<(usize, NodeId), Time>,
     /// Per host and key the generation that it wrote last and must still hold.
     own: BTreeMap<(usize, usize), u64>,
     /// From when on what a node writes may not be missed that opened the cache late.
@@ -57,6 +62,7 @@ impl Default for Coherence {
         Self {
             writes: BTreeMap::new(),
             known: BTreeMap::new(),
+            parted: BTreeMap::new(),
             own: BTreeMap::new(),
             counts_from: BTreeMap::new(),
             grouped: Version::ZERO,
@@ -68,12 +74,25 @@ impl Coherence {
     /// The host's node is gone.
     pub(crate) fn forget(&mut self, host: usize) {
         self.known.retain(|(at, ..), _| *at != host);
+        self.parted.retain(|(at, _), _| *at != host);
         self.own.retain(|(at, _), _| *at != host);
     }
 
     /// The node on `host` has heard of a start of another.
     pub(crate) fn meets(&mut self, host: usize, node: NodeId, epoch: Epoch, now: Time) {
         self.known.entry((host, node, epoch)).or_insert(now);
+        self.parted.remove(&(host, node));
+    }
+
+    /// The node on `host` holds another for dead.
+    pub(super) fn parts(&mut self, host: usize, node: NodeId, now: Time) {
+        self.parted.entry((host, node)).or_insert(now);
+    }
+
+    /// Whether the dead have counted for long enough: who has been held for dead for so long is no more waited for (decision 0013).
+    fn is_forgotten(&self, host: usize, node: NodeId, at: Time) -> bool {
+        let parted = self.parted.get(&(host, node));
+        parted.is_some_and(|since| at - *since > DEAD_COUNT_FOR)
     }
 
     /// A node opens the cache, late.
@@ -154,7 +173,7 @@ impl Coherence {
                 continue;
             };
             let stale = now - by.at.max(known);
-            if stale > stale_max {
+            if stale > stale_max && !self.is_forgotten(host, by.by.0, now) {
                 return Err((
                     "I1",
                     format!(

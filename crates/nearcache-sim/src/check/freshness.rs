@@ -118,8 +118,13 @@ impl Freshness {
     }
 
     /// What it says of all it has heard of, where every node holds every entry.
-    pub(crate) fn check_all(&mut self, now: Time, host: usize, node: &Node) -> Result<(), Broken> {
-        let Some((as_of, members)) = self.claim(now, host, node) else {
+    pub(crate) fn check_all(
+        &mut self,
+        now: Time,
+        (host, node): (usize, &Node),
+        departed: &BTreeMap<Start, Time>,
+    ) -> Result<(), Broken> {
+        let Some((as_of, members)) = self.claim(now, (host, node), departed) else {
             return Ok(());
         };
         members
@@ -128,10 +133,18 @@ impl Freshness {
     }
 
     /// Since when the node says that it has everything, and of whom; nothing if it does not know.
-    pub(crate) fn claim(&self, now: Time, host: usize, node: &Node) -> Option<(Time, Vec<Start>)> {
+    ///
+    /// Who has left counts no longer once its cache has said so, which may be heard before its membership's goodbye.
+    pub(crate) fn claim(
+        &self,
+        now: Time,
+        (host, node): (usize, &Node),
+        departed: &BTreeMap<Start, Time>,
+    ) -> Option<(Time, Vec<Start>)> {
         let age = node.core.read_bound().worst_age(node.time(now))?;
         let members = self.members.iter().filter(|((at, _), _)| *at == host);
         let members = members.map(|((_, id), epoch)| (*id, *epoch));
+        let members = members.filter(|start| !departed.contains_key(start));
         Some((ago(now, node.in_virtual_time(age)), members.collect()))
     }
 

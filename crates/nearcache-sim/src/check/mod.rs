@@ -85,6 +85,12 @@ impl Checkers {
         self.freshness.meets(host, node, epoch);
     }
 
+    /// The node on the host holds another for dead.
+    pub(crate) fn parts(&mut self, host: usize, node: NodeId, now: Time) {
+        self.freshness.parts(host, node);
+        self.coherence.parts(host, node, now);
+    }
+
     /// All was dropped on the host.
     pub(crate) fn flushed(&mut self, host: usize, now: Time) {
         self.coherence.flushed(host);

@@ -126,7 +126,7 @@ impl Cluster {
             let result = self.checkers.members.declared(host, of, now);
             self.judge(result)?;
         }
-        self.checkers.freshness.parts(host, peer);
+        self.checkers.parts(host, peer, now);
         if let Some((session, end)) = self.session_with(host, peer) {
             self.close(session, end, true)?;
         }

@@ -43,12 +43,13 @@ fn read(
     let Checkers {
         coherence,
         freshness,
+        departed,
         ..
     } = checkers;
     let replicated = plan.mode == ModeKind::Replicated;
     if !replicated {
         coherence.read(now, host, node, plan)?;
-        if let Some(claim) = freshness.claim(now, host, node) {
+        if let Some(claim) = freshness.claim(now, (host, node), departed) {
             coherence.fresh(host, node, claim)?;
         }
     }
@@ -58,7 +59,7 @@ fn read(
     }
     freshness.check(now, host, node)?;
     if replicated {
-        freshness.check_all(now, host, node)?;
+        freshness.check_all(now, (host, node), departed)?;
     }
     Ok(())
 }
@@ -76,7 +77,13 @@ impl Cluster {
             let loads = &self.checkers.loads;
             let rested = self.hosts[host].paused_until;
             let overdue = || loads.overdue(now, host, rested);
-            loads.check(host, node).and_then(|()| overdue())
+            // Who has a wrong clock is told of nothing.
+            let held = if self.has_wrong_clock(host) {
+                Ok(())
+            } else {
+                loads.check(host, node)
+            };
+            held.and_then(|()| overdue())
         } else {
             read(&self.plan, &mut self.checkers, now, host, node)
         };

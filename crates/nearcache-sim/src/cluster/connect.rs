@@ -30,16 +30,25 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const RETRANSMISSION: Duration = Duration::from_secs(1);
 /// How often a node without sessions asks at the addresses it was configured with.
 const SEEK_PERIOD: Duration = Duration::from_millis(500);
+/// How often one that has some looks for those that it does not know, as in the library.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// So many addresses at a time.
 const SEEDS_MAX: usize = 12;
 
 impl Cluster {
-    /// A node without sessions dials everybody it was configured with.
+    /// A node without sessions dials everybody it was configured with; one with sessions, now and then, whom it does not know.
     pub(super) fn seek(&mut self, host: usize, life: u32) {
+        let now = self.now;
         let Some(node) = self.alive(host, life) else {
             return;
         };
-        if node.sessions.is_empty() {
+        let looks_again = now >= node.looked_at + LOOK_AGAIN;
+        if node.sessions.is_empty() || looks_again {
+            node.looked_at = now;
+            let known = node.membership.members();
+            let known: Vec<_> = known
+                .filter_map(|member| host_at(member.identity.address))
+                .collect();
             // In a large cluster discovery names a few, others each time.
             let count = self.hosts.len();
             let named = count.min(SEEDS_MAX);
@@ -49,7 +58,10 @@ impl Cluster {
                 0
             };
             for step in 0..named {
-                self.dial(host, (first + step * (count / named)) % count);
+                let to = (first + step * (count / named)) % count;
+                if !known.contains(&to) || !looks_again {
+                    self.dial(host, to);
+                }
             }
         }
         self.queue
@@ -406,7 +418,7 @@ impl Cluster {
 }
 
 /// The node's clock, for a handshake: nothing is written with it.
-fn stamp(node: &Node, now: Time) -> Timestamp {
+pub(super) fn stamp(node: &Node, now: Time) -> Timestamp {
     let physical = Timestamp::from_parts(node.clock.physical_ms(node.time(now)), 0);
     physical.max(node.clock.last())
 }

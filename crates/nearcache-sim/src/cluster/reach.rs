@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use nearcache_protocol::frame::{FrameDecoder, FrameLimit, Kind};
-use nearcache_protocol::handshake::{Handshake, SessionToken};
+use nearcache_protocol::handshake::{Handshake, MAX_DRIFT_MS, SessionToken};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::machine::Machine as _;
@@ -17,6 +17,7 @@ use nearcache_protocol::wire;
 use nearcache_store::{NodeId, Timestamp};
 use rand::RngExt as _;
 
+use super::connect::stamp;
 use super::{Cluster, Event};
 use crate::node::{cache_id, host_at};
 use crate::sometimes::Place;
@@ -83,7 +84,7 @@ impl Cluster {
         }
         let stands = self.lend_connection(host, there);
         self.lend_connection(there, host);
-        if self.is_lost_on_the_way() {
+        if self.is_lost_on_the_way() || self.clocks_are_apart(host, there) {
             return;
         }
         let mut at = self.now + self.delay();
@@ -101,6 +102,18 @@ impl Cluster {
             what,
         };
         self.queue.schedule(at, Event::Reached(reached));
+    }
+
+    /// Whether the handshake of such a connection fails because of the clocks: by the same rule as that of a session.
+    fn clocks_are_apart(&self, a: usize, b: usize) -> bool {
+        let clock = |host: usize| {
+            let node = self.hosts[host].node.as_ref()?;
+            Some(stamp(node, self.now).millis())
+        };
+        let (Some(a), Some(b)) = (clock(a), clock(b)) else {
+            return false;
+        };
+        a.abs_diff(b) > MAX_DRIFT_MS
     }
 
     fn is_lost_on_the_way(&mut self) -> bool {

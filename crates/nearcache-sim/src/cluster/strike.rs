@@ -7,6 +7,7 @@ use nearcache_store::{Change, Expiry, Tags, Timestamp};
 
 use super::{Cluster, Event};
 use crate::bug::Bug;
+use crate::node::EPOCH_MS;
 use crate::plan::{After, Cut, Fault, LONG_PAUSE, Rest, key};
 use crate::session::other;
 use crate::sometimes::Place;
@@ -57,6 +58,8 @@ impl Cluster {
                 let right_ms = self.plan.clock_offset_ms[node];
                 if clock_offset_ms.abs_diff(right_ms) >= JUMP_MS {
                     self.sometimes.reach(Place::ClockJump);
+                    // Nobody is in touch with it until its clock is set right.
+                    self.checkers.members.touch(node, self.plan.heal);
                 }
                 self.hosts[node].clock_offset_ms = clock_offset_ms;
                 self.crash(node, silent, restart);
@@ -244,12 +247,23 @@ impl Cluster {
         }
     }
 
+    /// Whether the node on the host was started with a clock that is far off: all whose clocks are right refuse it.
+    pub(crate) fn has_wrong_clock(&self, host: usize) -> bool {
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return false;
+        };
+        let right_ms = EPOCH_MS + self.now.as_millis();
+        let right_ms = right_ms.saturating_add_signed(self.plan.clock_offset_ms[host]);
+        node.clock
+            .physical_ms(node.time(self.now))
+            .abs_diff(right_ms)
+            >= JUMP_MS
+    }
+
     /// Whose clock is still wrong is refused by all others, until somebody sets it right and starts its node anew.
     fn leave_out_wrong_clocks(&mut self) {
         for host in 0..self.hosts.len() {
-            let right_ms = self.plan.clock_offset_ms[host];
-            let off_ms = self.hosts[host].clock_offset_ms.abs_diff(right_ms);
-            if self.hosts[host].node.is_none() || off_ms < JUMP_MS {
+            if !self.has_wrong_clock(host) {
                 continue;
             }
             self.sometimes.reach(Place::ClockStaysWrong);

@@ -38,6 +38,8 @@ const HEAL_MS: u64 = 12_000;
 pub(crate) const LONG_PAUSE: Duration = Duration::from_secs(30);
 /// Operations while it lasts.
 const LONG_PAUSE_OPERATIONS: u64 = 60;
+/// The longest cut of those that are not at full strength.
+const SHORT_CUT: Duration = Duration::from_millis(7_500);
 /// How long removals are remembered in runs in which they are forgotten.
 const FORGETS_MS: u64 = 4_000;
 /// How long they are remembered in all others.
@@ -169,6 +171,18 @@ impl Plan {
     /// Whether there are more nodes than may be connected each to each.
     pub(crate) const fn is_beyond_mesh(&self) -> bool {
         self.nodes > self.mesh_max
+    }
+
+    /// Whether all nodes on a side of a cut may have been started anew while it lasted, so that nobody knows anybody on the other side: then they
+    /// find each other when they next look at the addresses they were configured with.
+    pub(crate) fn may_know_nobody(&self) -> bool {
+        let starts = |fault: &Fault| {
+            matches!(fault, Fault::Leave { .. })
+                || matches!(fault, Fault::Crash { restart, .. } if restart.is_some())
+        };
+        let is_long = |(at, fault): &(Time, Fault)| matches!(fault, Fault::Cut { until, .. } if *until - *at > SHORT_CUT);
+        let started = self.faults.iter().filter(|(_, fault)| starts(fault));
+        self.faults.iter().any(is_long) && started.count() >= self.nodes / 2
     }
 
     /// Whether removals are forgotten during the run.
