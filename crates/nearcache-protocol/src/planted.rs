@@ -60,6 +60,20 @@ pub enum PlantedBug {
     TreeClaimsPastAGap,
     /// A home node gives the lease of a key to all who ask (breaks P6).
     LeaseForAll,
+    /// A home node takes itself for overloaded, and gives nobody a lease (breaks P6).
+    LeaseForNobody,
+    /// A home node does not answer who asks for a lease (breaks P6).
+    HomeSaysNothing,
+    /// A load is stamped at its end, and invalidations of groups by other nodes do not void it (breaks C4 across nodes).
+    GroupsOfOthersIgnored,
+    /// More loads run at once than may (breaks O6).
+    PlacesForAll,
+    /// A load that has landed keeps its place (breaks O6).
+    PlacesLost,
+    /// The circuit breaker counts failures and does not open (breaks O11).
+    BreakerStaysClosed,
+    /// After an outage all loads are let through at once (breaks O11).
+    RampsAtOnce,
     /// What a neighbour knows of others counts as if it were as of now (breaks C11).
     TreeAddsNoAge,
     /// Beyond the mesh who opened the cache after its session was ended counts for nobody's freshness (breaks C11).
@@ -193,6 +207,34 @@ impl PlantedBug {
 
     pub(crate) const fn gives_lease_to_all(self) -> bool {
         self.is(Self::LeaseForAll)
+    }
+
+    pub(crate) const fn gives_lease_to_nobody(self) -> bool {
+        self.is(Self::LeaseForNobody)
+    }
+
+    pub(crate) const fn says_nothing(self) -> bool {
+        self.is(Self::HomeSaysNothing)
+    }
+
+    pub(crate) const fn ignores_groups_of_others(self) -> bool {
+        self.is(Self::GroupsOfOthersIgnored)
+    }
+
+    pub(crate) const fn has_places_for_all(self) -> bool {
+        self.is(Self::PlacesForAll)
+    }
+
+    pub(crate) const fn loses_places(self) -> bool {
+        self.is(Self::PlacesLost)
+    }
+
+    pub(crate) const fn stays_closed(self) -> bool {
+        self.is(Self::BreakerStaysClosed)
+    }
+
+    pub(crate) const fn ramps_at_once(self) -> bool {
+        self.is(Self::RampsAtOnce)
     }
 
     pub(crate) const fn skips_holes(self) -> bool {

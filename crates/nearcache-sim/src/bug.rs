@@ -103,6 +103,20 @@ bugs! {
     WaiterLostOnPanic = "waiter-lost-on-panic" by ["C8"],
     /// Loads: a home node gives the lease of a key to all who ask.
     LeaseForAll = "lease-for-all" by ["K7"],
+    /// Loads: a home node takes itself for overloaded, and gives nobody a lease.
+    LeaseForNobody = "lease-for-nobody" by ["K7"],
+    /// Loads: a home node does not answer who asks for a lease.
+    HomeSaysNothing = "home-says-nothing" by ["K7"],
+    /// Loads: stamped at their end, and not voided by what other nodes invalidate by tag, prefix or clearing.
+    GroupsOfOthersIgnored = "groups-of-others-ignored" by ["C1"],
+    /// Loads: more run at once on a node than may.
+    PlacesForAll = "places-for-all" by ["O6"],
+    /// Loads: one that has landed keeps its place.
+    PlacesLost = "places-lost" by ["O6", "C8"],
+    /// Loads: the circuit breaker does not open.
+    BreakerStaysClosed = "breaker-stays-closed" by ["O11 (open)"],
+    /// Loads: after an outage all are let through at once.
+    RampsAtOnce = "ramps-at-once" by ["O11 (ramp)"],
     /// Loads: an expired copy is served for as long as it is in memory.
     StaleBeyondLimit = "stale-beyond-limit" by ["stale limit"],
     /// Write-behind: a write is acknowledged before its journal record is on the disk.
@@ -152,6 +166,13 @@ impl Bug {
                 | Self::JoinsOldFlights
                 | Self::WaiterLostOnPanic
                 | Self::LeaseForAll
+                | Self::LeaseForNobody
+                | Self::HomeSaysNothing
+                | Self::GroupsOfOthersIgnored
+                | Self::PlacesForAll
+                | Self::PlacesLost
+                | Self::BreakerStaysClosed
+                | Self::RampsAtOnce
                 | Self::StaleBeyondLimit
                 | Self::JournalAckedEarly
         )
@@ -181,6 +202,7 @@ impl Bug {
             Self::NoKeyFloors => StoreBug::NoKeyFloors,
             Self::DigestWithoutTombstones => StoreBug::DigestWithoutTombstones,
             Self::DigestWithoutEvicted => StoreBug::DigestWithoutEvicted,
+            Self::StaleBeyondLimit => StoreBug::StaleBeyondLimit,
             _ => return,
         };
         store.plant(bug);
@@ -214,6 +236,13 @@ impl Bug {
             Self::LoadIgnoresClockBound => ProtocolBug::LoadIgnoresClockBound,
             Self::JoinsOldFlights => ProtocolBug::JoinsOldFlights,
             Self::LeaseForAll => ProtocolBug::LeaseForAll,
+            Self::LeaseForNobody => ProtocolBug::LeaseForNobody,
+            Self::HomeSaysNothing => ProtocolBug::HomeSaysNothing,
+            Self::GroupsOfOthersIgnored => ProtocolBug::GroupsOfOthersIgnored,
+            Self::PlacesForAll => ProtocolBug::PlacesForAll,
+            Self::PlacesLost => ProtocolBug::PlacesLost,
+            Self::BreakerStaysClosed => ProtocolBug::BreakerStaysClosed,
+            Self::RampsAtOnce => ProtocolBug::RampsAtOnce,
             Self::ProbeAckedNotApplied => ProtocolBug::ProbeAckedNotApplied,
             Self::LongValuesLeftBehind => ProtocolBug::LongValuesLeftBehind,
             _ => ProtocolBug::None,

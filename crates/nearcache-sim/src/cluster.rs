@@ -15,6 +15,8 @@ mod carry;
 mod coherence;
 pub(crate) mod connect;
 mod garble;
+pub(crate) mod guard;
+mod landing;
 mod leave;
 pub(crate) mod load;
 mod observe;
@@ -98,6 +100,8 @@ pub(crate) enum Event {
     Roll,
     /// A flight's loader has answered, or is given up.
     Landing { host: usize, life: u32, place: u64 },
+    /// A flight has waited for a place for as long as it may.
+    Waited { host: usize, life: u32, place: u64 },
     /// A disk has what was written to it.
     Synced { host: usize, life: u32 },
     /// The system of record makes the writes of a host.
@@ -260,6 +264,7 @@ impl Cluster {
             | Event::Read { host } => *host,
             Event::Loaded(load) => load.host,
             Event::Landing { host, .. }
+            | Event::Waited { host, .. }
             | Event::Synced { host, .. }
             | Event::WritesDue { host, .. } => *host,
             Event::SinkEnded(ended) => ended.host,
@@ -316,6 +321,7 @@ impl Cluster {
             Event::Loaded(load) => self.loaded(load)?,
             Event::Roll => self.roll()?,
             Event::Landing { host, life, place } => self.landing(host, life, place)?,
+            Event::Waited { host, life, place } => self.waited(host, life, place)?,
             Event::Synced { host, life } => self.synced(host, life)?,
             Event::SinkWrites { host, life, writes } => {
                 self.sink_writes((host, life), &writes)?;
@@ -380,6 +386,7 @@ impl Cluster {
         let out = node.open(own, &self.plan, self.bug);
         let start = (node.id, node.epoch);
         self.checkers.coherence.opens(start, now);
+        self.checkers.leases.view_changes(now);
         self.sometimes.reach(crate::sometimes::Place::OpenedLate);
         self.trace.step(now, &[18, host as u64], || {
             format!("n{host} opens the cache")

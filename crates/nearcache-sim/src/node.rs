@@ -349,7 +349,7 @@ impl Node {
             leaving: None,
             waiting: BTreeMap::new(),
             epochs: BTreeMap::new(),
-            loads: NodeLoads::new(bug),
+            loads: NodeLoads::new(plan, bug),
             writes: NodeWrites::new(),
             waiters: 0,
             looked_at: now,

@@ -126,6 +126,12 @@ places! {
     LoadedElsewhere,
     /// A load was refused for want of a place.
     LoaderOverloaded,
+    /// A load was not made because of the circuit breaker.
+    CircuitOpen,
+    /// The first load after an outage succeeded, on a node whose circuit was open.
+    CircuitProbed,
+    /// A reader of an entry that was about to expire had it loaded anew.
+    RefreshedAhead,
     /// A loaded value was kept.
     LoadKept,
     /// A loaded value was returned and not kept.

@@ -18,6 +18,8 @@ pub enum PlantedBug {
     DigestWithoutTombstones,
     /// What is evicted is known no longer, and so is brought back by anti-entropy (breaks R10).
     DigestWithoutEvicted,
+    /// An expired copy is served for as long as it is in memory (breaks the limit of stale copies).
+    StaleBeyondLimit,
 }
 
 /// Which bugs a store has.
@@ -61,6 +63,10 @@ impl Planted {
     pub(crate) fn leaves_out_evicted(&self) -> bool {
         self.has(PlantedBug::DigestWithoutEvicted)
     }
+
+    pub(crate) fn serves_any_stale(&self) -> bool {
+        self.has(PlantedBug::StaleBeyondLimit)
+    }
 }
 
 #[cfg(not(feature = "planted-bugs"))]
@@ -93,6 +99,11 @@ impl Planted {
 
     #[inline]
     pub(crate) const fn leaves_out_evicted(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(crate) const fn serves_any_stale(&self) -> bool {
         false
     }
 }

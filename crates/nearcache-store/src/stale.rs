@@ -18,6 +18,7 @@ impl<V: Weigh> Store<V> {
         let stale_ms = u64::try_from(stale_max.as_millis()).unwrap_or(u64::MAX);
         let until_ms = entry.expiry().as_millis().saturating_add(stale_ms);
         let in_time = entry.expiry().is_never() || self.clock.now_ms() < until_ms;
+        let in_time = in_time || self.planted.serves_any_stale();
         let generation = self.generation();
         (in_time && self.survives_groups(&entry, generation) && !self.is_idle(&entry))
             .then_some(entry)

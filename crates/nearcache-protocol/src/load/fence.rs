@@ -116,7 +116,10 @@ impl Fence {
         clock: &Hlc,
         now: Time,
     ) -> Handle<V> {
-        let version = if self.planted.drops_fence() || self.planted.drops_fence_for_tags() {
+        let at_its_end = self.planted.drops_fence()
+            || self.planted.drops_fence_for_tags()
+            || self.planted.ignores_groups_of_others();
+        let version = if at_its_end {
             just_before(clock, now, Duration::ZERO)
         } else {
             self.version
@@ -148,7 +151,17 @@ impl Fence {
     fn holds<V: Payload>(&self, store: &Store<V>, known: &Known<V>, entry: &Handle<V>) -> bool {
         self.knew(known)
             && (self.planted.drops_fence_for_tags()
-                || !store.invalidated_since(self.generation, entry.key(), Some(entry.tags())))
+                || !store.invalidated_since(self.generation, entry.key(), Some(entry.tags()))
+                || self.planted.ignores_groups_of_others() && !self.is_own_group(store, entry))
+    }
+
+    /// Whether this node itself has invalidated a group with the entry in it since the load began.
+    fn is_own_group<V: Payload>(&self, store: &Store<V>, entry: &Handle<V>) -> bool {
+        store.floors().into_iter().any(|(scope, version)| {
+            version.origin == self.version.origin
+                && version > self.version
+                && scope.covers(entry.key(), entry.tags())
+        })
     }
 }
 

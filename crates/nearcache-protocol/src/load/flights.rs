@@ -247,7 +247,7 @@ impl<T: Clone> Flights<T> {
             call.flights.remove(&id);
             if call.flights.is_empty() {
                 if call.has_place {
-                    self.running -= 1;
+                    self.running -= usize::from(!self.config.planted.loses_places());
                 } else {
                     self.queue.retain(|queued| *queued != flight.call);
                 }
@@ -276,7 +276,7 @@ impl<T: Clone> Flights<T> {
     }
 
     const fn has_room(&self) -> bool {
-        self.running < self.config.running_max
+        self.running < self.config.running_max || self.config.planted.has_places_for_all()
     }
 
     /// Whether another load of the key may run.

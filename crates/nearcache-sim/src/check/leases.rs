@@ -2,8 +2,10 @@
 //!
 //! In a stable view, that is. A lease also ends with its time, with the connection to whoever has it, and with an invalidation that the
 //! next one knows of: nobody waits any more for a load beside which a lease was given to somebody who knew of something newer, also when
-//! that lease is over first. Who hears nothing from the home node in time loads without a lease: those are not counted, except that
-//! a node never makes more than two loads of a key at once.
+//! that lease is over first. A load without a lease is not counted, except that a node never makes more than two loads of a key at once; but it
+//! must have its reason. It was told that another had loaded the key, and could not use that: it has expired on its way, or something newer has come. Or
+//! the home node has said nothing for as long as it may; where nothing disturbs the two, somebody must have loaded the key under a lease
+//! meanwhile, for as long as anybody waits for that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,6 +24,8 @@ const STABLE: Duration = Duration::from_secs(1);
 const GIVEN_BEFORE: Duration = Duration::from_millis(300);
 /// How much older than its giving the time may be that a lease counts from: the drift bound.
 const SINCE_BEFORE_MS: u64 = 500;
+/// How long a home node may say nothing, by any clock.
+const HOME_WAIT: Duration = Duration::from_millis(195);
 
 /// Somebody is about to call a loader.
 #[derive(Debug)]
@@ -30,6 +34,10 @@ pub(crate) struct Begin<'a> {
     pub(crate) place: u64,
     pub(crate) key: usize,
     pub(crate) lease: Option<&'a Lease>,
+    /// When it asked for its turn, and for how long it waits for that; nothing in a mode without leases.
+    pub(crate) asked: Option<(Time, Duration)>,
+    /// No message takes so long that it comes too late, or is lost, and nobody has died unnoticed.
+    pub(crate) calm: bool,
     /// What the clock of the lease's home says, in milliseconds.
     pub(crate) home_ms: u64,
     /// The newest invalidation that may concern the key, or entry of it, that the host knows of.
@@ -58,14 +66,64 @@ pub(crate) struct Leases {
     running: BTreeMap<(usize, u64), Running>,
     /// By home and key: who has ended shortly before, when he began and what he knew. His answer may have overtaken that of who is to begin.
     ended: BTreeMap<(NodeId, usize), (Time, u64)>,
+    /// By key: when a load under a lease last ended.
+    leased: BTreeMap<usize, Time>,
+    /// Who was told last that another has loaded a key, and when.
+    told: Option<(Time, usize, usize)>,
     /// When somebody last began or ceased to hear another.
     changed: Time,
+    /// Until when a fault lasts.
+    disturbed: Time,
 }
 
 impl Leases {
     /// Somebody begins or ceases to hear another, or starts anew.
     pub(crate) const fn view_changes(&mut self, now: Time) {
         self.changed = now;
+    }
+
+    /// A fault strikes that lasts until then.
+    pub(crate) fn disturbed(&mut self, until: Time) {
+        self.disturbed = self.disturbed.max(until);
+    }
+
+    /// The host is told that another has loaded the key.
+    pub(crate) const fn told(&mut self, now: Time, host: usize, key: usize) {
+        self.told = Some((now, host, key));
+    }
+
+    /// A loader is about to be called without a lease: why?
+    fn without_lease(&self, now: Time, load: &Begin<'_>) -> Result<(), Broken> {
+        let Some((asked, turn_wait)) = load.asked.filter(|_| load.lease.is_none()) else {
+            return Ok(());
+        };
+        if self.told == Some((now, load.host, load.key)) {
+            return Ok(());
+        }
+        let waited = now.saturating_since(asked);
+        if waited < HOME_WAIT {
+            let what = format!("{load:?} goes without a lease after {waited:?}");
+            return Err(("K7", what));
+        }
+        let disturbed = self.changed.max(self.disturbed).max(load.rested);
+        if !load.calm || asked < disturbed + STABLE {
+            return Ok(());
+        }
+        let running = self.running.values();
+        let mut leased = running.filter(|running| running.key == load.key);
+        let leased = leased.any(|running| running.home.is_some())
+            || self
+                .leased
+                .get(&load.key)
+                .is_some_and(|ended| *ended >= asked);
+        // By its own clock, which may be a little fast.
+        if !leased || waited + Duration::from_millis(1) < turn_wait {
+            let what = format!(
+                "nothing disturbs {load:?}, which goes without a lease after {waited:?}; others load under one: {leased}"
+            );
+            return Err(("K7", what));
+        }
+        Ok(())
     }
 
     /// A loader is about to be called. `lease_for` is how long leases last.
@@ -75,6 +133,7 @@ impl Leases {
         load: &Begin<'_>,
         lease_for: Duration,
     ) -> Result<(), Broken> {
+        self.without_lease(now, load)?;
         let before_ms = SINCE_BEFORE_MS + u64::try_from(GIVEN_BEFORE.as_millis()).unwrap_or(0);
         let since_ms = load.home_ms.saturating_sub(before_ms);
         let home = load.lease.map(|lease| lease.home);
@@ -120,11 +179,12 @@ impl Leases {
     }
 
     /// The loader has answered or was given up: its lease is given back.
-    pub(crate) fn end(&mut self, host: usize, place: u64) {
+    pub(crate) fn end(&mut self, now: Time, host: usize, place: u64) {
         let ended = self.running.remove(&(host, place));
         if let Some((home, ended)) = ended.and_then(|ended| Some((ended.home?, ended))) {
             let known = (ended.began, ended.knows_ms);
             self.ended.insert((home, ended.key), known);
+            self.leased.insert(ended.key, now);
         }
     }
 

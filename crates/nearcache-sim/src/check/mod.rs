@@ -10,6 +10,7 @@ pub(crate) mod bounds;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod freshness;
+pub(crate) mod guard;
 pub(crate) mod leases;
 pub(crate) mod leaving;
 pub(crate) mod loads;
@@ -40,6 +41,7 @@ pub(crate) struct Checkers {
     pub(crate) coherence: coherence::Coherence,
     pub(crate) loads: loads::Loads,
     pub(crate) leases: leases::Leases,
+    pub(crate) guards: guard::Guards,
     pub(crate) writes: writes::Writes,
     pub(crate) freshness: freshness::Freshness,
     pub(crate) apart: apart::Apart,
@@ -60,6 +62,7 @@ impl Checkers {
             coherence: coherence::Coherence::default(),
             loads: loads::Loads::default(),
             leases: leases::Leases::default(),
+            guards: guard::Guards::default(),
             writes: writes::Writes::default(),
             freshness: freshness::Freshness::default(),
             apart: apart::Apart::new(hosts),
@@ -75,6 +78,7 @@ impl Checkers {
         self.coherence.forget(host);
         self.loads.forget(host);
         self.leases.forget(host);
+        self.guards.forget(host);
         self.freshness.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }

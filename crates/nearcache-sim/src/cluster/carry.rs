@@ -8,6 +8,7 @@ use nearcache_protocol::config::ReplicationConfig;
 use nearcache_protocol::frame::{self, Frame, FrameLimit, Kind};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
+use nearcache_protocol::load::lease::{Answer, LoadMessage};
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{DownReason, MembershipMessage, MembershipOutput};
 use nearcache_protocol::message::CacheMessage;
@@ -19,6 +20,7 @@ use rand::RngExt as _;
 
 use super::{Cluster, Event, Fate};
 use crate::node::{address, cache_id};
+use crate::plan::number_of;
 use crate::session::other;
 use crate::sometimes::Place;
 use crate::value::Value;
@@ -553,6 +555,7 @@ impl Cluster {
         };
         let own = node.time(now);
         let (mut membership, mut cache) = (Vec::new(), Vec::new());
+        let mut loaded = None;
         let decoded = MembershipMessage::decode(frame.kind, &frame.body);
         let is_membership = matches!(decoded, Ok(Some(_)));
         let understood = match decoded {
@@ -562,6 +565,7 @@ impl Cluster {
                 .is_ok(),
             Ok(None) => match wire::decode::<Value>(&frame) {
                 Ok(message) => {
+                    loaded = loaded_elsewhere(&message);
                     if node.is_open {
                         node.core.handle(own, from, message, &mut cache);
                     }
@@ -576,6 +580,9 @@ impl Cluster {
         }
         if is_membership {
             self.carry_membership(host, membership)?;
+        }
+        if let Some(key) = loaded {
+            self.checkers.leases.told(now, host, key);
         }
         self.carry_cache(host, cache)?;
         self.settle(host)
@@ -595,6 +602,17 @@ impl Cluster {
     pub(super) fn violation(&self, rule: &'static str, what: String) -> Violation {
         let at: Time = self.now;
         Violation { rule, at, what }
+    }
+}
+
+/// The key of which a home node says that somebody has loaded it.
+fn loaded_elsewhere(message: &CacheMessage<Value>) -> Option<usize> {
+    match message {
+        CacheMessage::Load {
+            message: LoadMessage::Answer(Answer::Loaded(update)),
+            ..
+        } => update.key().and_then(number_of),
+        _ => None,
     }
 }
 

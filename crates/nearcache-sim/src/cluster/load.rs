@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use nearcache_protocol::announce::ModeKind;
+use nearcache_protocol::ids::Epoch;
+use nearcache_protocol::load::breaker::Admitted;
 use nearcache_protocol::load::fence::Fence;
 use nearcache_protocol::load::flights::{FlightConfig, FlightId, Flights, Role};
 use nearcache_protocol::load::lease::{Lease, Turn};
 use nearcache_protocol::load::source::SourceFloors;
-use nearcache_protocol::mode::{Ack, Output, Published};
+use nearcache_protocol::mode::Output;
 use nearcache_protocol::time::Time;
-use nearcache_store::{Expiry, Handle, Tags, Version};
+use nearcache_store::{Handle, NodeId, Version};
 use rand::RngExt as _;
 
+use super::guard::{self, Guard};
 use super::{Cluster, Event};
 use crate::bug::Bug;
+use crate::check::guard as judge;
 use crate::check::leases::Begin;
 use crate::node::{Awaited, Node};
-use crate::plan::{KEYS, Operation, key};
+use crate::plan::{KEYS, Operation, Plan, key};
 use crate::sometimes::Place;
 use crate::value::Value;
 use crate::violation::Violation;
@@ -30,44 +35,48 @@ const SLOW_MS_MAX: u64 = 900;
 const LOAD_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// How long a node waits for another's load.
 const TURN_WAIT: Duration = Duration::from_millis(500);
+/// How long a message may take where a home node is never too late.
+const CALM_DELAY_MAX: Duration = Duration::from_millis(50);
 /// How long a load takes from its turn to its end, at most.
 const FLIGHT: Duration = TURN_WAIT.saturating_add(LOAD_TIMEOUT);
 /// How long it waits for its place, at most: for those before it in the queue, which is twice as long as there are places, and for one of its key.
 const QUEUE_WAIT: Duration = FLIGHT.saturating_mul(3);
-/// For how long after its expiry a copy may be served instead of an error.
-const STALE_MAX: Duration = Duration::from_millis(400);
-/// How long the stores keep it.
+/// How long the stores keep what has expired.
 pub(crate) const STALE_FOR: Duration = Duration::from_millis(2_000);
 
 /// The loads of one start of a node.
 pub(crate) struct NodeLoads {
-    flights: Flights<u64>,
-    sources: SourceFloors,
+    pub(super) flights: Flights<u64>,
+    pub(super) sources: SourceFloors,
     places: u64,
-    waiting: BTreeMap<u64, Vec<u64>>,
-    flying: BTreeMap<u64, Flying>,
+    pub(super) waiting: BTreeMap<u64, Vec<u64>>,
+    pub(super) flying: BTreeMap<u64, Flying>,
+    pub(super) guard: Option<Guard>,
 }
 
-struct Flying {
-    id: FlightId,
-    key: usize,
+pub(super) struct Flying {
+    pub(super) id: FlightId,
+    pub(super) key: usize,
     seen: Version,
     /// When it had its place and asked whose turn it is.
-    asked: Option<Time>,
-    departed: Option<Departed>,
+    pub(super) asked: Option<Time>,
+    pub(super) departed: Option<Departed>,
 }
 
-struct Departed {
-    fence: Fence,
-    lease: Option<Lease>,
-    value: u64,
-    source: u64,
-    outcome: Answer,
+pub(super) struct Departed {
+    pub(super) at: Time,
+    pub(super) fence: Fence,
+    pub(super) lease: Option<Lease>,
+    /// That it may ask, where somebody has to say so.
+    pub(super) admitted: Option<Admitted>,
+    pub(super) value: u64,
+    pub(super) source: u64,
+    pub(super) outcome: Answer,
 }
 
 /// What becomes of a call of the loader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Value,
     /// An older version than this node has seen: a replica that lags.
     Older,
@@ -77,13 +86,18 @@ enum Answer {
 }
 
 impl NodeLoads {
-    pub(crate) fn new(bug: Option<Bug>) -> Self {
+    pub(crate) fn new(plan: &Plan, bug: Option<Bug>) -> Self {
         let planted = bug.map_or(Default::default(), Bug::of_protocol);
-        let config = FlightConfig {
-            running_max: 8,
-            queued_max: 16,
-            planted,
-            ..FlightConfig::default()
+        let is_guarded = guard::is_guarded(plan);
+        let config = if is_guarded {
+            guard::flights(planted)
+        } else {
+            FlightConfig {
+                running_max: 8,
+                queued_max: 16,
+                planted,
+                ..FlightConfig::default()
+            }
         };
         Self {
             flights: Flights::new(config),
@@ -91,12 +105,20 @@ impl NodeLoads {
             places: 0,
             waiting: BTreeMap::new(),
             flying: BTreeMap::new(),
+            guard: is_guarded.then(|| Guard::new(planted)),
         }
+    }
+
+    /// Flights that have a place, and flights that wait for one.
+    pub(super) fn count(&self) -> (usize, usize) {
+        let running = self.flying.values().filter(|flying| flying.asked.is_some());
+        let running = running.count();
+        (running, self.flying.len() - running)
     }
 }
 
 /// The tag that all entries of a key carry.
-fn tag_of(number: usize) -> u8 {
+pub(super) fn tag_of(number: usize) -> u8 {
     u8::try_from(number % 4).unwrap_or(0)
 }
 
@@ -143,52 +165,108 @@ impl Cluster {
         let wait = QUEUE_WAIT + FLIGHT;
         let get = self.checkers.loads.begin(now, wait, host, node, number);
         if let Some(entry) = newer_than(node, own, number, Version::ZERO) {
-            return self.answer(get, Some(&entry));
+            let refreshes = self.draws_refresh(host, own, entry.expiry());
+            self.answer(get, Some(&entry))?;
+            if refreshes {
+                return self.refresh(host, number, entry.version());
+            }
+            return Ok(());
         }
         if let Some(pending) = node.writes.pending(number) {
             self.sometimes.reach(Place::PendingServed);
             let pending = pending.cloned();
             return self.answer(get, pending.as_ref());
         }
+        if (node.loads.guard.as_ref()).is_some_and(|guard| guard.is_open(own)) {
+            self.sometimes.reach(Place::CircuitOpen);
+            self.refused(host)?;
+            return self.fail(host, get, number);
+        }
+        self.fly(host, number, Version::ZERO, Some(get))
+    }
+
+    /// Loads anew what is about to expire, unless somebody does already. Nobody waits for it.
+    fn refresh(&mut self, host: usize, number: usize, seen: Version) -> Result<(), Violation> {
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
+        let own = node.time(self.now);
+        let is_open = (node.loads.guard.as_ref()).is_some_and(|guard| guard.is_open(own));
+        if is_open || node.loads.flights.has(&Bytes::from(key(number))) {
+            return Ok(());
+        }
+        self.sometimes.reach(Place::RefreshedAhead);
+        self.fly(host, number, seen, None)
+    }
+
+    /// Joins the flight of a key or begins one, for something newer than `seen`.
+    fn fly(
+        &mut self,
+        host: usize,
+        number: usize,
+        seen: Version,
+        get: Option<u64>,
+    ) -> Result<(), Violation> {
+        let (now, life) = (self.now, self.hosts[host].life);
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
         let loads = &mut node.loads;
         let place = loads.places + 1;
         let name = Bytes::from(key(number));
         let joined = loads.flights.join(&node.store, &name, None, || place);
         let Ok((role, place)) = joined else {
             self.sometimes.reach(Place::LoaderOverloaded);
-            return self.fail(host, get, number);
+            let (running, queued) = loads.count();
+            if loads.guard.is_some() {
+                let judged = judge::overloaded(running, queued);
+                judged.map_err(|(rule, what)| self.violation(rule, format!("n{host} {what}")))?;
+            }
+            return match get {
+                Some(get) => self.fail(host, get, number),
+                None => Ok(()),
+            };
         };
-        loads.waiting.entry(place).or_default().push(get);
-        match role {
+        loads.waiting.entry(place).or_default().extend(get);
+        let patience = match role {
             Role::Follows(_) => {
                 self.sometimes.reach(Place::FlightShared);
                 let asked = loads.flying.get(&place).and_then(|flying| flying.asked);
-                if let Some(asked) = asked {
+                if let (Some(asked), Some(get)) = (asked, get) {
                     self.checkers.loads.flies(asked, &[get], FLIGHT);
                 }
-                Ok(())
+                return Ok(());
             }
-            Role::Leads(id) | Role::Queues(id) | Role::Behind(id) => {
-                loads.places = place;
-                let flying = Flying {
-                    id,
-                    key: number,
-                    seen: Version::ZERO,
-                    asked: None,
-                    departed: None,
-                };
-                loads.flying.insert(place, flying);
-                if matches!(role, Role::Leads(_)) {
-                    self.start_flight(host, place)
-                } else {
-                    Ok(())
-                }
-            }
+            Role::Leads(_) => None,
+            Role::Queues(_) => Some(guard::QUEUE_WAIT),
+            // By then the earlier loads have ended.
+            Role::Behind(_) => Some(FLIGHT),
+        };
+        let (Role::Follows(id) | Role::Leads(id) | Role::Queues(id) | Role::Behind(id)) = role;
+        loads.places = place;
+        let flying = Flying {
+            id,
+            key: number,
+            seen,
+            asked: None,
+            departed: None,
+        };
+        loads.flying.insert(place, flying);
+        let is_guarded = loads.guard.is_some();
+        let Some(patience) = patience else {
+            return self.start_flight(host, place);
+        };
+        if is_guarded {
+            let gets: Vec<u64> = get.into_iter().collect();
+            self.checkers.loads.flies(now, &gets, patience + FLIGHT);
+            self.queue
+                .schedule(now + patience, Event::Waited { host, life, place });
         }
+        Ok(())
     }
 
     /// A flight has its place: whose turn is it?
-    fn start_flight(&mut self, host: usize, place: u64) -> Result<(), Violation> {
+    pub(super) fn start_flight(&mut self, host: usize, place: u64) -> Result<(), Violation> {
         let now = self.now;
         let Some(node) = self.hosts[host].node.as_mut() else {
             return Ok(());
@@ -202,6 +280,13 @@ impl Cluster {
         flying.asked = Some(now);
         let (number, seen) = (flying.key, flying.seen);
         let own = node.time(now);
+        if node.loads.guard.is_some() {
+            let judged = judge::placed(node.loads.count().0);
+            judged.map_err(|(rule, what)| self.violation(rule, format!("n{host} {what}")))?;
+        }
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
         if let Some(entry) = newer_than(node, own, number, seen) {
             return self.land(host, place, Some(entry));
         }
@@ -228,13 +313,41 @@ impl Cluster {
                 if let Some(entry) = newer_than(node, node.time(now), flying.key, flying.seen) {
                     return self.land(host, place, Some(entry));
                 }
+                let number = flying.key;
+                self.checkers.leases.told(now, host, number);
                 None
             }
             Turn::Yours(lease) => lease,
         };
+        let Some(node) = self.hosts[host].node.as_mut() else {
+            return Ok(());
+        };
+        let own = node.time(now);
+        let mut admitted = None;
+        if let Some(guard) = &mut node.loads.guard {
+            admitted = guard.admit(own);
+            if admitted.is_none() {
+                let mut out = Vec::new();
+                if let Some(lease) = lease {
+                    node.core.end_load(own, lease, None, &mut out);
+                }
+                self.sometimes.reach(Place::CircuitOpen);
+                self.refused(host)?;
+                self.carry_cache(host, out)?;
+                return self.land(host, place, None);
+            }
+            let judged = self.checkers.guards.began(now, host, place);
+            judged.map_err(|(rule, what)| self.violation(rule, what))?;
+        }
         self.check_lease(host, place, lease.as_ref())?;
-        self.depart(host, place, lease);
+        self.depart(host, place, lease, admitted);
         Ok(())
+    }
+
+    /// Somebody gets no load because of the circuit breaker.
+    fn refused(&self, host: usize) -> Result<(), Violation> {
+        let judged = self.checkers.guards.refused(host);
+        judged.map_err(|(rule, what)| self.violation(rule, what))
     }
 
     /// K7: whether this load may run beside others.
@@ -256,11 +369,17 @@ impl Cluster {
         let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
         let home = nodes.find(|node| lease.is_some_and(|lease| lease.home == node.id));
         let paused = self.hosts.iter().map(|host| host.paused_until);
+        let has_leases = self.plan.mode == ModeKind::Replicated;
+        let asked = flying.asked.filter(|_| has_leases);
+        let weather = &self.plan.weather;
+        let calm = weather.chaos.is_none() && weather.delay_max <= CALM_DELAY_MAX;
         let load = Begin {
             host,
             place,
             key: flying.key,
             lease,
+            asked: asked.map(|asked| (asked, TURN_WAIT)),
+            calm: calm && !self.healed && !self.plan.is_beyond_mesh() && self.is_linked(),
             home_ms: home.map_or(0, |home| home.clock.physical_ms(home.time(now))),
             knows_ms: knows.time.millis(),
             rested: paused.max().unwrap_or(Time::ZERO),
@@ -269,8 +388,27 @@ impl Cluster {
         begun.map_err(|(rule, what)| self.violation(rule, what))
     }
 
+    /// Whether all that run have a session with each other, and nobody has one with somebody who is gone, unnoticed: all agree on who is home.
+    fn is_linked(&self) -> bool {
+        let runs = |peer: &NodeId, epoch: Option<&Epoch>| {
+            self.running()
+                .any(|(_, other)| other.id == *peer && Some(&other.epoch) == epoch)
+        };
+        let others = self.running().count() - 1;
+        self.running().all(|(_, node)| {
+            let mut peers = node.sessions.keys();
+            peers.len() == others && peers.all(|peer| runs(peer, node.epochs.get(peer)))
+        })
+    }
+
     /// The loader is called.
-    fn depart(&mut self, host: usize, place: u64, lease: Option<Lease>) {
+    fn depart(
+        &mut self,
+        host: usize,
+        place: u64,
+        lease: Option<Lease>,
+        admitted: Option<Admitted>,
+    ) {
         let now = self.now;
         let outcome = match self.rng.random_range(0..100) {
             0..=69 => Answer::Value,
@@ -278,6 +416,12 @@ impl Cluster {
             78..=87 => Answer::Error,
             88..=94 => Answer::Panic,
             _ => Answer::Never,
+        };
+        let outcome = match (self.is_record_down(), outcome) {
+            (None, outcome) | (Some(false), outcome @ (Answer::Value | Answer::Older)) => outcome,
+            (Some(false), _) => Answer::Value,
+            (Some(true), Answer::Never) => Answer::Never,
+            (Some(true), _) => Answer::Error,
         };
         let slow = self.rng.random_bool(0.1);
         let takes_ms = self
@@ -310,8 +454,10 @@ impl Cluster {
         let lags = outcome == Answer::Older;
         let value = self.checkers.loads.read(node, own, number, (source, lags));
         let departed = Departed {
+            at: own,
             fence,
             lease,
+            admitted,
             value,
             source,
             outcome,
@@ -326,144 +472,6 @@ impl Cluster {
         };
         self.queue
             .schedule(now + takes, Event::Landing { host, life, place });
-    }
-
-    /// The loader has answered, or not.
-    pub(super) fn landing(&mut self, host: usize, life: u32, place: u64) -> Result<(), Violation> {
-        let now = self.now;
-        let lives_ms = self.rng.random_range(100..2_000);
-        let bug = self.bug;
-        if self.hosts[host].life == life {
-            self.checkers.leases.end(host, place);
-        }
-        let Some(node) = self.alive(host, life) else {
-            return Ok(());
-        };
-        let own = node.time(now);
-        let flying = node.loads.flying.get_mut(&place);
-        let Some((number, departed)) =
-            flying.and_then(|flying| Some((flying.key, flying.departed.take()?)))
-        else {
-            return Ok(());
-        };
-        let mut out = Vec::new();
-        let mut loaded = None;
-        match departed.outcome {
-            Answer::Panic if bug == Some(Bug::WaiterLostOnPanic) => return Ok(()),
-            Answer::Value | Answer::Older => {
-                let expiry =
-                    Expiry::after(node.clock.physical_ms(own), Duration::from_millis(lives_ms));
-                let value = Value::new(departed.value.to_string().as_bytes());
-                let tags = Tags::new([[tag_of(number)]]).unwrap_or(Tags::NONE);
-                let content = (value, expiry, tags);
-                let entry =
-                    departed
-                        .fence
-                        .entry(&node.store, &key(number), content, &node.clock, own);
-                let is_newest = node.loads.sources.raise(number as u64, departed.source);
-                let pending = node.writes.pending(number).is_some();
-                let kept =
-                    is_newest && !pending && departed.fence.keep(&node.store, &entry) == Ok(true);
-                let stored = kept.then_some(&entry);
-                if kept {
-                    let published = Published::Fill(entry.clone());
-                    node.core
-                        .publish(own, published, Ack::Local, None, &mut out);
-                }
-                if let Some(lease) = departed.lease {
-                    node.core.end_load(own, lease, stored, &mut out);
-                }
-                if kept && departed.outcome == Answer::Older {
-                    let what = format!(
-                        "n{host} keeps generation {} of key {number}",
-                        departed.source
-                    );
-                    return Err(self.violation("I7", what));
-                }
-                self.sometimes.reach(if kept {
-                    Place::LoadKept
-                } else {
-                    Place::LoadNotKept
-                });
-                self.checkers.freshness.untold(entry.version());
-                // What has expired before it arrives is a removal.
-                self.checkers.removals.stamped(entry.version());
-                loaded = Some(entry);
-            }
-            Answer::Error | Answer::Panic | Answer::Never => {
-                if let Some(lease) = departed.lease {
-                    node.core.end_load(own, lease, None, &mut out);
-                }
-                self.sometimes.reach(Place::LoadFailed);
-            }
-        }
-        self.carry_cache(host, out)?;
-        self.land(host, place, loaded)?;
-        self.settle(host)
-    }
-
-    /// A flight ends: all who wait get what it came to, and others begin.
-    fn land(
-        &mut self,
-        host: usize,
-        place: u64,
-        got: Option<Handle<Value>>,
-    ) -> Result<(), Violation> {
-        let Some(node) = self.hosts[host].node.as_mut() else {
-            return Ok(());
-        };
-        let Some(flying) = node.loads.flying.remove(&place) else {
-            return Ok(());
-        };
-        let (_, starting) = node.loads.flights.land(flying.id);
-        let waiting = node.loads.waiting.remove(&place).unwrap_or_default();
-        for get in waiting {
-            match &got {
-                Some(entry) => self.answer(get, Some(entry))?,
-                None => self.fail(host, get, flying.key)?,
-            }
-        }
-        for (_, next) in starting {
-            self.start_flight(host, next)?;
-        }
-        Ok(())
-    }
-
-    fn answer(&mut self, get: u64, got: Option<&Handle<Value>>) -> Result<(), Violation> {
-        let ended = self.checkers.loads.end(get, got);
-        ended.map_err(|(rule, what)| self.violation(rule, what))
-    }
-
-    /// There is no answer: a stale copy if there is one, within its limit.
-    fn fail(&mut self, host: usize, get: u64, number: usize) -> Result<(), Violation> {
-        let now = self.now;
-        let Some(node) = self.hosts[host].node.as_ref() else {
-            return Ok(());
-        };
-        let own = node.time(now);
-        let leased = own <= node.core.read_bound().serve_until;
-        let limit = if self.bug == Some(Bug::StaleBeyondLimit) {
-            STALE_FOR
-        } else {
-            STALE_MAX
-        };
-        let stale = node
-            .store
-            .peek_stale(&key(number), limit)
-            .filter(|_| leased);
-        let now_ms = node.clock.physical_ms(own);
-        if let Some(entry) = &stale {
-            let until_ms = entry.expiry().as_millis().saturating_add(400);
-            if !entry.expiry().is_never() && now_ms >= until_ms {
-                let what = format!(
-                    "n{host} serves a copy of key {number} that expired at {:?}, at {now_ms}",
-                    entry.expiry()
-                );
-                return Err(self.violation("stale limit", what));
-            }
-            self.sometimes.reach(Place::StaleServed);
-        }
-        self.answer(get, stale.as_ref())
     }
 }
 

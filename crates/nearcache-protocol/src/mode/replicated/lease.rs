@@ -5,7 +5,8 @@
 //!                        somebody does ──── wait ───▶ asker waits             └ nothing stored ── yours ──▶ the next
 //! ```
 //!
-//! The asker drives: it has a deadline, and loads without a lease when the home node says nothing in time or is gone. A
+//! The asker drives: it has a deadline, and loads without a lease when the home node says nothing in time, is gone, or is another for its peers
+//! than for itself (it may have no link to the node that is the home for all others). A
 //! lease ends with its load, with its time, or with the connection to whoever has it; then the next one who waits
 //! gets it. Nobody waits for a load that began before an invalidation that he knows of: he gets a lease of his own, and those
 //! who waited for the former wait for his.
@@ -46,6 +47,8 @@ struct Asking {
     lease_for: Duration,
     waiter: Waiter,
     state: Asks,
+    /// From when on it loads alone if whom it takes for the home is none: the views differ for longer than a message takes.
+    alone_from: Time,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,6 +162,7 @@ impl<V: Payload> Replicated<V> {
             lease_for: lease_for.min(LEASE_MAX),
             waiter,
             state,
+            alone_from: now + self.config.find_wait,
         };
         self.leases.asked.insert(request, asking);
         self.drive_load(now, request, out);
@@ -254,6 +258,9 @@ impl<V: Payload> Replicated<V> {
                 tags,
                 key,
             } => {
+                if self.config.planted.says_nothing() {
+                    return;
+                }
                 let is_met = self.peers.get(&from).is_some_and(Peer::agrees);
                 if !is_met || self.home_of(&key) != self.me() {
                     return send(from, request, LoadMessage::Answer(Answer::NotHome), out);
@@ -318,12 +325,14 @@ impl<V: Payload> Replicated<V> {
                 asking.state = Asks::Waits { home };
                 return;
             }
-            Answer::NotHome => {
+            Answer::NotHome if now < asking.alone_from => {
+                let at = now + self.config.modify_redrive_after;
                 asking.state = Asks::Again {
-                    at: now + self.config.modify_redrive_after,
+                    at: at.min(asking.alone_from),
                 };
                 return;
             }
+            Answer::NotHome => Turn::Yours(None),
             Answer::Yours { .. } => Turn::Yours(Some(Lease {
                 home,
                 request,
@@ -359,6 +368,9 @@ impl<V: Payload> Replicated<V> {
     fn decide_load(&mut self, now: Time, key: Bytes, ask: Ask, out: &mut Vec<Output<V>>) {
         if let Some(entry) = self.useful(&key, &ask) {
             return self.answer_load(&key, &ask, Answer::Loaded(entry), out);
+        }
+        if self.config.planted.gives_lease_to_nobody() {
+            return self.answer_load(&key, &ask, Answer::Overloaded, out);
         }
         let Some(given) = self.leases.given.get_mut(&key) else {
             if self.leases.given.len() >= self.config.waiters_max {

@@ -186,6 +186,36 @@ fn p6_when_the_home_node_is_silent_or_gone_or_slow_each_waiter_goes_on_within_it
     );
 }
 
+/// Found by the simulator: it asked again and again until its deadline, half of what a load may take.
+#[test]
+fn p6_a_node_without_a_link_to_the_home_of_all_others_goes_on_as_if_that_were_silent() {
+    let mut cluster = cluster();
+    let nodes = || {
+        [1, 3, 4, 5]
+            .map(nearcache_store::NodeId::from_u64)
+            .into_iter()
+    };
+    let placement = PlacementKey::of_cluster("test");
+    let keys = (0..).map(|n: u32| format!("key {n}"));
+    let mut keys = keys.filter(|key| {
+        let all = (1..=NODES).map(nearcache_store::NodeId::from_u64);
+        let home = rendezvous::home(placement, key.as_bytes(), all);
+        let next = rendezvous::home(placement, key.as_bytes(), nodes());
+        home.map(|id| id.as_u64()) == Some(2) && next.map(|id| id.as_u64()) == Some(3)
+    });
+    let key = keys.next().unwrap();
+    cluster.cut(1, 2);
+    let asked = cluster.begin_load(1, &key);
+    cluster.run(Duration::from_millis(150));
+    assert_eq!(
+        turn(&cluster, (1, asked)),
+        None,
+        "3 says that it is not the home"
+    );
+    cluster.run(Duration::from_millis(110));
+    assert_eq!(turn(&cluster, (1, asked)), Some(Turn::Yours(None)));
+}
+
 #[test]
 fn c1_nobody_waits_for_a_load_that_began_before_an_invalidation_that_he_knows_of() {
     for tag in [false, true] {
