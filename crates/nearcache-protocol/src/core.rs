@@ -143,10 +143,11 @@ impl<V: Payload> CacheCore<V> {
         self.probes.unreached(peer);
     }
 
-    /// Membership knows a live node, whether this one is connected to it or not: a write with [`Ack::All`] waits for it too.
-    pub fn member_up(&mut self, now: Time, peer: NodeId) {
+    /// Membership knows a live node, and which start of it lives, whether this one is connected to it or not: a write with [`Ack::All`] waits
+    /// for it too, and what is told of its former starts no longer concerns it.
+    pub fn member_up(&mut self, now: Time, peer: NodeId, epoch: Epoch) {
         self.probes.heard_of(peer);
-        self.mode.member_up(now, peer);
+        self.mode.member_up(now, peer, epoch);
     }
 
     /// The node has left the cluster on purpose: nobody waits for it any more.

@@ -273,7 +273,8 @@ impl Cluster {
         let members = || ids.iter().map(|id| NodeId::from_u64(*id));
         for id in &ids {
             for other in members().filter(|other| other.as_u64() != *id) {
-                self.act(*id, |node, now, _| node.core.member_up(now, other));
+                let epoch = self.nodes[&other.as_u64()].epoch;
+                self.act(*id, |node, now, _| node.core.member_up(now, other, epoch));
             }
         }
         for id in &ids {

@@ -365,7 +365,8 @@ impl Node {
         self.core = core_of(own, &self.store, &self.clock, self.epoch, config);
         self.is_open = true;
         for member in self.membership.members() {
-            self.core.member_up(own, member.identity.node);
+            let identity = &member.identity;
+            self.core.member_up(own, identity.node, identity.epoch);
         }
         for peer in self.sessions.keys() {
             if let Some(epoch) = self.epochs.get(peer) {

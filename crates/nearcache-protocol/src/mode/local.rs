@@ -55,7 +55,7 @@ impl<V: Payload> Mode<V> for Local<V> {
 
     fn peer_down(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
 
-    fn member_up(&mut self, _: Time, _: NodeId) {}
+    fn member_up(&mut self, _: Time, _: NodeId, _: Epoch) {}
 
     fn peer_left(&mut self, _: Time, _: NodeId, _: &mut Vec<Output<V>>) {}
 

@@ -487,8 +487,8 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     fn peer_up(&mut self, now: Time, peer: NodeId, epoch: Epoch, out: &mut Vec<Output<V>>);
     /// The connection is gone, whatever the reason.
     fn peer_down(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
-    /// Membership knows a live node, connected or not.
-    fn member_up(&mut self, now: Time, peer: NodeId);
+    /// Membership knows a live node, connected or not, and which start of it lives.
+    fn member_up(&mut self, now: Time, peer: NodeId, epoch: Epoch);
     /// The node has left the cluster on purpose.
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>);
     /// Membership has declared the node dead.

@@ -72,7 +72,8 @@ impl Cluster {
                         });
                     let node = self.hosts[host].node.as_mut();
                     if let Some(node) = node.filter(|node| node.is_open) {
-                        node.core.member_up(node.time(now), identity.node);
+                        node.core
+                            .member_up(node.time(now), identity.node, identity.epoch);
                     }
                 }
                 MembershipOutput::MemberDown { identity, reason } => {

@@ -217,7 +217,7 @@ impl ClusterState {
     pub(crate) fn introduce(&self, cache: &dyn CachePort) {
         let state = self.state.lock();
         for member in state.membership.members() {
-            cache.member_up(member.identity.node);
+            cache.member_up(member.identity.node, member.identity.epoch);
         }
     }
 
@@ -277,7 +277,7 @@ impl State {
             if let MembershipOutput::MemberUp(identity) = output {
                 changed = true;
                 for cache in shared.caches().values() {
-                    cache.member_up(identity.node);
+                    cache.member_up(identity.node, identity.epoch);
                 }
             }
         }

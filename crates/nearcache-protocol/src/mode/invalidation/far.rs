@@ -72,12 +72,21 @@ impl<V: Payload> Invalidation<V> {
         let Some(member) = self.members.get_mut(&node) else {
             return;
         };
+        if member.started > Some(epoch) {
+            return;
+        }
+        if member.is_risen_since(epoch) {
+            if let Runs::Ended(latest) = runs {
+                self.hear_end(now, node, (epoch, latest), out);
+            }
+            return;
+        }
         let restarted = member.started.is_some_and(|former| former < epoch);
         member.started = member.started.max(Some(epoch));
         if member.link.is_none() && member.epoch.is_none_or(|former| former < epoch) {
             let standing = member.standing;
             if restarted {
-                *member = Member::new(now);
+                member.start_again(now);
             }
             (member.epoch, member.started) = (Some(epoch), Some(epoch));
             member.standing = standing;
@@ -105,6 +114,14 @@ impl<V: Payload> Invalidation<V> {
             return;
         };
         if member.epoch != Some(epoch) || member.link.is_some() {
+            return;
+        }
+        if member.is_risen_since(epoch) {
+            // A late word: it lives again. If something is missing, its new start will cost all copies.
+            if applied >= latest {
+                member.ends_at = Some(latest);
+                self.succeed(now, node, out);
+            }
             return;
         }
         member.ends_at = Some(latest);

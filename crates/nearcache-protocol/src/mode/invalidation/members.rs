@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) epoch: Option<Epoch>,
     /// The newest start of it that anybody has told of.
     pub(super) started: Option<Epoch>,
+    /// The newest start of it that lives, or did, as far as membership says, and since when that is known.
+    pub(super) risen: Option<(Epoch, Time)>,
     /// When this node first heard of it. Before that it counts for nothing.
     pub(super) known_since: Time,
     pub(super) standing: Standing,
@@ -77,6 +79,7 @@ impl Member {
         Self {
             epoch: None,
             started: None,
+            risen: None,
             known_since: now,
             standing: Standing::Alive,
             agreement: Agreed::Unknown,
@@ -120,17 +123,38 @@ impl Member {
     pub(super) fn is_met(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.met)
     }
+
+    /// Whether membership knows of a newer start of it than this.
+    pub(super) fn is_risen_since(&self, epoch: Epoch) -> bool {
+        self.risen.is_some_and(|(risen, _)| risen > epoch)
+    }
+
+    /// Forgets all that is known of it but which starts of it there were.
+    pub(super) fn start_again(&mut self, known_since: Time) {
+        *self = Self {
+            started: self.started,
+            risen: self.risen,
+            ..Self::new(known_since)
+        };
+    }
 }
 
 impl<V: Payload> Invalidation<V> {
     /// Membership knows a live node.
-    pub(super) fn hear_of(&mut self, now: Time, peer: NodeId) {
+    pub(super) fn hear_of(&mut self, now: Time, peer: NodeId, epoch: Epoch) {
         if peer == self.me() {
             return;
         }
         self.relay.member(peer, true);
         let member = self.members.entry(peer).or_insert_with(|| Member::new(now));
         member.standing = Standing::Alive;
+        if member.risen.is_none_or(|(former, _)| former < epoch) {
+            member.risen = Some((epoch, now));
+            if member.link.is_none() {
+                // That its former start has left says nothing of this one.
+                member.ends_at = None;
+            }
+        }
         // This may be a new start of it, whose lease owes nothing to what the former was told.
         member.echoed_at = None;
         self.acks.joined(peer);
@@ -141,7 +165,7 @@ impl<V: Payload> Invalidation<V> {
         if peer == self.me() {
             return;
         }
-        self.hear_of(now, peer);
+        self.hear_of(now, peer, epoch);
         self.relay.hear_runs(peer, epoch, Runs::No);
         let patience = self.config.replay_retry_after;
         let Some(member) = self.members.get_mut(&peer) else {
@@ -150,7 +174,7 @@ impl<V: Payload> Invalidation<V> {
         let restarted = member.epoch.is_some_and(|former| former != epoch);
         if restarted {
             // With it goes all that is held, below: what it did before this moment is in whatever is loaded from now on.
-            *member = Member::new(now);
+            member.start_again(now);
         }
         member.epoch = Some(epoch);
         member.started = member.started.max(Some(epoch));
@@ -184,7 +208,40 @@ impl<V: Payload> Invalidation<V> {
         // Echoes that wait for numbers of this connection would be as good after the next one, but need not be.
         member.echoes.disconnected();
         if member.ends_at.is_some() {
-            self.part(now, peer, out);
+            if member
+                .epoch
+                .is_some_and(|epoch| member.is_risen_since(epoch))
+            {
+                self.succeed(now, peer, out);
+            } else {
+                self.part(now, peer, out);
+            }
+        }
+    }
+
+    /// The start of a member that was known has left on purpose, but membership knows a newer one: that one counts as if the former had been
+    /// gone before it came.
+    pub(super) fn succeed(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
+        let Some(member) = self.members.get_mut(&peer) else {
+            return;
+        };
+        let ended = member.epoch.zip(member.ends_at);
+        let since = member.risen.map_or(now, |(_, since)| since);
+        let former = (member.standing, member.echoed_at, member.lease);
+        member.start_again(since);
+        if former.0 != Standing::Alive {
+            (member.standing, member.echoed_at, member.lease) = former;
+        }
+        let all_flushed = ended.is_some_and(|(epoch, _)| member.started > Some(epoch));
+        if !all_flushed {
+            member.started = None;
+        }
+        let origin = peer;
+        let complete = ended.is_some_and(|(epoch, latest)| {
+            self.progress.applied(StreamId { origin, epoch }) >= latest
+        });
+        if !complete && !all_flushed {
+            self.flush(now, FlushCause::Restarted(peer), out);
         }
     }
 
@@ -208,7 +265,9 @@ impl<V: Payload> Invalidation<V> {
             epoch,
         };
         let complete = match (member.epoch, member.ends_at) {
-            (Some(epoch), Some(ends_at)) => self.progress.applied(stream(epoch)) >= ends_at,
+            (Some(epoch), Some(ends_at)) if !member.is_risen_since(epoch) => {
+                self.progress.applied(stream(epoch)) >= ends_at
+            }
             // It never ran the cache, as far as anybody knows. Along the tree it may have written without our ever meeting it, and its last word
             // is told to its neighbours only; in the mesh it may have been cut off.
             (None, _) if !by_tree && now - member.known_since <= CONNECTED_WITHIN => true,

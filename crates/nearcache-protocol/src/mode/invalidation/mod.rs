@@ -170,8 +170,8 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
         self.settle(now, out);
     }
 
-    fn member_up(&mut self, now: Time, peer: NodeId) {
-        self.hear_of(now, peer);
+    fn member_up(&mut self, now: Time, peer: NodeId, epoch: Epoch) {
+        self.hear_of(now, peer, epoch);
         self.update_bound(now);
     }
 

@@ -6,6 +6,7 @@ use nearcache_store::{Change, Expiry, NodeId, Scope, Tags, Version};
 
 use crate::announce::ModeKind;
 use crate::config::{OnDisconnect, ReplicationConfig};
+use crate::ids::Epoch;
 use crate::mode::{Ack, Event, FlushCause, Outcome, Published, Status};
 use crate::modify::{Condition, ModifyError, ModifyOp, NewExpiry};
 use crate::testing::{Cluster, Text};
@@ -372,7 +373,7 @@ fn i8_a_wait_for_all_outlasts_a_dead_member_that_never_announced_the_cache() {
     let mut cluster = ready(2, config());
     let (silent, waiter) = (NodeId::from_u64(3), cluster.waiter(SECOND * 20));
     cluster.act(1, |node, now, out| {
-        node.core.member_up(now, silent);
+        node.core.member_up(now, silent, Epoch::from_u64(1));
         let version = node.core.clock().stamp(now).unwrap();
         let key = bytes::Bytes::from_static(b"k");
         let removal = Published::Removal { key, version };

@@ -153,6 +153,59 @@ fn a_member_without_a_session_that_left_in_good_order_takes_nothing_with_it() {
 }
 
 #[test]
+fn i1_a_late_word_that_its_former_start_has_left_does_not_take_a_member_away() {
+    let mut cluster = tree();
+    let far = far_from_one(&cluster);
+    cluster.fill(1, "k", "copy");
+    cluster.put(far, "other", "value");
+    cluster.run(SECOND);
+    cluster.act(far, |node, now, out| node.core.leave(now, out));
+    cluster.deliver();
+    cluster.crash(far);
+    cluster.start(far);
+    // Membership tells node 1 of the new start before its neighbours tell of the end of the former.
+    let epoch = cluster.epoch(far);
+    cluster.act(1, |node, now, _| {
+        node.core.member_up(now, NodeId::from_u64(far), epoch);
+    });
+    cluster.run(SECOND);
+    cluster.put(far, "k", "unheard");
+    assert_eq!(cluster.serves(1, "k"), some("copy"), "within the bound");
+    cluster.run(LEASE);
+    assert_eq!(cluster.serves(1, "k"), None);
+    cluster.link_tree();
+    cluster.run(SECOND * 4);
+    assert_eq!(cluster.read(1, "k"), None, "what it wrote has come");
+    assert_eq!(cluster.serves(1, "other"), None);
+    // The former start was complete: that it is over costs nothing.
+    let restarted = FlushCause::Restarted(NodeId::from_u64(far));
+    assert!(!cluster.flushes(1).contains(&restarted));
+}
+
+#[test]
+fn i2_the_end_of_a_former_start_does_not_part_a_newer_one_that_died() {
+    let mut cluster = tree();
+    let far = far_from_one(&cluster);
+    let id = NodeId::from_u64(far);
+    cluster.fill(1, "k", "copy");
+    // The end of the former start is known, but not all that it wrote.
+    cluster.drops.insert((1, "relayed"));
+    cluster.put(far, "other", "value");
+    cluster.act(far, |node, now, out| node.core.leave(now, out));
+    cluster.run(Duration::from_millis(600));
+    cluster.crash(far);
+    cluster.start(far);
+    let epoch = cluster.epoch(far);
+    cluster.act(1, |node, now, _| node.core.member_up(now, id, epoch));
+    cluster.drops.clear();
+    cluster.run(SECOND);
+    cluster.put(far, "k", "unheard");
+    cluster.act(1, |node, now, out| node.core.peer_dead(now, id, out));
+    cluster.run(LEASE + SECOND);
+    assert_eq!(cluster.serves(1, "k"), None);
+}
+
+#[test]
 fn i1_a_member_without_a_session_that_died_counts_until_it_is_given_up() {
     let mut cluster = tree();
     let far = far_from_one(&cluster);

@@ -138,7 +138,7 @@ mod tests {
         node.tick(ends + DEAD_COUNT_FOR, &mut Vec::new());
         assert_eq!(node.status(ends + DEAD_COUNT_FOR), Status::Isolated);
         // Membership hears of it again: it is cut off, and may write.
-        node.member_up(ends, NodeId::from_u64(10));
+        node.member_up(ends, NodeId::from_u64(10), Epoch::from_u64(1));
         assert_eq!(node.clock_bound(ends), DRIFT);
     }
 

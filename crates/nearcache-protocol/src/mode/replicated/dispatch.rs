@@ -50,15 +50,7 @@ impl<V: Payload> Replicated<V> {
                 self.on_echo(now, from, (asked, epoch, latest), physical_ms);
                 self.note_answer(now, from, epoch, asked);
             }
-            CacheMessage::Leave { epoch, .. } => {
-                if self
-                    .peers
-                    .get(&from)
-                    .is_some_and(|peer| peer.epoch == epoch)
-                {
-                    self.member_left(now, from, out);
-                }
-            }
+            CacheMessage::Leave { epoch, .. } => self.start_left(now, from, epoch, out),
             CacheMessage::Subscribe { epoch, after } => self.on_subscribe(from, epoch, after, out),
             CacheMessage::Subscribed { epoch, after } => {
                 self.on_subscribed(now, from, epoch, after, out)

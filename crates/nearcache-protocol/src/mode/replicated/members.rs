@@ -51,6 +51,7 @@ impl<V: Payload> Replicated<V> {
     /// The connection to a member was cut.
     pub(super) fn disconnected(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         if let Some(dropped) = self.drop_peer(now, peer, out) {
+            let risen = dropped.risen_since();
             if dropped.may_hold_copies(now) {
                 let lost = Lost {
                     epoch: Some(dropped.epoch),
@@ -61,6 +62,9 @@ impl<V: Payload> Replicated<V> {
             } else {
                 self.lose_silent(now, peer);
             }
+            if let Some(risen) = risen {
+                self.member_found(now, peer, risen);
+            }
         }
         self.work_out_bound(now);
         if !self.join.is_ready() {
@@ -69,9 +73,11 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// Somebody is a member.
-    pub(super) fn member_found(&mut self, now: Time, peer: NodeId) {
+    pub(super) fn member_found(&mut self, now: Time, peer: NodeId, epoch: Epoch) {
         self.view.alive(peer);
-        if peer != self.me() && !self.peers.contains_key(&peer) {
+        if let Some(connected) = self.peers.get_mut(&peer) {
+            connected.risen = connected.risen.max(Some(epoch));
+        } else if peer != self.me() {
             self.acks.joined(peer);
             self.relay.member(peer, true);
             let lost = self.lost.entry(peer).or_insert(Lost {
@@ -84,7 +90,26 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    /// A member has said that it leaves.
+    /// This start of a peer says that it leaves. Should membership know a newer one, that one stays a member.
+    pub(super) fn start_left(
+        &mut self,
+        now: Time,
+        peer: NodeId,
+        epoch: Epoch,
+        out: &mut Vec<Output<V>>,
+    ) {
+        let connected = self.peers.get(&peer);
+        let Some(connected) = connected.filter(|connected| connected.epoch == epoch) else {
+            return;
+        };
+        if connected.risen_since().is_some() {
+            self.disconnected(now, peer, out);
+        } else {
+            self.member_left(now, peer, out);
+        }
+    }
+
+    /// A member has left.
     pub(super) fn member_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         self.disconnected(now, peer, out);
         self.view.left(peer);

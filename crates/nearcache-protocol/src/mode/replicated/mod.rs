@@ -242,8 +242,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         self.disconnected(now, peer, out);
     }
 
-    fn member_up(&mut self, now: Time, peer: NodeId) {
-        self.member_found(now, peer);
+    fn member_up(&mut self, now: Time, peer: NodeId, epoch: Epoch) {
+        self.member_found(now, peer, epoch);
     }
 
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {

@@ -22,6 +22,8 @@ pub(super) const VALUE_BYTES_ON_WIRE_MAX: usize = (64 << 20) - (256 << 10);
 pub(super) struct Peer {
     pub(super) since: Time,
     pub(super) epoch: Epoch,
+    /// The newest start of it that membership has told of since it is connected.
+    pub(super) risen: Option<Epoch>,
     /// Whether both run the cache alike; unknown before its announcement.
     pub(super) agreement: Agreed,
     /// It has had the time to say that it runs the cache, and has not: it is taken not to.
@@ -60,6 +62,7 @@ impl Peer {
         Self {
             since: now,
             epoch,
+            risen: None,
             agreement: Agreed::Unknown,
             silent: false,
             ready: false,
@@ -74,6 +77,11 @@ impl Peer {
             join_target: 0,
             early: Early::default(),
         }
+    }
+
+    /// The newer start of it that membership knows, if this connection is to one that is over.
+    pub(super) fn risen_since(&self) -> Option<Epoch> {
+        self.risen.filter(|risen| *risen > self.epoch)
     }
 
     /// Whether it may serve entries of this cache that we should keep up to date: it runs the cache alike, or it has not

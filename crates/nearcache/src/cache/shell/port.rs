@@ -49,7 +49,7 @@ pub(crate) trait CachePort: Send + Sync + 'static {
     /// No connection to a member without a session could be opened.
     fn unreached(&self, peer: NodeId);
     /// A node is a live member, connected or not.
-    fn member_up(&self, peer: NodeId);
+    fn member_up(&self, peer: NodeId, epoch: Epoch);
     /// A peer has left for good.
     fn peer_left(&self, peer: NodeId);
     /// A peer does not answer anybody any more.
@@ -143,8 +143,8 @@ impl<V: Payload> CachePort for Shell<V> {
         self.machine.lock().core.unreached(peer);
     }
 
-    fn member_up(&self, peer: NodeId) {
-        self.step(|core, _| core.member_up(self.node.now(), peer));
+    fn member_up(&self, peer: NodeId, epoch: Epoch) {
+        self.step(|core, _| core.member_up(self.node.now(), peer, epoch));
     }
 
     fn peer_dead(&self, peer: NodeId) {

@@ -6,6 +6,9 @@ use nearcache_store::NodeId;
 
 use super::{SECOND, all};
 use crate::config::ReplicationConfig;
+use crate::ids::Epoch;
+use crate::machine::Machine as _;
+use crate::message::CacheMessage;
 use crate::mode::{Ack, BeyondMesh, NotAcked, Outcome, Status};
 use crate::modify::{ModifyError, ModifyOp};
 use crate::testing::Cluster;
@@ -219,7 +222,8 @@ fn who_waits_for_all_when_the_tree_turns_on_is_told_so() {
     assert!(!cluster.nodes[&1].results.contains_key(&waiter));
     for id in 4..=6 {
         let member = NodeId::from_u64(id);
-        cluster.act(1, |node, now, _| node.core.member_up(now, member));
+        let epoch = Epoch::from_u64(1);
+        cluster.act(1, |node, now, _| node.core.member_up(now, member, epoch));
     }
     cluster.run(SECOND);
     let refused = &cluster.nodes[&1].results[&waiter];
@@ -428,4 +432,30 @@ fn a_cache_that_few_nodes_run_finds_who_runs_it_over_those_that_do_not() {
     cluster.put(a, "k", "one");
     cluster.run(SECOND);
     assert_eq!(cluster.read(b, "k").as_deref(), Some("one"));
+}
+
+#[test]
+fn c11_the_leave_of_a_former_start_that_comes_late_does_not_take_a_member_away() {
+    let mut cluster = Cluster::tree(12, config());
+    let peer = (2..=12).find(|id| cluster.is_connected(1, *id)).unwrap();
+    let (id, former) = (NodeId::from_u64(peer), cluster.epoch(peer));
+    let next = Epoch::from_u64(former.as_u64() + 100);
+    // This node was paused: membership tells of the new start before the session with the former is looked at.
+    cluster.act(1, |node, now, out| {
+        node.core.member_up(now, id, next);
+        let message = CacheMessage::Leave {
+            epoch: former,
+            latest: 0,
+        };
+        node.core.handle(now, id, message, out);
+    });
+    cluster.cut(1, peer);
+    let counts = |cluster: &Cluster| {
+        let freshness = cluster.nodes[&1].core.freshness(cluster.now);
+        freshness.per_peer.iter().any(|told| told.peer == id)
+    };
+    assert!(counts(&cluster));
+    // A later start that leaves is gone.
+    cluster.act(1, |node, now, out| node.core.peer_left(now, id, out));
+    assert!(!counts(&cluster));
 }
