@@ -1,5 +1,6 @@
 //! For tests: a value that is plain bytes, and small clusters in memory whose messages pass through the wire format.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,8 +45,14 @@ impl Weigh for Text {
     }
 }
 
+thread_local! {
+    /// How often anybody has looked at the bytes of a value.
+    pub(crate) static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
+}
+
 impl Payload for Text {
     fn bytes(&self) -> &[u8] {
+        LOOKED_AT.with(|looked| looked.set(looked.get() + 1));
         &self.1
     }
 

@@ -48,9 +48,14 @@ impl Asked {
         }
     }
 
+    /// Whether there is time left and what it waits for is not here. Looks at the version alone: the value is hashed once, for the answer.
+    fn waits<V: Payload>(&self, now: Time, view: &View<'_, V>) -> bool {
+        self.until > now && view.store.known(&self.key).version() < self.at_least
+    }
+
     /// Loads a copy of a probe key, as a reader that misses would: below what any other clock may stamp from now on.
     pub(super) fn keep_copy<V: Payload>(&self, now: Time, view: &View<'_, V>) {
-        if !is_reserved(&self.key) || view.held(now, &self.key).entry.is_some() {
+        if !is_reserved(&self.key) || view.store.known(&self.key).live().is_some() {
             return;
         }
         let now_ms = view.clock.physical_ms(now);
@@ -87,10 +92,9 @@ impl Answers {
         // The same question again: the way it came loses some.
         let is_same = |other: &Asked| other.from == asked.from && other.request == asked.request;
         self.waiting.retain(|other| !is_same(other));
-        let held = view.held(now, &asked.key);
         let is_full = self.waiting.len() >= WAITING_MAX;
-        if is_full || asked.until <= now || held.known >= asked.at_least {
-            out.push(answer(&asked, held, routes));
+        if is_full || !asked.waits(now, view) {
+            out.push(answer(&asked, view.held(now, &asked.key), routes));
         } else {
             self.waiting.push(asked);
             self.look_at.get_or_insert(now + LOOK_EVERY);
@@ -106,10 +110,9 @@ impl Answers {
         out: &mut Vec<Output<V>>,
     ) {
         self.waiting.retain(|asked| {
-            let held = view.held(now, &asked.key);
-            let waits = asked.until > now && held.known < asked.at_least;
+            let waits = asked.waits(now, view);
             if !waits {
-                out.push(answer(asked, held, routes));
+                out.push(answer(asked, view.held(now, &asked.key), routes));
             }
             waits
         });

@@ -12,7 +12,7 @@ use crate::config::ReplicationConfig;
 use crate::machine::Machine as _;
 use crate::mode::Outcome;
 use crate::probe::inspect::{Inspected, NoAnswer};
-use crate::testing::Cluster;
+use crate::testing::{Cluster, LOOKED_AT};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -229,6 +229,32 @@ fn c9_questions_that_wait_are_bounded_and_end() {
     assert_eq!(answered(&cluster), 1_000 - 256);
     cluster.run(SECOND * 71);
     assert_eq!(answered(&cluster), 1_000);
+}
+
+#[test]
+fn c9_a_question_that_waits_costs_no_look_at_the_value_whenever_anything_comes() {
+    let mut cluster = Cluster::ready(2, config(ModeKind::Replicated));
+    cluster.put(1, "k", "long");
+    cluster.deliver();
+    for number in 0..200 {
+        let message = crate::message::CacheMessage::Probe {
+            request: crate::ids::RequestId(1 << 40 | number),
+            message: super::Probe::Ask {
+                key: Bytes::from_static(b"k"),
+                at_least: Version::from_bytes([0xff; 16]),
+                wait_ms: u32::MAX,
+                keeps: false,
+            },
+        };
+        cluster.act(2, |node, now, out| {
+            node.core.handle(now, id(1), message, out)
+        });
+    }
+    let before = LOOKED_AT.get();
+    cluster.put(1, "other", "value");
+    cluster.deliver();
+    cluster.run(SECOND);
+    assert!(LOOKED_AT.get() - before < 200);
 }
 
 #[test]
