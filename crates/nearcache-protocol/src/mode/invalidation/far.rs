@@ -113,7 +113,12 @@ impl<V: Payload> Invalidation<V> {
         let Some(member) = self.members.get_mut(&node) else {
             return;
         };
-        if member.epoch != Some(epoch) || member.link.is_some() {
+        if member.epoch != Some(epoch) {
+            return;
+        }
+        if member.link.is_some() {
+            // What it said itself may be lost with the connection.
+            member.ends_at = Some(latest);
             return;
         }
         if member.is_risen_since(epoch) {

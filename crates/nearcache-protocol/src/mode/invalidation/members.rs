@@ -252,7 +252,7 @@ impl<V: Payload> Invalidation<V> {
             .get(&peer)
             .is_some_and(|member| self.counts(now, member));
         let by_tree = self.relay.is_on();
-        let runs = self.relay.runs(peer);
+        let never_ran = self.relay.word(peer) == Some(Runs::No);
         self.relay.member(peer, false);
         let Some(member) = self.members.remove(&peer) else {
             return;
@@ -271,7 +271,7 @@ impl<V: Payload> Invalidation<V> {
             // It never ran the cache, as far as anybody knows. Along the tree it may have written without our ever meeting it, and its last word
             // is told to its neighbours only; in the mesh it may have been cut off.
             (None, _) if !by_tree && now - member.known_since <= CONNECTED_WITHIN => true,
-            _ => !counted || runs == Some(false),
+            _ => !counted || never_ran,
         };
         if !complete {
             self.flush(now, FlushCause::Gone(peer), out);

@@ -206,6 +206,26 @@ fn i2_the_end_of_a_former_start_does_not_part_a_newer_one_that_died() {
 }
 
 #[test]
+fn i2_a_neighbour_whose_last_word_others_have_heard_alone_takes_all_copies_with_it() {
+    let mut cluster = tree();
+    let near = (2..=12).find(|id| cluster.is_connected(1, *id)).unwrap();
+    cluster.fill(1, "k", "copy");
+    cluster.run(SECOND);
+    // The connection to it is dead, and nobody brings what it wrote last; but that it has left is told.
+    cluster.mute.insert((near, 1));
+    cluster.drops.insert((1, "relayed"));
+    cluster.put(near, "k", "unheard");
+    cluster.act(near, |node, now, out| node.core.leave(now, out));
+    cluster.run(Duration::from_millis(900));
+    cluster.act(1, |node, now, out| {
+        node.core.peer_left(now, NodeId::from_u64(near), out);
+    });
+    assert_eq!(cluster.serves(1, "k"), None);
+    let gone = FlushCause::Gone(NodeId::from_u64(near));
+    assert_eq!(cluster.flushes(1), vec![gone]);
+}
+
+#[test]
 fn i1_a_member_without_a_session_that_died_counts_until_it_is_given_up() {
     let mut cluster = tree();
     let far = far_from_one(&cluster);

@@ -127,8 +127,13 @@ impl Members {
 
     /// Whether the member runs the cache, by the word on its newest start; nothing if there is none.
     pub(super) fn runs(&self, node: NodeId) -> Option<bool> {
+        self.word(node).map(|runs| runs == Runs::Yes)
+    }
+
+    /// The word on the newest start of the member; nothing if there is none.
+    pub(super) fn word(&self, node: NodeId) -> Option<Runs> {
         let known = self.known.get(&node)?;
-        (known.runs > NO_WORD).then_some(known.runs.1 == Runs::Yes)
+        (known.runs > NO_WORD).then_some(known.runs.1)
     }
 
     /// Who is alive, in the order of their ids.

@@ -126,6 +126,11 @@ impl<V: Payload> Relay<V> {
         self.members.runs(node)
     }
 
+    /// The word on the newest start of a member; nothing if nobody has said any.
+    pub(in crate::mode) fn word(&self, node: NodeId) -> Option<Runs> {
+        self.members.word(node)
+    }
+
     /// A heartbeat was due, and is sent.
     pub(in crate::mode) fn beats(&mut self, now: Time, every: Duration) {
         if now - self.beaten > every * LATE_HEARTBEATS {
