@@ -10,7 +10,7 @@ use super::Invalidation;
 use super::members::{Member, Standing};
 use crate::ids::{Epoch, StreamId};
 use crate::message::Runs;
-use crate::mode::stream::link::ANNOUNCES_WITHIN;
+use crate::mode::stream::link::{ANNOUNCES_WITHIN, Agreed};
 use crate::mode::stream::tree::Talks as _;
 use crate::mode::{FlushCause, Output};
 use crate::payload::Payload;
@@ -23,7 +23,13 @@ impl<V: Payload> Invalidation<V> {
         if self.relay.is_on() && member.link.is_none() {
             return member.standing != Standing::GivenUp;
         }
-        member.counts(now)
+        member.counts(now, self.has_listened(now))
+    }
+
+    /// Whether this node has run without a pause for as long as a peer may take to say that it runs the cache.
+    pub(super) fn has_listened(&self, now: Time) -> bool {
+        let every = self.config.heartbeat_every;
+        self.relay.has_run(now, every, ANNOUNCES_WITHIN)
     }
 
     /// When this node last had all of a member's invalidations.
@@ -33,7 +39,8 @@ impl<V: Payload> Invalidation<V> {
 
     /// What others are told of it.
     pub(super) fn fresh_for_others(&self, now: Time, id: NodeId, member: &Member) -> Option<Time> {
-        if member.link.is_some() && !member.may_hold_copies(now) {
+        let is_known = member.agreement != Agreed::Unknown || self.has_listened(now);
+        if member.link.is_some() && !member.may_hold_copies(now) && is_known {
             return Some(now);
         }
         self.fresh_at(id, member)
@@ -52,9 +59,8 @@ impl<V: Payload> Invalidation<V> {
     pub(super) fn lose_silent(&mut self, now: Time, id: NodeId) {
         let silent = |member: &Member| member.link.is_some() && !member.may_hold_copies(now);
         let nanos = u64::try_from(ANNOUNCES_WITHIN.as_nanos()).unwrap_or(u64::MAX);
-        let every = self.config.heartbeat_every;
         if self.members.get(&id).is_some_and(silent)
-            && self.relay.has_run(now, every, ANNOUNCES_WITHIN)
+            && self.has_listened(now)
             && let Some(at) = now.as_nanos().checked_sub(nanos)
         {
             self.relay.knew(id, Time::from_nanos(at));

@@ -110,11 +110,12 @@ impl<V: Payload> Invalidation<V> {
             bound.fresh_since = bound.fresh_since.min(fresh_since);
             bound.serve_until = bound.serve_until.min(member.leased_from(fresh_at) + lease);
         }
+        let listened = self.has_listened(now);
         // Whoever was just met need not be waited for, but nobody may say yet that all it wrote is here (C11).
         if self
             .members
             .values()
-            .any(|member| member.may_yet_count(now))
+            .any(|member| member.may_yet_count(now, listened))
         {
             bound.fresh_since = Time::ZERO;
         }

@@ -94,12 +94,13 @@ impl Member {
     /// Whether its silence keeps this node from serving. A connected peer that has not said that it runs the cache does not count:
     /// many a service opens its caches late or never. What it wrote meanwhile is replayed when it says so. But one that this node
     /// could not talk to before has the time to say so: it may have been writing all the while.
-    pub(super) fn counts(&self, now: Time) -> bool {
+    /// After a pause of this node, when it has not `listened`, what it has said may not be read yet.
+    pub(super) fn counts(&self, now: Time, listened: bool) -> bool {
         let may_run = match self.agreement {
             Agreed::Yes => true,
             Agreed::Unknown => self.link.as_ref().is_none_or(|link| {
                 link.since - self.known_since > CONNECTED_WITHIN
-                    && now - link.since <= ANNOUNCES_WITHIN
+                    && (now - link.since <= ANNOUNCES_WITHIN || !listened)
             }),
             Agreed::No(_) => false,
         };
@@ -116,8 +117,10 @@ impl Member {
     }
 
     /// Whether it does not count, but only because it has not had the time to say that it runs the cache.
-    pub(super) fn may_yet_count(&self, now: Time) -> bool {
-        !self.counts(now) && self.link.is_some() && self.may_hold_copies(now)
+    pub(super) fn may_yet_count(&self, now: Time, listened: bool) -> bool {
+        let may_say = self.may_hold_copies(now)
+            || !listened && self.agreement == Agreed::Unknown && self.standing != Standing::GivenUp;
+        !self.counts(now, listened) && self.link.is_some() && may_say
     }
 
     pub(super) fn is_met(&self) -> bool {

@@ -7,6 +7,7 @@ use nearcache_store::{Change, Expiry, NodeId, Scope, Tags, Version};
 use crate::announce::ModeKind;
 use crate::config::{OnDisconnect, ReplicationConfig};
 use crate::ids::Epoch;
+use crate::machine::Machine as _;
 use crate::mode::{Ack, Event, FlushCause, Outcome, Published, Status};
 use crate::modify::{Condition, ModifyError, ModifyOp, NewExpiry};
 use crate::testing::{Cluster, Text};
@@ -525,4 +526,19 @@ fn r5_a_node_whose_clock_is_far_from_its_peers_makes_no_stamps() {
     let skew_ms = |id: u64| cluster.nodes[&id].core.clock().stopped_by_skew_ms();
     assert_eq!([skew_ms(1), skew_ms(2)], [0, 0]);
     assert!(skew_ms(3) < -400, "{}", skew_ms(3));
+}
+
+#[test]
+fn c11_after_a_pause_a_peer_whose_word_is_not_read_yet_does_not_pass_for_one_that_runs_nothing() {
+    let mut cluster = ready(1, config());
+    cluster.start(2);
+    cluster.connect(1, 2);
+    // Node 1 is paused: what the other says waits in its socket.
+    cluster.invalidate(2, Scope::All);
+    cluster.now += SECOND * 5;
+    cluster.act(1, |node, now, out| node.core.tick(now, out));
+    let bound = cluster.nodes[&1].core.read_bound();
+    assert_eq!(bound.fresh_since, Time::ZERO);
+    cluster.run(SECOND);
+    assert!(cluster.nodes[&1].core.read_bound().fresh_since > Time::ZERO);
 }

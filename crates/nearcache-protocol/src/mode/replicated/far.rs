@@ -62,18 +62,26 @@ impl<V: Payload> Replicated<V> {
     /// way for as long as a connection may be silent. After a pause of this node nobody knows for how long it was.
     pub(super) fn lose_silent(&mut self, now: Time, id: NodeId) {
         let nanos = u64::try_from(ANNOUNCES_WITHIN.as_nanos()).unwrap_or(u64::MAX);
-        let every = self.config.heartbeat_every;
-        if self.relay.has_run(now, every, ANNOUNCES_WITHIN)
+        if self.has_listened(now)
             && let Some(at) = now.as_nanos().checked_sub(nanos)
         {
             self.relay.knew(id, Time::from_nanos(at));
         }
     }
 
+    /// Whether this node has run without a pause for as long as a peer may take to say that it runs the cache.
+    pub(super) fn has_listened(&self, now: Time) -> bool {
+        let every = self.config.heartbeat_every;
+        self.relay.has_run(now, every, ANNOUNCES_WITHIN)
+    }
+
     /// Marks the peers that have had the time to say that they run the cache: until then they count, whatever they will say.
+    /// After a pause of this node what they have said may not be read yet.
     pub(super) fn judge_silent(&mut self, now: Time) {
+        let has_listened = self.has_listened(now);
         for (id, peer) in &mut self.peers {
-            peer.silent = peer.agreement == Agreed::Unknown && !peer.may_hold_copies(now);
+            peer.silent =
+                has_listened && peer.agreement == Agreed::Unknown && !peer.may_hold_copies(now);
             if peer.silent || matches!(peer.agreement, Agreed::No(_)) {
                 self.relay.hear_runs(*id, peer.epoch, Runs::No);
             } else if peer.agrees() {

@@ -3,7 +3,7 @@
 use nearcache_store::NodeId;
 
 use super::Replicated;
-use super::peer::Peer;
+use super::peer::{Agreed, Peer};
 use crate::ids::{Epoch, StreamId};
 use crate::message::CacheMessage;
 use crate::mode::stream::{Awaited, Pair, Receives as _, Shared, Streaming, shared};
@@ -100,9 +100,11 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
         asks: impl Fn(NodeId) -> bool,
         mut see: impl FnMut(NodeId, Option<Time>),
     ) {
+        let has_listened = self.has_listened(now);
         for (id, peer) in self.peers.iter().filter(|(id, _)| asks(**id)) {
             let fresh_at = peer.echoes.fresh_at.max(self.relay.fresh_at(*id));
-            let runs_nothing = !peer.counts_for_freshness();
+            let is_known = has_listened || peer.agreement != Agreed::Unknown;
+            let runs_nothing = is_known && !peer.counts_for_freshness();
             see(*id, if runs_nothing { Some(now) } else { fresh_at });
         }
         for id in self.strangers().filter(|id| asks(*id)) {

@@ -61,3 +61,17 @@ fn c11_an_answer_that_waited_half_a_minute_is_half_a_minute_old() {
     });
     assert_eq!(worst(&cluster), Some(SECOND * 30));
 }
+
+#[test]
+fn c11_after_a_pause_a_peer_whose_word_is_not_read_yet_does_not_pass_for_one_that_runs_nothing() {
+    let mut cluster = Cluster::ready(1, config());
+    cluster.start(2);
+    cluster.connect(1, 2);
+    // Node 1 is paused: what the other says waits in its socket.
+    cluster.put(2, "k", "unheard");
+    cluster.now += SECOND * 5;
+    cluster.act(1, |node, now, out| node.core.tick(now, out));
+    assert_eq!(worst(&cluster), None);
+    cluster.run(SECOND * 5);
+    assert!(worst(&cluster).is_some());
+}
