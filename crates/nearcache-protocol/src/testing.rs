@@ -134,7 +134,7 @@ pub(crate) struct Cluster {
     links: BTreeSet<(u64, u64)>,
     /// Sessions that were asked for: who with whom.
     pub(crate) meets: BTreeSet<(u64, u64)>,
-    queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
+    pub(crate) queue: VecDeque<(u64, u64, CacheMessage<Text>)>,
     /// What goes over no session, and how often each pair had something to say there.
     short: VecDeque<(u64, u64, CacheMessage<Text>)>,
     pub(crate) reached: BTreeMap<(u64, u64), u64>,

@@ -459,3 +459,39 @@ fn c11_the_leave_of_a_former_start_that_comes_late_does_not_take_a_member_away()
     cluster.act(1, |node, now, out| node.core.peer_left(now, id, out));
     assert!(!counts(&cluster));
 }
+
+#[test]
+fn c11_when_the_tree_goes_off_neighbours_are_asked_for_all_that_they_have_told_anew() {
+    let mut cluster = Cluster::tree(5, config());
+    cluster.put(2, "k", "value");
+    cluster.run(SECOND);
+    let gone = NodeId::from_u64(5);
+    cluster.crash(5);
+    for id in 1..=4 {
+        cluster.connect_all(id);
+        cluster.act(id, |node, now, out| node.core.peer_left(now, gone, out));
+    }
+    let asks = |cluster: &Cluster, by_tree: bool| {
+        let asks = cluster.queue.iter().filter_map(|(from, _, message)| {
+            let is_ask = *from == 1;
+            match message {
+                CacheMessage::Ask(ask) if is_ask && ask.by_tree == by_tree => Some(ask.told),
+                _ => None,
+            }
+        });
+        asks.collect::<Vec<_>>()
+    };
+    for _ in 0..2_000 {
+        cluster.now += Duration::from_millis(10);
+        for id in 1..=4 {
+            cluster.act(id, |node, now, out| node.core.tick(now, out));
+        }
+        let last = asks(&cluster, false);
+        if !last.is_empty() {
+            assert!(last.iter().all(|told| *told == (0, 0)), "{last:?}");
+            return;
+        }
+        cluster.deliver();
+    }
+    panic!("the tree stays on");
+}

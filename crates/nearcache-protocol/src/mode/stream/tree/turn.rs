@@ -41,7 +41,9 @@ pub(in crate::mode) trait Turns<V: Payload>: Streaming<V> {
         let mut peers = Vec::new();
         self.each_pair(|peer, pair| {
             if !on {
+                // With what it is ahead in goes that it has told so: it tells all anew, before any age counts that it tells (C11).
                 pair.branch.ahead.clear();
+                pair.branch.told = (0, 0);
             }
             if pair.met {
                 // What was expected in the one way may come in the other.
