@@ -10,7 +10,7 @@
 //! says that it cannot send what is missing, the stream goes on as a *live segment* beyond the hole, so that a joining node
 //! can subscribe first and fill the hole by a transfer afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nearcache_store::NodeId;
 
@@ -29,6 +29,8 @@ pub struct Progress {
     /// Which stream changed when, by a count of the changes; of each stream the last.
     changes: BTreeMap<u64, StreamId>,
     changed: u64,
+    /// The members that are alive: their newest streams are forgotten last.
+    living: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +87,16 @@ impl Progress {
             streams_max,
             changes: BTreeMap::new(),
             changed: 0,
+            living: BTreeSet::new(),
+        }
+    }
+
+    /// Takes note of a member that lives, or of one that is gone.
+    pub(crate) fn member(&mut self, node: NodeId, alive: bool) {
+        if alive {
+            self.living.insert(node);
+        } else {
+            self.living.remove(&node);
         }
     }
 
@@ -303,6 +315,15 @@ impl Progress {
         self.streams.get_mut(&stream)
     }
 
+    /// Whether the origin lives, and no newer start of it is known here.
+    fn goes_on(&self, stream: StreamId) -> bool {
+        let mut after = self.streams.range(stream..).skip(1);
+        let is_newest = after
+            .next()
+            .is_none_or(|(next, _)| next.origin != stream.origin);
+        is_newest && self.living.contains(&stream.origin)
+    }
+
     fn forget_old(&mut self, origin: NodeId, keep: StreamId) {
         let first = StreamId {
             origin,
@@ -319,12 +340,11 @@ impl Progress {
             .collect();
         known.truncate(known.len().saturating_sub(EPOCHS_PER_ORIGIN_MAX));
         if self.streams.len() - known.len() > self.streams_max {
-            known.extend(
-                self.streams
-                    .keys()
-                    .filter(|stream| **stream != keep)
-                    .min_by_key(|stream| stream.epoch),
-            );
+            // Those of the dead and of former starts go before those that may go on, and those that have not moved for longest first.
+            let others = self.streams.iter().filter(|(stream, _)| **stream != keep);
+            let first =
+                others.min_by_key(|(stream, state)| (self.goes_on(**stream), state.changed_at));
+            known.extend(first.map(|(stream, _)| *stream));
         }
         for stream in known {
             if let Some(state) = self.streams.remove(&stream) {
@@ -421,6 +441,40 @@ mod tests {
             vec![(stream(2), 9)],
             "a forgotten epoch is not fetched again"
         );
+    }
+
+    #[test]
+    fn c9_the_dead_are_forgotten_first_and_whoever_lives_longest_is_kept() {
+        let of = |origin, epoch| StreamId {
+            origin: NodeId::from_u64(origin),
+            epoch: Epoch::from_u64(epoch),
+        };
+        let mut progress = Progress::new(4);
+        for origin in [10, 11, 12] {
+            progress.member(NodeId::from_u64(origin), true);
+            progress.advance(of(origin, origin), 0, origin);
+        }
+        // Others come and go.
+        for origin in 20..40 {
+            progress.member(NodeId::from_u64(origin), true);
+            progress.advance(of(origin, origin), 0, 1);
+            progress.member(NodeId::from_u64(origin), false);
+        }
+        // One that lives is started again.
+        progress.advance(of(12, 50), 0, 7);
+        assert_eq!(progress.streams(), 4);
+        assert_eq!(progress.applied(of(10, 10)), 10);
+        assert_eq!(progress.applied(of(11, 11)), 11);
+        assert_eq!(progress.applied(of(12, 50)), 7);
+        progress.member(NodeId::from_u64(60), true);
+        progress.advance(of(60, 60), 0, 1);
+        assert!(!progress.knows(of(12, 12)), "its former start");
+        // All live: the one that has moved last of all is kept.
+        progress.advance(of(10, 10), 10, 11);
+        progress.member(NodeId::from_u64(61), true);
+        progress.advance(of(61, 61), 0, 1);
+        assert!(!progress.knows(of(11, 11)));
+        assert_eq!(progress.applied(of(10, 10)), 11);
     }
 
     #[test]

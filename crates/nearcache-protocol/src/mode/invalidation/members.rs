@@ -149,6 +149,7 @@ impl<V: Payload> Invalidation<V> {
             return;
         }
         self.relay.member(peer, true);
+        self.progress.member(peer, true);
         let member = self.members.entry(peer).or_insert_with(|| Member::new(now));
         member.standing = Standing::Alive;
         if member.risen.is_none_or(|(former, _)| former < epoch) {
@@ -257,6 +258,7 @@ impl<V: Payload> Invalidation<V> {
         let by_tree = self.relay.is_on();
         let never_ran = self.relay.word(peer) == Some(Runs::No);
         self.relay.member(peer, false);
+        self.progress.member(peer, false);
         let Some(member) = self.members.remove(&peer) else {
             return;
         };
@@ -286,6 +288,7 @@ impl<V: Payload> Invalidation<V> {
     pub(super) fn mourn(&mut self, now: Time, peer: NodeId) {
         self.keep_far(peer);
         self.relay.member(peer, false);
+        self.progress.member(peer, false);
         let counts_until = now + self.config.dead_counts_for;
         let (told_at, lease_max) = (self.relay.told_at, self.lease_max());
         let Some(member) = self.members.get_mut(&peer) else {

@@ -36,6 +36,7 @@ impl<V: Payload> Replicated<V> {
         let lost = self.lost.remove(&peer);
         self.view.alive(peer);
         self.relay.member(peer, true);
+        self.progress.member(peer, true);
         self.acks.joined(peer);
         let mut met = Peer::new(now, epoch, self.config.replay_retry_after);
         // What was here of the same start still is.
@@ -80,6 +81,7 @@ impl<V: Payload> Replicated<V> {
         } else if peer != self.me() {
             self.acks.joined(peer);
             self.relay.member(peer, true);
+            self.progress.member(peer, true);
             let lost = self.lost.entry(peer).or_insert(Lost {
                 epoch: None,
                 fresh_at: None,
@@ -115,6 +117,7 @@ impl<V: Payload> Replicated<V> {
         self.view.left(peer);
         self.lost.remove(&peer);
         self.relay.member(peer, false);
+        self.progress.member(peer, false);
         self.work_out_bound(now);
         self.acks.gone(peer, out);
     }
@@ -128,6 +131,7 @@ impl<V: Payload> Replicated<V> {
         }
         self.forget_lost(now);
         self.relay.member(peer, false);
+        self.progress.member(peer, false);
         self.work_out_bound(now);
         self.acks.gone(peer, out);
     }
