@@ -153,6 +153,9 @@ impl<V: Payload> Invalidation<V> {
         let member = self.members.entry(peer).or_insert_with(|| Member::new(now));
         member.standing = Standing::Alive;
         if member.risen.is_none_or(|(former, _)| former < epoch) {
+            // What a start wrote that nobody has told of is missed all the same.
+            let former = member.risen.map(|(former, _)| former);
+            member.started = member.started.max(former);
             member.risen = Some((epoch, now));
             if member.link.is_none() {
                 // That its former start has left says nothing of this one.
@@ -175,7 +178,8 @@ impl<V: Payload> Invalidation<V> {
         let Some(member) = self.members.get_mut(&peer) else {
             return;
         };
-        let restarted = member.epoch.is_some_and(|former| former != epoch);
+        let restarted = member.epoch.is_some_and(|former| former != epoch)
+            || member.started.is_some_and(|former| former < epoch);
         if restarted {
             // With it goes all that is held, below: what it did before this moment is in whatever is loaded from now on.
             member.start_again(now);
