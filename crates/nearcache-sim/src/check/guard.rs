@@ -70,7 +70,11 @@ impl Guards {
     /// A load asks the system of record.
     pub(crate) fn began(&mut self, now: Time, host: usize, place: u64) -> Result<(), Broken> {
         let loads = self.0.entry(host).or_default();
-        let beside = |since: Time| loads.running.values().filter(|at| **at > since).count();
+        // A probe of which nothing was heard for so long counts no more: its node was paused.
+        let heard_by = OPEN_FOR.1 - SLACK;
+        let counts = |at: Time| now.saturating_since(at) < heard_by;
+        let running = || loads.running.values().copied();
+        let beside = |since: Time| running().filter(|at| *at > since && counts(*at)).count();
         if let Some(since) = loads.must_be_open {
             let rests = loads.probed.map_or(Time::ZERO, |at| at + OPEN_FOR.0);
             if beside(since) > 0 || now + SLACK < rests {

@@ -372,7 +372,9 @@ impl Cluster {
         let has_leases = self.plan.mode == ModeKind::Replicated;
         let asked = flying.asked.filter(|_| has_leases);
         let weather = &self.plan.weather;
-        let calm = weather.chaos.is_none() && weather.delay_max <= CALM_DELAY_MAX;
+        let calm = weather.chaos.is_none()
+            && weather.tail.is_none()
+            && weather.delay_max <= CALM_DELAY_MAX;
         let load = Begin {
             host,
             place,

@@ -143,12 +143,8 @@ impl Cluster {
     /// Tells the checkers whom the fault touches, and until when.
     fn touch(&mut self, fault: &Fault) {
         self.checkers.leases.disturbed(match fault {
-            Fault::Cut { until, .. }
-            | Fault::Pause { until, .. }
-            | Fault::Doze { until, .. }
-            | Fault::Slow { until, .. } => *until,
             Fault::Crash { restart, .. } => restart.unwrap_or(self.now).max(self.now),
-            _ => self.now,
+            _ => fault.until(self.now),
         });
         let (now, members) = (self.now, &mut self.checkers.members);
         match fault {

@@ -164,7 +164,7 @@ impl Fault {
     }
 
     /// Until when it lasts, having struck at `at`.
-    pub(super) fn until(&self, at: Time) -> Time {
+    pub(crate) fn until(&self, at: Time) -> Time {
         match self {
             Self::Cut { until, .. }
             | Self::Pause { until, .. }
