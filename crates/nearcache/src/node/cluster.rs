@@ -284,7 +284,18 @@ impl State {
         if changed {
             self.note_size(shared);
         }
+        let mut down = Vec::new();
         for output in out.drain(..) {
+            match &output {
+                MembershipOutput::MemberDown { identity, .. } => down.push(identity.node),
+                // Its former start has gone in this step, and took it with it.
+                MembershipOutput::MemberUp(identity) if down.contains(&identity.node) => {
+                    for cache in shared.caches().values() {
+                        cache.member_up(identity.node, identity.epoch);
+                    }
+                }
+                _ => {}
+            }
             self.carry_out(shared, output);
         }
         self.out = out;
