@@ -12,6 +12,9 @@ use crate::{end_to_end, job, setup};
 /// So many seeds of a full mesh for each along a tree, which costs a few times as much.
 const TREE_SEEDS_SHARE: u64 = 10;
 
+/// So many seeds with ordinary faults for each with faults at full strength.
+const FULL_SEEDS_SHARE: u64 = 5;
+
 /// Options of `cargo xtask nightly`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -72,11 +75,28 @@ fn first_seed(args: &Args) -> u64 {
 }
 
 /// What the simulator runs by night: a name, its options, and how many seeds of a full mesh one of these costs.
-const SIMULATIONS: [(&str, &str, u64); 4] = [
+const SIMULATIONS: [(&str, &str, u64); 8] = [
     ("replicated", "--mode replicated", 1),
     ("invalidation", "--mode invalidation", 1),
     ("loads", "--loads", 1),
     ("tree", "--tree", TREE_SEEDS_SHARE),
+    // Faults as long and as strong as they get: such a seed has more to do.
+    (
+        "replicated-full",
+        "--mode replicated --full",
+        FULL_SEEDS_SHARE,
+    ),
+    (
+        "invalidation-full",
+        "--mode invalidation --full",
+        FULL_SEEDS_SHARE,
+    ),
+    ("loads-full", "--loads --full", FULL_SEEDS_SHARE),
+    (
+        "tree-full",
+        "--tree --full",
+        FULL_SEEDS_SHARE * TREE_SEEDS_SHARE,
+    ),
 ];
 
 /// Plans of failing seeds are kept in a folder for each, with the commit that they failed at.
