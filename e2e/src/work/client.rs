@@ -14,8 +14,8 @@ use crate::chance::Chance;
 use crate::history::{Kind, Op, Outcome, Value};
 use crate::resp::{self, Connection, Reply};
 
-/// Pause of a client after each operation.
-const PAUSE: Duration = Duration::from_millis(4);
+/// Pause of a client after each operation. Judging a history costs the square of what was done to a key.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long a client leaves a node alone that did not answer.
 const LEFT_ALONE: Duration = Duration::from_millis(150);
 
