@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::{TestResult, bounded, eventually, node};
 use nearcache::{
-    Ack, Cache, Mode, Modify, ModifyError, Node, OpenError, PutOptions, SplitPolicy, Status,
-    WriteError,
+    Ack, Cache, Mode, Modify, ModifyError, Node, OpenError, PutOptions, Sink, SinkError, SinkWrite,
+    SplitPolicy, Status, WriteError, WriteThrough,
 };
+use tokio::sync::Semaphore;
 
 async fn open(node: &Node, split: SplitPolicy) -> Result<Cache<String, String>, OpenError> {
     node.cache("things").split(split).open().await
@@ -136,6 +139,73 @@ async fn two_nodes_that_disagree_on_split_do_not_sync() -> TestResult {
         here.put("key", "v".into()).await?;
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(there.peek("key").is_none());
+        Ok(())
+    })
+    .await
+}
+
+/// A system of record that answers when it is let, and counts who asked.
+#[derive(Clone)]
+struct Slow {
+    calls: Arc<AtomicUsize>,
+    lets: Arc<Semaphore>,
+}
+
+impl Sink<String, String> for Slow {
+    async fn write(&self, _: &SinkWrite<'_, String, String>) -> Result<(), SinkError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.lets.acquire().await?.forget();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c7_a_write_that_waits_for_the_sink_while_the_node_becomes_read_only_is_refused()
+-> TestResult {
+    bounded(async {
+        let (mut nodes, mut caches) = three(SplitPolicy::ReadOnly).await?;
+        let slow = Slow {
+            calls: Arc::default(),
+            lets: Arc::new(Semaphore::new(0)),
+        };
+        let policy = WriteThrough::new()
+            .calls_max(1)
+            .timeout(Duration::from_secs(20))
+            .wait(Duration::from_secs(20));
+        let rows = nodes[2]
+            .cache("rows")
+            .split(SplitPolicy::ReadOnly)
+            .write_through(slow.clone(), policy);
+        let rows: Cache<String, String> = rows.open().await?;
+        for node in &nodes[..2] {
+            caches.push(
+                node.cache("rows")
+                    .split(SplitPolicy::ReadOnly)
+                    .open()
+                    .await?,
+            );
+        }
+        eventually(|| {
+            let freshness = rows.freshness();
+            freshness.worst.is_some() && freshness.per_peer.len() == 2
+        })
+        .await;
+        let put = |key: &'static str| {
+            let rows = rows.clone();
+            tokio::spawn(async move { rows.put(key, "v".to_owned()).await })
+        };
+        let first = put("a");
+        eventually(|| slow.calls.load(Ordering::SeqCst) == 1).await;
+        let second = put("b");
+        caches.truncate(3);
+        kill_all_but_the_last(&mut nodes, &mut caches);
+        eventually(|| rows.stats().mode.splits == 1).await;
+        slow.lets.add_permits(2);
+        // What the system of record had been told before is finished.
+        first.await??;
+        assert!(matches!(second.await?, Err(WriteError::ReadOnly)));
+        assert_eq!(slow.calls.load(Ordering::SeqCst), 1);
+        assert!(rows.peek("b").is_none());
         Ok(())
     })
     .await

@@ -23,6 +23,9 @@ use crate::cache::sink::{CellSink, CellWrite, SinkFault, WriteThrough};
 /// How long at least between two tries to drop a key that may be wrong (guess; a clock that is out of step stays so for seconds).
 pub(super) const DROP_PAUSE: Duration = Duration::from_secs(1);
 
+/// And at most: many keys may be waiting, and each try that fails is logged (guess).
+const DROP_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// The state of a cache that writes through.
 pub(crate) struct Through<V> {
     policy: WriteThrough,
@@ -150,8 +153,10 @@ impl<V: Payload> Shell<V> {
         tokio::spawn(async move {
             let stopped = node.stopped().clone();
             let dropped = async {
+                let mut pause = after.max(DROP_PAUSE);
                 loop {
-                    tokio::time::sleep(after.max(DROP_PAUSE)).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(DROP_PAUSE_MAX);
                     let cache = node.caches().get(&id).cloned();
                     if cache.is_none_or(|cache| cache.drop_in_doubt(&key)) {
                         return;
