@@ -1,17 +1,21 @@
 //! Dropping the copy of one key without removing the key: [`Store::forget`].
 
+use crate::shard::Displaced;
 use crate::{Event, Store, Version, Weigh};
 
 impl<V: Weigh> Store<V> {
     /// Drops what this store holds under `key` up to and including `version`, as an eviction would: the key is a miss here
     /// until something that is not older than `version` is merged, nothing is remembered as removed, and nothing is told
-    /// to others by it. Takes the shard's lock.
+    /// to others by it. Takes the shard's lock. The first floor of a shard takes the memory of all that it may have: other entries
+    /// may be evicted to make room for it.
     ///
     /// Returns false if something newer is known; nothing has changed then.
     pub fn forget(&self, key: &[u8], version: Version) -> bool {
         let hash = self.hasher.hash(key);
         let key_hash = self.key_hash(hash, key);
         let shard = self.shard(hash);
+        // Declared before the lock is taken, so that what leaves is dropped after it is released.
+        let mut displaced = Displaced::default();
         let held = {
             let mut writer = shard.writer.lock();
             let held = shard.table.peek(hash, key);
@@ -27,10 +31,12 @@ impl<V: Weigh> Store<V> {
             writer.unbury(hash, key, key_hash);
             self.drop_told_floor(key_hash);
             writer.raise_key_floor(key_hash, version);
+            writer.fit(&shard.table, &mut displaced);
             held
         };
-        if let Some(held) = held.filter(|_| self.has_listener()) {
-            self.tell(Event::Evicted(&held));
+        if self.has_listener() {
+            let gone = held.iter().chain(&displaced);
+            gone.for_each(|entry| self.tell(Event::Evicted(entry)));
         }
         true
     }
@@ -70,6 +76,31 @@ mod tests {
         assert!(matches!(store.known(b"key"), Known::Absent { .. }));
         assert!(!put(&store, 6));
         assert!(put(&store, 7));
+    }
+
+    #[test]
+    fn k5_the_first_floor_of_a_full_store_finds_room_within_the_bound() {
+        let config = StoreConfig::new(StoreConfig::BYTES_MIN);
+        let store: Store<Vec<u8>> = Store::new(config, CoarseClock::new(1_000)).unwrap();
+        let mut last = store.weight_bytes();
+        for key in 0_u64.. {
+            let change = Change::Put {
+                value: Vec::new(),
+                expiry: Expiry::NEVER,
+                tags: Tags::NONE,
+            };
+            let _ = store.merge(&key.to_be_bytes(), version(5), change).unwrap();
+            let entry_bytes = store.weight_bytes() - last;
+            last = store.weight_bytes();
+            if last + entry_bytes > store.max_bytes() {
+                break;
+            }
+        }
+        assert_eq!(store.stats().evictions, 0, "full, and nothing had to leave");
+        assert!(store.forget(&0_u64.to_be_bytes(), version(5)));
+        let stats = store.stats();
+        assert_eq!(stats.key_floors, 1 + stats.evictions);
+        assert!(stats.weight_bytes <= store.max_bytes(), "{stats:?}");
     }
 
     #[test]
