@@ -10,7 +10,7 @@
 //!
 //! | file | concept |
 //! |---|---|
-//! | `queue` | what is to be written: one write of a key at a time, the newest; batches, retries, bounds |
+//! | `queue` | what is to be written: one write of a key at a time, the newest; batches, bounds; `queue/ended`: what came of a batch, retries |
 //! | `watched` | what was accepted of a key while a read-modify-write of it was being decided elsewhere |
 //! | `backoff` | how long to wait after a failure |
 //! | `dead` | writes that were given up, to be listed and replayed |
