@@ -178,7 +178,7 @@ fn scale(words: impl Iterator<Item = String>) -> ExitCode {
     let (begun, mut rows) = (Instant::now(), Vec::new());
     println!("{}", Row::HEAD);
     for scale in sizes {
-        match measure(scale) {
+        match measure(scale, &mut |line| eprintln!("{line}")) {
             Ok(row) => {
                 println!("{row}");
                 rows.push(row);

@@ -25,7 +25,10 @@ fn judged(rows: &[Row], name: &str) -> (usize, Vec<String>) {
 #[test]
 fn point_9_sessions_and_messages_of_a_node_grow_with_the_logarithm_also_while_nodes_fail()
 -> Result<(), String> {
-    let rows = [measure(small(16))?, measure(small(64))?];
+    let rows = [
+        measure(small(16), &mut |_| {})?,
+        measure(small(64), &mut |_| {})?,
+    ];
     for (name, count) in [
         ("idle: links mean", 3),
         ("nodes, faults: links", 4),
@@ -43,7 +46,7 @@ fn sessions_that_nobody_wants_and_that_stay_are_found() -> Result<(), String> {
         surplus_stays: true,
         ..small(64)
     };
-    let (_, missed) = judged(&[measure(kept)?], "idle: links mean");
+    let (_, missed) = judged(&[measure(kept, &mut |_| {})?], "idle: links mean");
     assert_eq!(missed.len(), 1);
     Ok(())
 }

@@ -91,12 +91,12 @@ impl Scale {
     }
 }
 
-/// Simulates and measures one size. Blocks for seconds to minutes.
+/// Simulates and measures one size, and tells what has come of it so far. Blocks for seconds to minutes.
 ///
 /// # Errors
 ///
 /// In words, if the cluster broke a rule or did not come together.
-pub fn measure(scale: Scale) -> Result<Row, String> {
+pub fn measure(scale: Scale, tell: &mut dyn FnMut(String)) -> Result<Row, String> {
     let mut plan = Plan::of_scale(scale.nodes, scale.mesh_max);
     plan.surplus_stays = scale.surplus_stays;
     let mut cluster = Cluster::new(plan, None, false);
@@ -109,8 +109,11 @@ pub fn measure(scale: Scale) -> Result<Row, String> {
     };
     let settled = run.settle()?;
     let calm = run.calm_down()?;
+    tell(format!("{} nodes are together", scale.nodes));
     let idle = run.phase(0, false)?;
+    tell(idle.in_short("idle"));
     let load = run.phase(scale.updates_per_second, false)?;
+    tell(load.in_short("load"));
     let freshness = run.freshness();
     run.cluster.plan.weather.chaos = Some(Chaos {
         loss: 0.01,
@@ -122,6 +125,7 @@ pub fn measure(scale: Scale) -> Result<Row, String> {
         run.second(scale.updates_per_second)?;
     }
     let faults = run.phase(scale.updates_per_second, true)?;
+    tell(faults.in_short("faults"));
     let healed = run.heal()?;
     Ok(Row {
         scale,

@@ -62,6 +62,15 @@ impl Phase {
         self.sent.iter().map(of).sum()
     }
 
+    /// All of it in one line, for who waits.
+    pub(super) fn in_short(&self, name: &str) -> String {
+        let mut text = format!("{name}:");
+        for (what, figure) in self.figures() {
+            let _ = write!(text, " {what} {figure:.2};");
+        }
+        text
+    }
+
     /// Its figures, each with its name and unit.
     fn figures(&self) -> Vec<(String, f64)> {
         let ms = |delay: Duration| delay.as_secs_f64() * 1e3;
