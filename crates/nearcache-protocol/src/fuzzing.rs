@@ -32,7 +32,7 @@ use crate::rendezvous::PlacementKey;
 use crate::time::Time;
 use crate::wire;
 use crate::write::ledger::Replay;
-use crate::write::record::{SegmentHeader, encode_frame, encode_record, read_segment};
+use crate::write::record::{SegmentHeader, WriteRecord, encode_frame, encode_record, read_segment};
 
 /// The bytes of a connection: cut into frames, each written again as it was.
 pub fn peer_frame(data: &[u8]) {
@@ -158,12 +158,14 @@ pub fn journal(data: &[u8]) {
     }
     let mut replay = Replay::default();
     replay.read(1, read.valid_bytes, read.records);
-    let (open, last, ledger) = replay.finish();
+    let read = replay.finish();
     assert!(
-        ledger.len() <= open.len(),
+        read.ledger.len() <= read.open.len(),
         "what is needed is to be written"
     );
-    assert!(open.iter().all(|write| write.seq <= last));
+    let is_known =
+        |write: &WriteRecord| write.seq <= read.last && write.version.time <= read.newest;
+    assert!(read.open.iter().all(is_known));
 }
 
 /// Gives a peer's message to the machine of a cache.

@@ -13,15 +13,20 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{TestResult, bounded, eventually};
 use nearcache::{
-    Cache, JournalError, Mode, Modify, Node, OpenError, PutOptions, Sink, SinkError, SinkWrite,
-    WriteBehind, WriteError,
+    Cache, JournalError, Mode, Modify, ModifyError, Node, OpenError, PutOptions, Sink, SinkError,
+    SinkWrite, WriteBehind, WriteError,
 };
+use nearcache_protocol::write::queue::WriteSeq;
+use nearcache_protocol::write::record::{
+    self, SegmentHeader, encode_beginning, encode_frame, encode_record,
+};
+use nearcache_store::{NodeId, Timestamp, Version};
 
 /// Every step of the protocol, in the order in which one meets them.
 const STEPS: [&str; 15] = [
@@ -438,7 +443,7 @@ async fn a_node_that_leaves_waits_for_a_write_that_is_on_its_way_to_the_journal(
         };
         let (reached, is_reached) = std::sync::mpsc::channel();
         let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
-        let goes_on = std::sync::Mutex::new(goes_on);
+        let goes_on = Mutex::new(goes_on);
         let policy = policy(folder.path()).delay(Duration::from_secs(600));
         let policy = policy.step_hook(move |step| {
             if step == "before append" {
@@ -457,6 +462,117 @@ async fn a_node_that_leaves_waits_for_a_write_that_is_on_its_way_to_the_journal(
         leaves.await?;
         let written = lines(folder.path(), "log").read();
         assert_eq!(written, [("a".to_owned(), 1)]);
+        Ok(())
+    })
+    .await
+}
+
+/// A system of record that compares versions, as docs/loading.md advises.
+#[derive(Default, Clone)]
+struct Versioned(Arc<Mutex<BTreeMap<String, (Version, String)>>>);
+
+impl Sink<String, String> for Versioned {
+    async fn write(&self, write: &SinkWrite<'_, String, String>) -> Result<(), SinkError> {
+        let value = write.value().cloned().unwrap_or_default();
+        let mut rows = self.0.lock().expect("nobody panics with it");
+        let row = rows.entry(write.key().clone()).or_default();
+        if write.version() > row.0 {
+            *row = (write.version(), value);
+        }
+        Ok(())
+    }
+}
+
+impl Versioned {
+    fn row(&self) -> (Version, String) {
+        let rows = self.0.lock().expect("nobody panics with it");
+        rows.get("a").cloned().unwrap_or_default()
+    }
+}
+
+/// Leaves a journal behind, and a row, as a former start of node "one" would whose clock was so far ahead of what it is now.
+fn former_start(folder: &Path, record: &Versioned, ahead: Duration) -> TestResult {
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)? + ahead;
+    let version = Version::new(
+        Timestamp::from_parts(u64::try_from(wall.as_millis())?, 0),
+        NodeId::from_u64(7),
+    );
+    let header = SegmentHeader {
+        number: 1,
+        salt: 5,
+        owner: "test/things/one".to_owned(),
+    };
+    let mut segment = encode_beginning(&header, version.time);
+    // Written and settled: its record is gone, and what it says of the next start is not.
+    let mut records = Vec::new();
+    encode_record(&record::Record::Settled(vec![WriteSeq(1)]), &mut records);
+    let at = segment.len() as u64;
+    encode_frame(header.salt, at, at, &records, &mut segment);
+    let folder = folder.join("journal");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("000000000001.journal"), segment)?;
+    let mut rows = record.0.lock().map_err(|_| "poisoned")?;
+    rows.insert("a".to_owned(), (version, "former".to_owned()));
+    Ok(())
+}
+
+async fn open_versioned(
+    folder: &Path,
+    record: &Versioned,
+) -> Result<(Node, Cache<String, String>), Box<dyn std::error::Error>> {
+    let node = Node::builder("test").name("one").start().await?;
+    let cache = node.cache("things").mode(Mode::Local);
+    let cache = cache.write_behind(record.clone(), policy(folder));
+    Ok((node, cache.open().await?))
+}
+
+#[tokio::test]
+async fn k4_r6_what_is_acknowledged_is_never_older_for_the_sink_than_what_a_former_start_wrote()
+-> TestResult {
+    bounded(async {
+        // Set back within the drift bound, then beyond it but not by much.
+        for ahead in [Duration::from_millis(400), Duration::from_millis(1_500)] {
+            let (folder, record) = (tempfile::tempdir()?, Versioned::default());
+            former_start(folder.path(), &record, ahead)?;
+            let former = record.row().0;
+            let (node, things) = open_versioned(folder.path(), &record).await?;
+            let mut refused = 0;
+            while let Err(error) = things.put("a", "new".to_owned()).await {
+                assert!(matches!(error, WriteError::ClockSkew), "{error}");
+                refused += 1;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert!(refused > 0 || ahead < Duration::from_millis(500));
+            node.shutdown().await;
+            let (version, value) = record.row();
+            assert_eq!(value, "new", "{ahead:?}");
+            assert!(version > former);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn k4_r5_behind_what_a_clock_that_was_a_day_ahead_has_recorded_writes_are_refused()
+-> TestResult {
+    bounded(async {
+        let (folder, record) = (tempfile::tempdir()?, Versioned::default());
+        former_start(folder.path(), &record, Duration::from_secs(86_400))?;
+        // The second start knows it too, though no record of the first is left.
+        for _ in 0..2 {
+            let (node, things) = open_versioned(folder.path(), &record).await?;
+            let put = things.put("a", "new".to_owned()).await;
+            assert!(matches!(put, Err(WriteError::ClockSkew)), "{put:?}");
+            let modify = things.modify("a", Modify::set("new".to_owned())).await;
+            assert!(
+                matches!(modify, Err(ModifyError::Write(WriteError::ClockSkew))),
+                "{modify:?}"
+            );
+            assert!(things.peek("a").is_none(), "nothing was changed");
+            node.shutdown().await;
+        }
+        assert_eq!(record.row().1, "former");
         Ok(())
     })
     .await

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use nearcache_store::Timestamp;
 
 use super::queue::WriteSeq;
 use super::record::{Located, Record, WriteRecord};
@@ -132,6 +133,20 @@ pub struct Replay {
     ledger: Ledger,
     newest: BTreeMap<Bytes, WriteRecord>,
     last: WriteSeq,
+    newest_version: Timestamp,
+}
+
+/// What a journal that was read says.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// The writes that are still to be made, in the order in which they were accepted.
+    pub open: Vec<WriteRecord>,
+    /// The last number that was given.
+    pub last: WriteSeq,
+    /// No version that was ever recorded is later.
+    pub newest: Timestamp,
+    /// Which records are needed.
+    pub ledger: Ledger,
 }
 
 impl Replay {
@@ -152,12 +167,14 @@ impl Replay {
                         self.ledger.settled(seq);
                     }
                 }
+                Record::Newest(time) => self.newest_version = self.newest_version.max(time),
             }
         }
     }
 
     fn write(&mut self, write: WriteRecord, place: Place) {
         self.last = self.last.max(write.seq);
+        self.newest_version = self.newest_version.max(write.version.time);
         let older = self.newest.get(&write.key).map(|older| older.seq);
         if let Some(older) = older {
             if older > write.seq {
@@ -169,17 +186,21 @@ impl Replay {
         self.newest.insert(write.key.clone(), write);
     }
 
-    /// The writes that are still to be made, in the order in which they were accepted, the last number that was given, and which records
-    /// are needed.
+    /// All that was read.
     #[must_use]
-    pub fn finish(self) -> (Vec<WriteRecord>, WriteSeq, Ledger) {
+    pub fn finish(self) -> Replayed {
         let ledger = self.ledger;
         let newest = self.newest.into_values();
         let mut open: Vec<_> = newest
             .filter(|write| ledger.needed.contains_key(&write.seq))
             .collect();
         open.sort_by_key(|write| write.seq);
-        (open, self.last, ledger)
+        Replayed {
+            open,
+            last: self.last,
+            newest: self.newest_version,
+            ledger,
+        }
     }
 }
 

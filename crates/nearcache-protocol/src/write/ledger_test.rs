@@ -88,7 +88,9 @@ fn after_a_restart_the_newest_of_each_key_is_written_unless_it_is_settled() {
         ],
     );
     replay.read(3, 50, vec![settled(&[6])]);
-    let (open, last, ledger) = replay.finish();
+    let Replayed {
+        open, last, ledger, ..
+    } = replay.finish();
     let open: Vec<_> = open.iter().map(|write| write.seq.0).collect();
     assert_eq!((open.as_slice(), last), (&[3, 4, 5][..], WriteSeq(6)));
     assert_eq!(ledger.len(), 3);
@@ -103,4 +105,24 @@ fn after_a_restart_the_newest_of_each_key_is_written_unless_it_is_settled() {
             }
         )]
     );
+}
+
+#[test]
+fn r6_the_newest_version_is_known_when_its_segment_is_gone() {
+    let time = |ms| Timestamp::from_parts(ms, 0);
+    let newest = |ms| Located {
+        offset: 0,
+        bytes: 10,
+        record: Record::Newest(time(ms)),
+    };
+    let mut with_version = write(1, "a");
+    if let Record::Write(write) = &mut with_version.record {
+        write.version.time = time(9);
+    }
+    let mut replay = Replay::default();
+    replay.read(2, 50, vec![newest(7), with_version, settled(&[1])]);
+    assert_eq!(replay.finish().newest, time(9));
+    let mut replay = Replay::default();
+    replay.read(3, 50, vec![newest(9), write(2, "a")]);
+    assert_eq!(replay.finish().newest, time(9));
 }

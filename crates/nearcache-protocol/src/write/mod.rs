@@ -15,10 +15,12 @@
 //! | `backoff` | how long to wait after a failure |
 //! | `dead` | writes that were given up, to be listed and replayed |
 //! | `record` | what a journal looks like, byte for byte |
+//! | `former` | the newest version that a journal has recorded: what is stamped after a restart is later |
 //! | `ledger` | which of a journal's records are needed, and what is still to be written after a restart |
 
 pub mod backoff;
 pub mod dead;
+pub mod former;
 pub mod ledger;
 pub mod queue;
 pub mod record;

@@ -14,7 +14,7 @@
 //! off, from a record that went bad: bytes that a later frame calls durable were acknowledged, and are never cut off.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use nearcache_store::{Expiry, Version};
+use nearcache_store::{Expiry, Timestamp, Version};
 
 use super::queue::WriteSeq;
 use crate::payload::CodecTag;
@@ -32,6 +32,7 @@ pub const RECORD_BYTES_MAX: usize = (64 << 20) + (64 << 10) + 64;
 
 const KIND_WRITE: u8 = 1;
 const KIND_SETTLED: u8 = 2;
+const KIND_NEWEST: u8 = 3;
 
 /// One accepted write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub enum Record {
     Write(WriteRecord),
     /// These are in the system of record, or given up for good.
     Settled(Vec<WriteSeq>),
+    /// No version that was recorded before this is later. A segment begins with it, so that it is known when all earlier ones are gone.
+    Newest(Timestamp),
 }
 
 /// Why a segment cannot be read.
@@ -165,11 +168,25 @@ pub fn encode_record(record: &Record, out: &mut Vec<u8>) {
                 out.put_u64_le(seq.0);
             }
         }
+        Record::Newest(time) => {
+            out.put_u8(KIND_NEWEST);
+            out.put_u64_le(time.as_u64());
+        }
     }
     let len = u32::try_from(out.len() - start - 4).unwrap_or(u32::MAX);
     if let Some(place) = out.get_mut(start..start + 4) {
         place.copy_from_slice(&len.to_le_bytes());
     }
+}
+
+/// How a segment begins: its header, and up to where the versions of all earlier ones go.
+#[must_use]
+pub fn encode_beginning(header: &SegmentHeader, newest: Timestamp) -> Vec<u8> {
+    let (mut segment, mut record) = (header.encode(), Vec::new());
+    encode_record(&Record::Newest(newest), &mut record);
+    let offset = segment.len() as u64;
+    encode_frame(header.salt, offset, 0, &record, &mut segment);
+    segment
 }
 
 /// Appends a frame of these records, to be written at `offset` of a segment of which the first `durable` bytes are known to be on the
@@ -287,6 +304,10 @@ fn read_record(mut body: &[u8]) -> Option<Record> {
                 seqs.push(WriteSeq(body.try_get_u64_le().ok()?));
             }
             Some(Record::Settled(seqs))
+        }
+        KIND_NEWEST => {
+            let time = Timestamp::from_u64(body.try_get_u64_le().ok()?);
+            body.is_empty().then_some(Record::Newest(time))
         }
         _ => None,
     }

@@ -45,7 +45,10 @@ fn segment(frames: &[Vec<Record>]) -> (Vec<u8>, Vec<usize>) {
 fn frames() -> Vec<Vec<Record>> {
     vec![
         vec![put(1, "a", "one"), put(2, "b", "")],
-        vec![Record::Settled(vec![WriteSeq(1), WriteSeq(2)])],
+        vec![
+            Record::Settled(vec![WriteSeq(1), WriteSeq(2)]),
+            Record::Newest(Timestamp::from_parts(8, 1)),
+        ],
         vec![Record::Write(WriteRecord {
             seq: WriteSeq(3),
             version: Version::ZERO,
@@ -85,6 +88,27 @@ const GOLDEN: &str = concat!(
     "03030303030303030303030303030303",         // version
     "0100000061",                               // key
     "02000700050000000000000078",               // codec, schema, expiry, value
+);
+
+#[test]
+fn the_bytes_of_a_beginning_stay_what_they_are() {
+    let time = Timestamp::from_parts(0x0102_0304_0506, 0x0708);
+    let file = encode_beginning(&header(), time);
+    let begins = header().encode().len();
+    let hex: String = file[begins..].iter().fold(String::new(), |mut hex, byte| {
+        hex.push_str(&format!("{byte:02x}"));
+        hex
+    });
+    assert_eq!(hex, GOLDEN_BEGINNING);
+    let read = read_segment(&file, false).unwrap();
+    assert_eq!(read.valid_bytes, file.len() as u64);
+    assert_eq!(records(read), [Record::Newest(time)]);
+}
+
+const GOLDEN_BEGINNING: &str = concat!(
+    "464a434e0d000000000000000000000046b9a416", // frame: magic, length, durable, CRC
+    "0900000003",                               // record: length, kind
+    "0807060504030201",                         // the counter, then milliseconds
 );
 
 #[test]

@@ -9,13 +9,14 @@ use nearcache_protocol::mode::{Ack, Output};
 use nearcache_protocol::payload::{CodecTag, Payload as _};
 use nearcache_protocol::time::Time;
 use nearcache_protocol::write::backoff::Backoff;
-use nearcache_protocol::write::ledger::{Ledger, Place as Location, Replay};
+use nearcache_protocol::write::former::Former;
+use nearcache_protocol::write::ledger::{Ledger, Place as Location, Replay, Replayed};
 use nearcache_protocol::write::queue::{
     BatchId, BatchOutcome, QueueConfig, Settled, Write, WriteQueue, WriteSeq,
 };
 use nearcache_protocol::write::record::{
-    FRAME_HEADER_BYTES, Record, SegmentHeader, WriteRecord, encode_frame, encode_record,
-    read_segment,
+    FRAME_HEADER_BYTES, Record, SegmentHeader, WriteRecord, encode_beginning, encode_frame,
+    encode_record, read_segment,
 };
 use nearcache_store::{Change, Expiry, Handle, Tags, Version};
 use rand::rngs::StdRng;
@@ -56,6 +57,8 @@ pub(crate) struct Disk {
 pub(crate) struct NodeWrites {
     queue: WriteQueue<Op>,
     ledger: Ledger,
+    /// What former starts have recorded.
+    former: Former,
     salt: u64,
     /// Not on the disk yet.
     waiting: Vec<Asked>,
@@ -120,6 +123,7 @@ impl NodeWrites {
         Self {
             queue: WriteQueue::new(config),
             ledger: Ledger::default(),
+            former: Former::default(),
             salt: 0,
             waiting: Vec::new(),
             syncing: Vec::new(),
@@ -162,7 +166,7 @@ impl Disk {
     }
 
     /// What is still to be written.
-    fn read(&self) -> Result<(Vec<WriteRecord>, WriteSeq, Ledger), String> {
+    fn read(&self) -> Result<Replayed, String> {
         let mut replay = Replay::default();
         let last = self.segments.keys().next_back().copied();
         for (number, bytes) in &self.segments {
@@ -233,7 +237,8 @@ impl Cluster {
             encode_record(&Record::Settled(marks), &mut records);
         }
         for asked in std::mem::take(&mut node.writes.waiting) {
-            let Some(version) = node.stamp(own) else {
+            let resumed = node.writes.former.resume(&node.clock, own);
+            let Some(version) = resumed.ok().and_then(|()| node.stamp(own)) else {
                 node.writes.queue.give_back(BYTES);
                 continue;
             };
@@ -490,8 +495,12 @@ impl Cluster {
         // The process is gone; what it had written is with the system, unless that was gone as well.
         self.hosts[host].disk.sync();
         let read = self.hosts[host].disk.read();
-        let (open, last, ledger) =
-            read.map_err(|what| self.violation("K4", format!("n{host}: {what}")))?;
+        let Replayed {
+            open,
+            last,
+            newest,
+            ledger,
+        } = read.map_err(|what| self.violation("K4", format!("n{host}: {what}")))?;
         let state = &mut self.hosts[host];
         if let Some((_, tail)) = state.disk.last()
             && let Ok(segment) = read_segment(tail, true)
@@ -513,7 +522,8 @@ impl Cluster {
         };
         node.writes.salt = header.salt;
         node.writes.ledger = ledger;
-        let bytes = header.encode();
+        node.writes.former = Former::new(newest);
+        let bytes = encode_beginning(&header, newest);
         node.writes.ledger.grew(header.number, bytes.len() as u64);
         state.disk.segments.insert(header.number, bytes);
         if !open.is_empty() {
@@ -573,7 +583,7 @@ impl Cluster {
                     let read = self.hosts[host].disk.read();
                     let read =
                         read.map_err(|what| self.violation("K4", format!("n{host}: {what}")));
-                    let open = read?.0.into_iter();
+                    let open = read?.open.into_iter();
                     left.extend(open.map(|record| (record.key, record.seq, record.version)));
                 }
             }

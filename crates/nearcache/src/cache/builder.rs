@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
 use nearcache_protocol::config::OnDisconnect;
+use nearcache_protocol::write::former::Former;
 use nearcache_store::StoreConfig;
 use serde::de::DeserializeOwned;
 
@@ -325,6 +326,16 @@ impl<K: ?Sized, V, C> CacheBuilder<K, V, C> {
             }
             _ => None,
         };
+        if let Some((journal, _)) = &journal
+            && let Err(set_back) =
+                Former::new(journal.newest()).resume(&node.hlc().unshared(), node.now())
+        {
+            tracing::error!(
+                cache = self.name,
+                wait = ?set_back.wait,
+                "{set_back}: it was set back, or was ahead then; until it has caught up writes are refused (`ClockSkew`)"
+            );
+        }
         let sinking = self.sink.map(|(sink, policy)| {
             let sink: Arc<dyn CellSink<C::Cell>> = Arc::new(Celled::<V, C>::new(sink));
             match policy {

@@ -158,8 +158,11 @@ pub enum WriteError {
         mesh_max: usize,
     },
     /// This node's clock cannot give versions now: it is too far from its peers', or a peer's
-    /// clock has run ahead. Nothing was changed.
-    #[error("the clock of this node is out of step with its peers: check time synchronisation")]
+    /// clock has run ahead, or it is behind what a former start of this node has recorded in the [journal](crate::WriteBehind::journal) of
+    /// the cache. Nothing was changed.
+    #[error(
+        "the clock of this node is out of step with its peers, or with what it recorded before: check time synchronisation"
+    )]
     ClockSkew,
     /// This node does not hear most of its cluster, and the cache is set to be read-only then
     /// ([`SplitPolicy::ReadOnly`](crate::SplitPolicy::ReadOnly)). Nothing was changed.

@@ -177,6 +177,10 @@ impl<V: Payload> Shell<V> {
         modify: impl Future<Output = Result<Option<Op<V>>, ModifyError>>,
     ) -> Result<(), ModifyError> {
         behind.takes(key)?;
+        // Before anything is decided.
+        if let Some(journal) = behind.journal() {
+            self.check_former(journal)?;
+        }
         let room = self.room(behind, key, bytes).await?;
         let _turn = behind.turns.take(key.clone()).await;
         let _watch = Watch::begin(behind, key);

@@ -8,6 +8,9 @@
 //! What is recorded is queued, in the order of its numbers: after a restart the last record of a key is what is written. So a
 //! read-modify-write that a later write of this node has overtaken meanwhile is not recorded at all.
 //!
+//! What is recorded has a later version than all that former starts have recorded, which is what a sink can compare; where the clock was set
+//! back by too much for that, nothing is taken.
+//!
 //! What waits is bounded by the queue: each request holds room in it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nearcache_protocol::payload::Payload;
 use nearcache_protocol::time::Time;
+use nearcache_protocol::write::former::Former;
 use nearcache_protocol::write::queue::{Released, Write, WriteSeq};
 use nearcache_protocol::write::record::WriteRecord;
 use nearcache_store::Version;
@@ -79,6 +83,7 @@ pub(super) struct Journaling<V: Payload> {
     bytes: AtomicU64,
     syncs: AtomicU64,
     is_closed: AtomicBool,
+    former: Former,
 }
 
 impl<V: Payload> Journaling<V> {
@@ -87,6 +92,7 @@ impl<V: Payload> Journaling<V> {
         Self {
             requests,
             bytes: AtomicU64::new(journal.bytes()),
+            former: Former::new(journal.newest()),
             unkept: Mutex::new(Some((journal, asked))),
             syncs: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -210,7 +216,7 @@ async fn keep<V: Payload>(
             }
             next = asked.try_recv().ok();
         }
-        let (batch, records) = shell.next_frame(behind, &journal, &mut waiting);
+        let (batch, records) = shell.next_frame((behind, journaling), &journal, &mut waiting);
         let worked = tokio::task::spawn_blocking(move || {
             let committed = if records.is_empty() {
                 journal.tidy()
@@ -272,10 +278,23 @@ impl<V: Payload> Shell<V> {
         Some((behind, behind.journal()?))
     }
 
+    /// Whether what is stamped now is later than what former starts have recorded.
+    ///
+    /// # Errors
+    /// [`WriteError::ClockSkew`]: the clock was set back, or was wrong then. Nothing is changed.
+    pub(super) fn check_former(&self, journaling: &Journaling<V>) -> Result<(), WriteError> {
+        let resumed = journaling.former.resume(&self.hlc, self.node().now());
+        resumed.map_err(|error| {
+            self.node().metrics().writes_refused_by_clock.inc();
+            tracing::warn!(cache = self.name(), %error, "write refused");
+            WriteError::ClockSkew
+        })
+    }
+
     /// As many of those that wait as the journal has room for.
     fn next_frame(
         &self,
-        behind: &Behind<V>,
+        (behind, journaling): (&Behind<V>, &Journaling<V>),
         journal: &Journal,
         waiting: &mut VecDeque<Accepting<V>>,
     ) -> (Vec<Numbered<V>>, Vec<WriteRecord>) {
@@ -303,6 +322,12 @@ impl<V: Payload> Shell<V> {
             let (version, stored) = match &accepting.what {
                 What::Stored(op) => {
                     let version = op.version;
+                    // Made by another node, whose clock is behind what was recorded here.
+                    if journaling.former.beats(version) {
+                        self.node().metrics().writes_refused_by_clock.inc();
+                        behind.refuse(accepting, WriteError::ClockSkew);
+                        continue;
+                    }
                     if !behind.queue().lock().is_newest(&accepting.key, version) {
                         behind.pass_over(accepting, version);
                         continue;
@@ -314,13 +339,15 @@ impl<V: Payload> Shell<V> {
                     }
                     (version, Some(version))
                 }
-                What::Wanted { .. } => match self.stamp() {
-                    Ok(version) => (version, None),
-                    Err(error) => {
-                        behind.refuse(accepting, error);
-                        continue;
+                What::Wanted { .. } => {
+                    match self.check_former(journaling).and_then(|()| self.stamp()) {
+                        Ok(version) => (version, None),
+                        Err(error) => {
+                            behind.refuse(accepting, error);
+                            continue;
+                        }
                     }
-                },
+                }
             };
             let seq = behind.queue().lock().next_seq();
             keys.insert(accepting.key.clone(), stored);

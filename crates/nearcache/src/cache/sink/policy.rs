@@ -153,7 +153,8 @@ impl WriteBehind {
     /// Keeps what was accepted and is not written yet in this folder: a write is answered when it is on the disk there, which costs a sync
     /// that writes of the same moment share. After a crash, of the process or the machine, opening the cache again on a node of the same
     /// name writes what is left. Each cache of each node needs a folder of its own; the node needs a
-    /// [name](crate::NodeBuilder::name). Default: none.
+    /// [name](crate::NodeBuilder::name). What is recorded has a later version than all that was recorded before; where the clock was set
+    /// back by too much for that, writes are [refused](crate::WriteError::ClockSkew) until it has caught up. Default: none.
     pub fn journal(mut self, folder: impl Into<PathBuf>) -> Self {
         self.journal = Some(folder.into());
         self

@@ -96,6 +96,34 @@ fn segments_are_removed_when_everything_in_them_is_written_and_one_old_write_is_
 }
 
 #[test]
+fn r6_the_newest_version_outlives_its_record_and_its_segment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (mut journal, _) = open(path);
+    assert_eq!(journal.newest(), Timestamp::default());
+    let time = Timestamp::from_parts(1_700_000_000_000, 3);
+    let mut late = record(1, "late");
+    late.version.time = time;
+    journal.commit(&[late]).unwrap();
+    journal.settle(WriteSeq(1), true);
+    for seq in 2..100 {
+        journal.commit(&[record(seq, "busy")]).unwrap();
+        journal.settle(WriteSeq(seq), true);
+        journal.tidy().unwrap();
+    }
+    let first = format!("{:012}.journal", 1);
+    assert!(!path.join(first).exists(), "its segment is gone");
+    assert_eq!(journal.newest(), time);
+    journal.close();
+    for _ in 0..3 {
+        let (journal, unwritten) = open(path);
+        assert!(unwritten.is_empty());
+        assert_eq!(segments(path).len(), 1);
+        assert_eq!(journal.newest(), time);
+    }
+}
+
+#[test]
 fn c9_a_journal_whose_every_byte_is_needed_takes_nothing_more() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());

@@ -26,9 +26,10 @@ use std::sync::Arc;
 use nearcache_protocol::write::ledger::{Ledger, Place, Replay};
 use nearcache_protocol::write::queue::WriteSeq;
 use nearcache_protocol::write::record::{
-    FRAME_HEADER_BYTES, Record, SegmentHeader, WriteRecord, encode_frame, encode_record,
-    read_segment,
+    FRAME_HEADER_BYTES, Record, SegmentHeader, WriteRecord, encode_beginning, encode_frame,
+    encode_record, read_segment,
 };
+use nearcache_store::Timestamp;
 
 pub(crate) use disk::{Disk, DiskHook};
 pub use error::JournalError;
@@ -81,6 +82,8 @@ pub(crate) struct Journal {
     folder: Folder,
     ledger: Ledger,
     last: Tail,
+    /// No version that was ever recorded is later.
+    newest: Timestamp,
     /// Settled since the last frame.
     marks: Vec<WriteSeq>,
     has_failed: bool,
@@ -155,22 +158,29 @@ impl Journal {
             let cut = config.disk.cut_at(&path, bytes);
             cut.map_err(JournalError::io("cut", path))?;
         }
-        let (open, last_seq, mut ledger) = replay.finish();
+        let replayed = replay.finish();
+        let (newest, mut ledger) = (replayed.newest, replayed.ledger);
         // First of all: it may be what a full disk needs for the next.
         remove_useless(&folder, &mut ledger, &config)?;
         let number = numbers.last().map_or(1, |last| last + 1);
-        let last = Tail::new(&folder, &config, number)?;
+        let last = Tail::new(&folder, &config, number, newest)?;
         ledger.grew(number, last.bytes);
         let mut journal = Self {
             config,
             folder,
             ledger,
             last,
+            newest,
             marks: Vec::new(),
             has_failed: false,
         };
         journal.remove_useless()?;
-        Ok((journal, (open, last_seq)))
+        Ok((journal, (replayed.open, replayed.last)))
+    }
+
+    /// No version that was ever recorded here is later, also where its segment is gone.
+    pub(crate) const fn newest(&self) -> Timestamp {
+        self.newest
     }
 
     /// Whether a record of so many bytes, and what surrounds it, may be taken.
@@ -258,6 +268,7 @@ impl Journal {
         for write in writes {
             let begin = records.len() as u64;
             encode_record(&Record::Write(write.clone()), &mut records);
+            self.newest = self.newest.max(write.version.time);
             places.push((write.seq, begin, records.len() as u64 - begin));
         }
         let begin = self.last.bytes + FRAME_HEADER_BYTES as u64;
@@ -319,7 +330,12 @@ impl Journal {
         }
         self.sync()?;
         self.step("before rotation");
-        self.last = Tail::new(&self.folder, &self.config, self.last.number + 1)?;
+        self.last = Tail::new(
+            &self.folder,
+            &self.config,
+            self.last.number + 1,
+            self.newest,
+        )?;
         self.ledger.grew(self.last.number, self.last.bytes);
         self.step("rotated");
         Ok(())
@@ -375,13 +391,18 @@ fn remove_useless(
 }
 
 impl Tail {
-    fn new(folder: &Folder, config: &JournalConfig, number: u64) -> Result<Self, JournalError> {
+    fn new(
+        folder: &Folder,
+        config: &JournalConfig,
+        number: u64,
+        newest: Timestamp,
+    ) -> Result<Self, JournalError> {
         let header = SegmentHeader {
             number,
             salt: random(),
             owner: config.owner.clone(),
         };
-        let bytes = header.encode();
+        let bytes = encode_beginning(&header, newest);
         let (file, path) = folder.create(number, &bytes)?;
         Ok(Self {
             number,
