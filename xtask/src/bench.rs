@@ -1,4 +1,4 @@
-//! `cargo xtask bench NAME`: builds the server and the measurements optimised, and runs them. `bench scale [SIZE | mesh:SIZE]...` is a run of
+//! `cargo xtask bench NAME`: builds the server and the measurements optimised, and runs them. `bench scale [--origins N] [SIZE | mesh:SIZE]...` is a run of
 //! the simulator.
 
 use std::process::Command;

@@ -26,7 +26,7 @@ use nearcache_sim::{
 
 const USAGE: &str = "usage: nearcache-sim (--seed N | --seeds A..B | --seeds COUNT | --plan FILE) \
                      [--verbose] [--mode replicated|invalidation | --loads] [--tree] [--audit] [--full] [--bug NAME | --mutants] [--keep FOLDER]\n\
-                     or: nearcache-sim scale [--json FILE] [SIZE | mesh:SIZE]...";
+                     or: nearcache-sim scale [--json FILE] [--origins N] [SIZE | mesh:SIZE]...";
 
 const HELP: &str = "
 What to run
@@ -35,6 +35,7 @@ What to run
   --seeds COUNT       the first so many
   --plan FILE         a plan that was kept, to the letter
   scale [SIZE]...     what so many nodes cost, and whether that is as it should be; mesh:SIZE without the tree
+  --origins N         of scale: at most so many nodes write; all, unless told otherwise
 
 What it is like
   --mode MODE         replicated (unless told otherwise) or invalidation
@@ -152,12 +153,21 @@ fn keep_plan(folder: Option<&Path>, seed: u64, failure: &Failure) {
     }
 }
 
-/// Prints what many nodes cost, and what of it is as it should be: `scale [--json FILE] [SIZE | mesh:SIZE]...`.
+/// Prints what many nodes cost, and what of it is as it should be: `scale [--json FILE] [--origins N] [SIZE | mesh:SIZE]...`.
 fn scale(words: impl Iterator<Item = String>) -> ExitCode {
     let (mut words, mut sizes, mut json) = (words, Vec::new(), None);
+    let mut origins_max = usize::MAX;
     while let Some(word) = words.next() {
         if word == "--json" {
             json = words.next().map(PathBuf::from);
+            continue;
+        }
+        if word == "--origins" {
+            let Some(max) = words.next().and_then(|max| max.parse().ok()) else {
+                println!("--origins wants a number of nodes");
+                return ExitCode::from(2);
+            };
+            origins_max = max;
             continue;
         }
         let mesh_only = word.strip_prefix("mesh:");
@@ -178,6 +188,10 @@ fn scale(words: impl Iterator<Item = String>) -> ExitCode {
     let (begun, mut rows) = (Instant::now(), Vec::new());
     println!("{}", Row::HEAD);
     for scale in sizes {
+        let scale = Scale {
+            origins_max,
+            ..scale
+        };
         match measure(scale, &mut |line| eprintln!("{line}")) {
             Ok(row) => {
                 println!("{row}");

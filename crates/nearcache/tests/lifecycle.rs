@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use common::{TestResult, bounded, cache, eventually, node, pair};
 use nearcache::{
-    Ack, ConnectError, MemberState, Mode, Node, NodeEvent, OpenError, PutOptions, RawValue,
+    Ack, Cache, ConnectError, MemberState, Mode, Node, NodeEvent, OpenError, PutOptions, RawValue,
     Received, StartError, StaticPeers, WriteError,
 };
 
@@ -335,4 +335,34 @@ async fn a_node_does_not_connect_to_itself_nor_to_another_cluster() -> TestResul
     );
     assert_eq!((one.members().len(), other.members().len()), (1, 1));
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_with_hundreds_of_caches_meet() -> TestResult {
+    bounded(async {
+        let one = node("one", &[]).await;
+        let two = node("two", &[one.local_addr()]).await;
+        eventually(|| one.members().len() == 2 && two.members().len() == 2).await;
+        let mut caches = Vec::new();
+        for number in 0..400 {
+            for node in [&one, &two] {
+                let builder = node.cache::<String, String>(&format!("cache-{number}"));
+                caches.push(builder.max_bytes(1 << 20).open().await?);
+            }
+        }
+        // Sessions begin anew, and now with the announcements of all caches at once.
+        let three = node("three", &[one.local_addr()]).await;
+        for number in 0..400 {
+            let builder = three.cache::<String, String>(&format!("cache-{number}"));
+            caches.push(builder.max_bytes(1 << 20).open().await?);
+        }
+        assert!(one.disconnect(two.id()));
+        one.connect(two.local_addr()).await?;
+        let knows_two = |cache: &Cache<String, String>| {
+            cache.is_ready() && cache.freshness().per_peer.len() == 2
+        };
+        eventually(|| caches.iter().all(knows_two)).await;
+        Ok(())
+    })
+    .await
 }

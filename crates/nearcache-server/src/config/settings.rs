@@ -4,11 +4,13 @@
 //! three or in none. `NEARCACHE_` and the path in capitals is the variable: `http.listen` is
 //! `NEARCACHE_HTTP_LISTEN`, `caches.users.mode` is `NEARCACHE_CACHES_USERS_MODE`.
 
+use std::time::Duration;
+
 use nearcache::{OnDisconnect, SplitPolicy};
 
 use super::model::{CacheConfig, CacheMode, Config, LogFormat};
-use super::suggest;
 use super::value::{Rejection, Value};
+use super::{suggest, units};
 
 /// One setting of the server.
 #[derive(Debug)]
@@ -51,8 +53,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! { Setting, path:
     "peers.tls.ca_file" => |c, v| { c.peers.tls.ca_file = Some(v.text()?.into()); Ok(()) },
     "peers.tls.secret_file" => |c, v| { c.peers.tls.secret_file = Some(v.text()?.into()); Ok(()) },
     "peers.tls.allowed_names" => |c, v| { c.peers.tls.allowed_names = v.list()?; Ok(()) },
-    "peers.tls.reload_every" => |c, v| { c.peers.tls.reload_every = v.duration()?; Ok(()) },
-    "peers.tls.reauthenticate_after" => |c, v| { c.peers.tls.reauthenticate_after = v.duration()?; Ok(()) },
+    "peers.tls.reload_every" => |c, v| { c.peers.tls.reload_every = within(v.duration()?, SECOND, DAY)?; Ok(()) },
+    "peers.tls.reauthenticate_after" => |c, v| { c.peers.tls.reauthenticate_after = within(v.duration()?, SECOND * 10, DAY * 30)?; Ok(()) },
     "resp.enabled" => |c, v| { c.resp.enabled = v.flag()?; Ok(()) },
     "resp.listen" => |c, v| { c.resp.listen = v.address()?; Ok(()) },
     "resp.databases" => |c, v| { c.resp.databases = v.list()?; Ok(()) },
@@ -230,6 +232,19 @@ fn mode(value: &Value) -> Result<CacheMode, Rejection> {
             ("invalidation", CacheMode::Invalidation),
         ],
     )
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A duration from `least` to `most`.
+fn within(duration: Duration, least: Duration, most: Duration) -> Result<Duration, Rejection> {
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    let [duration, least, most] = [duration, least, most].map(units::show_duration);
+    let allowed = format!("allowed are {least} to {most}");
+    Err(Rejection::new(format!("is {duration}")).suggest(allowed))
 }
 
 /// `"bypass"`, `"flush"` or `{ serve_stale = "30s" }`, which the environment writes as `serve_stale=30s`.

@@ -361,6 +361,19 @@ fn what_concerns_long_values_is_kept_within_its_bounds() {
 }
 
 #[test]
+fn files_are_looked_at_and_sessions_opened_anew_neither_all_the_time_nor_never() {
+    for (bad, allowed) in [
+        ("reload_every = \"1ms\"", "allowed are 1s to 1d"),
+        ("reload_every = \"2d\"", "allowed are 1s to 1d"),
+        ("reauthenticate_after = \"9s\"", "allowed are 10s to 30d"),
+        ("reauthenticate_after = \"31d\"", "allowed are 10s to 30d"),
+    ] {
+        let said = problems(&format!("[peers.tls]\n{bad}\n"));
+        assert!(said.iter().any(|text| text.contains(allowed)), "{said:?}");
+    }
+}
+
+#[test]
 fn a_setting_of_leases_in_another_mode_is_refused() {
     let said = problems("[caches.a]\nlink_timeout = \"5s\"\n");
     assert_eq!(said.len(), 1);

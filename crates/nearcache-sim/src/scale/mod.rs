@@ -56,6 +56,8 @@ pub struct Scale {
     pub nodes: usize,
     /// Updates per second, of all nodes together.
     pub updates_per_second: usize,
+    /// At most so many of the nodes write.
+    pub origins_max: usize,
     /// Seconds of virtual time for each phase.
     pub seconds: u64,
     /// Nodes fail for so many seconds before what they cost is measured, so that what each costs for a while is in it.
@@ -73,6 +75,7 @@ impl Scale {
         Self {
             nodes,
             updates_per_second: 200,
+            origins_max: usize::MAX,
             // So many nodes take minutes for each few seconds.
             seconds: if nodes > 200 { 2 } else { 5 },
             failing_before: if nodes > 200 { 6 } else { 15 },
@@ -312,8 +315,9 @@ impl Run {
     fn write(&mut self, step: usize) -> Result<(), String> {
         self.written += 1;
         let nodes = self.scale.nodes;
-        let first = (step * 7_919 + self.cluster.rng.random_range(0..nodes)) % nodes;
-        let running = (0..nodes).map(|n| (first + n) % nodes);
+        let origins = self.scale.origins_max.clamp(1, nodes);
+        let first = (step * 7_919 + self.cluster.rng.random_range(0..origins)) % origins;
+        let running = (0..origins).map(|n| (first + n) % origins * nodes / origins);
         let mut running = running.filter(|host| self.cluster.may_write(*host));
         let Some(host) = running.next() else {
             return Ok(());

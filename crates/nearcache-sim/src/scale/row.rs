@@ -64,11 +64,13 @@ impl Phase {
 
     /// All of it in one line, for who waits.
     pub(super) fn in_short(&self, name: &str) -> String {
-        let mut text = format!("{name}:");
-        for (what, figure) in self.figures() {
-            let _ = write!(text, " {what} {figure:.2};");
-        }
-        text
+        let (messages, bytes) = (|cost: &Cost| cost.messages, |cost: &Cost| cost.bytes);
+        format!(
+            "{name}: {:.1} sessions, {:.0} messages/s and {:.0} bytes/s of a node",
+            self.links.0,
+            self.per_second(messages),
+            self.per_second(bytes)
+        )
     }
 
     /// Its figures, each with its name and unit.

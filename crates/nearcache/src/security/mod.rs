@@ -115,7 +115,7 @@ impl PeerTls {
 
     /// How often the files are looked at; what has changed is used for connections from then on,
     /// and those that stand go on. Files that do not fit together change nothing and are warned of.
-    /// Default 10 s.
+    /// Default 10 s, at least 10 ms.
     #[must_use]
     pub const fn reload_every(mut self, interval: Duration) -> Self {
         self.reload_every = interval;
@@ -124,7 +124,7 @@ impl PeerTls {
 
     /// How long a session with a peer may last until it is opened anew with the certificates and
     /// secrets of that time, so that a certificate or secret that was taken away stops working.
-    /// The new session replaces the old one without losing updates. Default 24 h.
+    /// The new session replaces the old one without losing updates. Default 24 h, at least 1 s, at most a year.
     #[must_use]
     pub const fn reauthenticate_after(mut self, after: Duration) -> Self {
         self.reauthenticate_after = after;

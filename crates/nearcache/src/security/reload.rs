@@ -12,6 +12,15 @@ use super::files::Contents;
 use super::material::Material;
 use super::{EXPIRY_WARNING, PeerTls};
 
+/// Looking at the files more often than this would keep a processor busy.
+const RELOAD_LEAST: Duration = Duration::from_millis(10);
+
+/// A session lasts for at least so long.
+const REAUTHENTICATE_LEAST: Duration = Duration::from_secs(1);
+
+/// And at most.
+const REAUTHENTICATE_MOST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How often a failure to reload, or an expiry that has come, is repeated in the log.
 const REPEAT_FAILURE: Duration = Duration::from_secs(60);
 
@@ -49,8 +58,8 @@ impl PeerSecurity {
     }
 
     /// How long a session may last.
-    pub(crate) const fn reauthenticate_after(&self) -> Duration {
-        self.settings.reauthenticate_after
+    pub(crate) fn reauthenticate_after(&self) -> Duration {
+        (self.settings.reauthenticate_after).clamp(REAUTHENTICATE_LEAST, REAUTHENTICATE_MOST)
     }
 
     /// How long the certificate is valid from now on.
@@ -65,7 +74,7 @@ impl PeerSecurity {
         self.warn_of_expiry(&mut told);
         let watching = async {
             loop {
-                tokio::time::sleep(self.settings.reload_every).await;
+                tokio::time::sleep(self.settings.reload_every.max(RELOAD_LEAST)).await;
                 let (this, name) = (Arc::clone(&self), Arc::clone(&name));
                 // Reading files may block for as long as their file system likes.
                 match tokio::task::spawn_blocking(move || this.look(&name)).await {

@@ -25,10 +25,53 @@ pub(crate) async fn dial(
     shared: &Arc<NodeShared>,
     address: SocketAddr,
 ) -> Result<NodeId, ConnectError> {
+    dial_unless(shared, address, |_| false).await
+}
+
+/// The same for an address that somebody gave, who may not know that a session with whoever listens there stands: that goes on undisturbed.
+pub(super) async fn dial_given(
+    shared: &Arc<NodeShared>,
+    address: SocketAddr,
+) -> Result<NodeId, ConnectError> {
+    dial_unless(shared, address, |peer| is_connected(shared, peer)).await
+}
+
+/// The same for an address that says nothing of who listens there: a member has more than the one it advertises. Beyond the mesh it is membership
+/// that says with which members there are sessions.
+pub(super) async fn dial_found(
+    shared: &Arc<NodeShared>,
+    address: SocketAddr,
+) -> Result<NodeId, ConnectError> {
+    let is_member = |peer: &Peer| {
+        let (node, epoch) = (peer.identity.node, peer.identity.epoch);
+        let others = shared.cluster_state().others(shared);
+        others.iter().any(|m| m.id == node && m.epoch == epoch)
+    };
+    let is_needless = |peer: &Peer| {
+        is_connected(shared, peer) || (shared.cluster_state().is_by_tree() && is_member(peer))
+    };
+    dial_unless(shared, address, is_needless).await
+}
+
+/// Whether there is a session with this start of the peer.
+fn is_connected(shared: &NodeShared, peer: &Peer) -> bool {
+    let link = shared.links().get(peer.identity.node);
+    link.is_some_and(|link| link.epoch == peer.identity.epoch && !link.closed.is_cancelled())
+}
+
+/// Ends after the first lane where `is_needless` says so of who listens.
+async fn dial_unless(
+    shared: &Arc<NodeShared>,
+    address: SocketAddr,
+    is_needless: impl Fn(&Peer) -> bool,
+) -> Result<NodeId, ConnectError> {
     check_network(shared, address)?;
     let token = SessionToken(random());
     let lane = |lane| open(shared, address, Purpose::Lane(token, lane));
     let (peer, control) = lane(Lane::Control).await?;
+    if is_needless(&peer) {
+        return Ok(peer.identity.node);
+    }
     let (data, bulk) = tokio::try_join!(lane(Lane::Data), lane(Lane::Bulk))?;
     let mut lanes = Lanes::new(&peer);
     lanes.put(&peer, control);

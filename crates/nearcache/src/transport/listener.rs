@@ -1,7 +1,7 @@
 //! Accepts connections of peers.
 //!
 //! A stranger costs one task and at most a handshake of 4 KiB, with TLS 64 KiB before it, for at most
-//! 5 s, and there are at most 128 of them. Whoever passes the handshake is one lane of a session; the session begins
+//! 5 s, and there are at most 128 of them: the newest takes the place of the oldest. Whoever passes the handshake is one lane of a session; the session begins
 //! when all three lanes have come. A probe connection goes to the pool of those instead.
 
 use std::collections::HashMap;
@@ -13,13 +13,14 @@ use nearcache_protocol::frame::Frame;
 use nearcache_protocol::handshake::{self, Peer, Refusal, SessionToken};
 use nearcache_store::NodeId;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::lane_stream::{HANDSHAKE_TIMEOUT, HandshakeError, LaneStream, in_time};
 use super::probes;
 use super::secure::{self, Assurance};
 use super::session::{self, Lanes};
 use super::socket::{self, TcpListener, TcpStream};
+use super::strangers::Strangers;
 use crate::node::NodeShared;
 use crate::security::Distrust;
 use crate::security::secret::Role;
@@ -27,15 +28,18 @@ use crate::security::secret::Role;
 /// Connections that may be in their handshake at one time.
 const STRANGERS_MAX: usize = 128;
 
+/// Sessions of one node that may lack lanes at one time: what two that dial each other, and dial again, need (a guess).
+const PENDING_MAX: usize = 4;
+
 /// How long to wait after the system refused to accept, so as not to spin (a guess).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Sessions of which some lanes have come and others not.
-type Pending = Mutex<HashMap<(NodeId, SessionToken), Lanes>>;
+type Pending = Mutex<HashMap<(NodeId, SessionToken), (Instant, Lanes)>>;
 
 /// Accepts until the node stops.
 pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
-    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
+    let strangers = Arc::new(Strangers::new(STRANGERS_MAX));
     let pending = Arc::new(Pending::default());
     let stopped = shared.stopped().clone();
     while let Some(accepted) = stopped.run_until_cancelled(listener.accept()).await {
@@ -47,19 +51,16 @@ pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&strangers).try_acquire_owned() else {
-            tracing::debug!(%from, "too many handshakes at once");
-            continue;
-        };
+        let stranger = strangers.admit(&stopped);
         let (shared, pending) = (Arc::clone(&shared), Arc::clone(&pending));
         tokio::spawn(async move {
-            let greeted = shared
-                .stopped()
-                .run_until_cancelled(in_time(greet(&shared, stream)));
-            match greeted.await {
+            let greeted = (stranger.turned_away)
+                .run_until_cancelled(in_time(greet(&shared, stream)))
+                .await;
+            match greeted {
                 Some(Ok((peer, stream))) if peer.probe => {
                     let admitted = probes::admit(&shared, &peer).await;
-                    drop(permit);
+                    drop(stranger);
                     if let Some(admitted) = admitted {
                         probes::serve(&shared, &peer, stream, admitted).await;
                     }
@@ -69,7 +70,11 @@ pub(super) async fn run(shared: Arc<NodeShared>, listener: TcpListener) {
                     shared.metrics().handshake_refused(error.label());
                     tracing::info!(%from, %error, "refused a peer");
                 }
-                None => {}
+                None if shared.is_stopped() => {}
+                None => {
+                    shared.metrics().handshake_refused("too_many");
+                    tracing::debug!(%from, "too many handshakes at once: the oldest is ended");
+                }
             }
         });
     }
@@ -145,24 +150,37 @@ fn accept(shared: &NodeShared, frame: &Frame) -> Result<handshake::Accepted, Ref
 
 /// Puts a lane to the others of its session, and begins the session when it is the last.
 fn gather(shared: &Arc<NodeShared>, pending: &Arc<Pending>, peer: Peer, lane: LaneStream) {
-    let key = (peer.identity.node, peer.session);
-    let complete = {
-        let mut pending = pending.lock();
-        let lanes = pending.entry(key).or_insert_with(|| Lanes::new(&peer));
-        lanes.put(&peer, lane);
-        if lanes.is_complete() {
-            pending.remove(&key)
-        } else {
-            None
-        }
-    };
-    if let Some(lanes) = complete {
-        session::begin(shared, lanes, peer.identity.node);
+    let (node, now) = (peer.identity.node, Instant::now());
+    let key = (node, peer.session);
+    let mut all = pending.lock();
+    let is_new = !all.contains_key(&key);
+    if is_new {
+        make_place(&mut all, node);
+    }
+    let (_, lanes) = all.entry(key).or_insert_with(|| (now, Lanes::new(&peer)));
+    lanes.put(&peer, lane);
+    let is_complete = lanes.is_complete();
+    let complete = is_complete.then(|| all.remove(&key)).flatten();
+    drop(all);
+    if let Some((_, lanes)) = complete {
+        session::begin(shared, lanes, node);
+    } else if is_new {
+        let pending = Arc::clone(pending);
+        tokio::spawn(async move {
+            tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
+            pending.lock().remove(&key);
+        });
+    }
+}
+
+/// A node whose sessions lack lanes, time and again, holds few sockets by that: its oldest such session ends.
+fn make_place(all: &mut HashMap<(NodeId, SessionToken), (Instant, Lanes)>, node: NodeId) {
+    let of_node = || all.iter().filter(|((of, _), _)| *of == node);
+    if of_node().count() < PENDING_MAX {
         return;
     }
-    let pending = Arc::clone(pending);
-    tokio::spawn(async move {
-        tokio::time::sleep(HANDSHAKE_TIMEOUT).await;
-        pending.lock().remove(&key);
-    });
+    let oldest = of_node().min_by_key(|(_, (since, _))| *since);
+    if let Some(key) = oldest.map(|(key, _)| *key) {
+        all.remove(&key);
+    }
 }

@@ -27,6 +27,7 @@ mod secure;
 mod seeds;
 mod session;
 mod socket;
+mod strangers;
 mod writer;
 
 use std::net::SocketAddr;
@@ -64,7 +65,7 @@ pub(crate) async fn connect(
     shared.cluster_state().allow_all();
     let stopped = shared.stopped().clone();
     stopped
-        .run_until_cancelled(dial(shared, address))
+        .run_until_cancelled(dialer::dial_given(shared, address))
         .await
         .unwrap_or(Err(ConnectError::NodeStopped))
 }

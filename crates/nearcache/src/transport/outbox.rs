@@ -12,6 +12,8 @@ use nearcache_protocol::lane::Lane;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::limits::CACHES_MAX;
+
 /// How much may wait on a lane. Beyond it the session is closed, and the peer is caught up when it
 /// is back.
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +22,17 @@ struct Bound {
     bytes: usize,
 }
 
-/// The bounds of the limits table (reliability specification, section 3.1).
+/// Messages that each cache may have waiting on the control lane: it announces itself at the beginning of a session, and asks and answers
+/// twice a second; a session ends when its peer has said nothing for 3 s.
+const CONTROL_OF_CACHE: usize = 16;
+
+/// The bounds of the limits table (reliability specification, section 3.1), but for the control lane, whose 256 messages of 1 MiB would not
+/// hold the beginning of a session with as many caches as a node may have.
 const fn bound_of(lane: Lane) -> Bound {
     match lane {
         Lane::Control => Bound {
-            messages: 256,
-            bytes: 1 << 20,
+            messages: 256 + CONTROL_OF_CACHE * CACHES_MAX,
+            bytes: 4 << 20,
         },
         Lane::Data => Bound {
             messages: 8192,
@@ -160,8 +167,9 @@ mod tests {
 
     #[test]
     fn a_full_outbox_refuses_and_keeps_what_it_has() {
-        let outbox = Outbox::new(Lane::Control);
-        for _ in 0..256 {
+        let outbox = Outbox::new(Lane::Bulk);
+        let most = bound_of(Lane::Bulk).messages;
+        for _ in 0..most {
             outbox
                 .push(|buffer| buffer.extend_from_slice(b"x"))
                 .unwrap();
@@ -169,7 +177,7 @@ mod tests {
         assert_eq!(outbox.push(|_| {}), Err(OutboxFull));
         let mut buffer = BytesMut::new();
         outbox.take_pushed(&mut buffer);
-        assert_eq!(buffer.len(), 256);
+        assert_eq!(buffer.len(), most);
         outbox.push(|_| {}).unwrap();
     }
 
