@@ -321,9 +321,9 @@ impl<V: Payload> CacheCore<V> {
         self.probes.inspect(now, key, waiter, &view, out);
     }
 
-    /// Writes a probe every so often from now on, `until` then or for good, and asks peers what they have of it: up to
+    /// Writes a probe every so often from now on, for good, or `until` then besides what goes on for good, and asks peers what they have of it: up to
     /// [`PEERS_MAX`](crate::probe::audit::PEERS_MAX) that there is a session with, and beyond the mesh up to
-    /// [`FAR_MAX`](crate::probe::audit::FAR_MAX) others. Nothing: no more.
+    /// [`FAR_MAX`](crate::probe::audit::FAR_MAX) others. Nothing: no more of either.
     /// Never more often than [`EVERY_MIN`](crate::probe::audit::EVERY_MIN); in mode `local` there is nobody to ask.
     pub fn audit(&mut self, now: Time, every: Option<Duration>, until: Option<Time>) {
         self.probes.audit.schedule(now, every, until);

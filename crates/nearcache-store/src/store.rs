@@ -107,6 +107,12 @@ impl<V: Weigh> Store<V> {
         entry
     }
 
+    /// Marks the entry of `key` as used, as [`Store::get`] does, and counts nothing: it stays longer than what nobody reads.
+    pub fn mark_used(&self, key: &[u8]) {
+        let hash = self.hasher.hash(key);
+        self.shard(hash).table.get(hash, key);
+    }
+
     /// Like [`Store::get`], but neither counted nor marking the entry as used.
     pub fn peek(&self, key: &[u8]) -> Option<Handle<V>> {
         let hash = self.hasher.hash(key);

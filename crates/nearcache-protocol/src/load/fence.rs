@@ -175,7 +175,7 @@ pub(crate) fn just_before(clock: &Hlc, now: Time, clock_bound: Duration) -> Vers
 
 /// Whether a version is one that loads get ([`just_before`]): no other has the last counter of its millisecond, unless 65,535 others were
 /// made in it; and of such a one no more is lost than what this fence does beyond the clock bound.
-const fn is_of_load(version: Version) -> bool {
+pub(crate) const fn is_of_load(version: Version) -> bool {
     version.time.counter() == u16::MAX
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use nearcache_store::{Change, Expiry, NodeId, Tags, Timestamp, Version};
 
 use super::routes::Routes;
-use super::{Held, Probe, View, is_reserved};
+use super::{Probe, View, is_reserved};
 use crate::ids::RequestId;
 use crate::mode::Output;
 use crate::payload::{CodecTag, Payload};
@@ -50,26 +50,32 @@ impl Asked {
 
     /// Whether there is time left and what it waits for is not here. Looks at the version alone: the value is hashed once, for the answer.
     fn waits<V: Payload>(&self, now: Time, view: &View<'_, V>) -> bool {
-        self.until > now && view.store.known(&self.key).version() < self.at_least
+        self.until > now && !shows(view.store.known(&self.key).own_version(), self.at_least)
     }
+}
 
-    /// Loads a copy of a probe key, as a reader that misses would: below what any other clock may stamp from now on.
-    pub(super) fn keep_copy<V: Payload>(&self, now: Time, view: &View<'_, V>) {
-        if !is_reserved(&self.key) || view.store.known(&self.key).live().is_some() {
-            return;
-        }
-        let now_ms = view.clock.physical_ms(now);
-        let drift_ms = u64::try_from(view.clock.max_drift().as_millis()).unwrap_or(u64::MAX);
-        let time = Timestamp::from_parts(now_ms.saturating_sub(drift_ms), 0);
-        let change = Change::Put {
-            value: V::from_wire(CodecTag::default(), &[]),
-            expiry: Expiry::after(now_ms, COPY_LASTS),
-            tags: Tags::NONE,
-        };
-        // Stale if the key was written within the drift bound: the next question finds it older.
-        let version = Version::new(time, view.clock.origin());
-        let _ = view.store.merge(&self.key, version, change);
+/// Whether a version that is known of a key shows that this one, or a later one of the same origin, has come. A newer one of others does
+/// not: a probe has one writer, and what is newer and not the writer's was loaded or dropped where it is known.
+pub(super) fn shows(known: Version, came: Version) -> bool {
+    known >= came && (known.origin == came.origin || came == Version::ZERO)
+}
+
+/// Loads a copy of a probe key, as a reader that misses would: below what any other clock may stamp from now on.
+pub(super) fn keep_copy<V: Payload>(now: Time, key: &[u8], view: &View<'_, V>) {
+    if !is_reserved(key) || view.store.known(key).live().is_some() {
+        return;
     }
+    let now_ms = view.clock.physical_ms(now);
+    let drift_ms = u64::try_from(view.clock.max_drift().as_millis()).unwrap_or(u64::MAX);
+    let time = Timestamp::from_parts(now_ms.saturating_sub(drift_ms), 0);
+    let change = Change::Put {
+        value: V::from_wire(CodecTag::default(), &[]),
+        expiry: Expiry::after(now_ms, COPY_LASTS),
+        tags: Tags::NONE,
+    };
+    // Stale if the key was written within the drift bound: the next question finds it older.
+    let version = Version::new(time, view.clock.origin());
+    let _ = view.store.merge(key, version, change);
 }
 
 /// Questions that wait.
@@ -94,7 +100,7 @@ impl Answers {
         self.waiting.retain(|other| !is_same(other));
         let is_full = self.waiting.len() >= WAITING_MAX;
         if is_full || !asked.waits(now, view) {
-            out.push(answer(&asked, view.held(now, &asked.key), routes));
+            out.push(answer(now, &asked, view, routes));
         } else {
             self.waiting.push(asked);
             self.look_at.get_or_insert(now + LOOK_EVERY);
@@ -112,7 +118,7 @@ impl Answers {
         self.waiting.retain(|asked| {
             let waits = asked.waits(now, view);
             if !waits {
-                out.push(answer(asked, view.held(now, &asked.key), routes));
+                out.push(answer(now, asked, view, routes));
             }
             waits
         });
@@ -129,7 +135,17 @@ impl Answers {
     }
 }
 
-fn answer<V>(asked: &Asked, held: Held, routes: Routes<'_>) -> Output<V> {
+fn answer<V: Payload>(
+    now: Time,
+    asked: &Asked,
+    view: &View<'_, V>,
+    routes: Routes<'_>,
+) -> Output<V> {
+    let held = view.held(now, &asked.key);
+    if is_reserved(&asked.key) {
+        // Nobody reads it, and it would be the first to be evicted: then there is nothing to be seen of the next one that is lost.
+        view.store.mark_used(&asked.key);
+    }
     let way = routes.back_to(asked.from);
     way.carry(asked.from, asked.request, Probe::Held(held))
 }

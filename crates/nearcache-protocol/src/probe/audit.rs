@@ -9,15 +9,17 @@
 //! far:  beyond the mesh, up to FAR_MAX of the others, drawn      waits for the probe, up to 1 s;  1, 5 and 60 s; asked again when lost
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use nearcache_store::{NodeId, Version};
 
 use super::Held;
+use super::answer::shows;
 use super::histogram::Histogram;
 pub use super::report::{AuditReport, COVERED_WITHIN, PeerAudit, Propagation, Verdicts, WITHIN};
 use super::rotation::Rotation;
+use super::schedule::Schedule;
 use crate::ids::RequestId;
 use crate::time::Time;
 
@@ -89,6 +91,8 @@ struct Written {
     at: Time,
     /// When each peer was known to have it.
     seen: BTreeMap<NodeId, Option<Time>>,
+    /// Of whom it cannot be told any more whether they ever got it.
+    unknown: BTreeSet<NodeId>,
     /// Which of [`WITHIN`] comes next.
     next: usize,
 }
@@ -103,9 +107,9 @@ struct Results {
 /// The audit of one cache on one node.
 #[derive(Debug, Default)]
 pub(crate) struct Audit {
-    every: Option<Duration>,
-    until: Option<Time>,
-    write_at: Option<Time>,
+    schedule: Schedule,
+    /// When the last probe was written; before that, when they began to be due.
+    probed_at: Option<Time>,
     written: VecDeque<Written>,
     questions: BTreeMap<RequestId, Question>,
     results: BTreeMap<NodeId, Results>,
@@ -117,23 +121,17 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Writes a probe every so often from now on, until that time or for good. Nothing: no more.
+    /// Writes a probe every so often from now on, for good, or until that time besides what goes on for good. Nothing: no more.
     pub(crate) fn schedule(&mut self, now: Time, every: Option<Duration>, until: Option<Time>) {
-        self.every = every.map(|every| every.max(EVERY_MIN));
-        self.until = until;
-        self.write_at = self.every.map(|_| now);
+        self.schedule.set(now, every, until);
+        if every.is_some() {
+            self.probed_at.get_or_insert(now);
+        }
     }
 
     /// Whether a probe is due; if so the next one is later.
     pub(crate) fn is_due(&mut self, now: Time) -> bool {
-        if self.until.is_some_and(|until| until <= now) {
-            self.schedule(now, None, None);
-        }
-        let due = self.write_at.is_some_and(|at| at <= now);
-        if let (true, Some(every)) = (due, self.every) {
-            self.write_at = Some(now + every);
-        }
-        due && self.written.len() < PROBES_MAX
+        self.schedule.is_due(now) && self.written.len() < PROBES_MAX
     }
 
     /// A probe could not be written.
@@ -150,6 +148,7 @@ impl Audit {
         mut ask: impl FnMut(Asks) -> Sent,
     ) {
         self.probes += 1;
+        self.probed_at = Some(now);
         self.turn = self.turn.wrapping_add(PEERS_MAX);
         let from = self.turn.checked_rem(to.near.len()).unwrap_or(0);
         let in_turn = to.near.iter().cycle().skip(from).take(to.near.len());
@@ -185,6 +184,7 @@ impl Audit {
             version,
             at: now,
             seen,
+            unknown: BTreeSet::new(),
             next: 0,
         });
     }
@@ -219,8 +219,11 @@ impl Audit {
                 break;
             }
             let over = self.written.pop_front();
-            let seen = over.map(|written| written.seen).unwrap_or_default();
-            for (peer, _) in seen.into_iter().filter(|(_, seen)| seen.is_none()) {
+            let Some(Written { seen, unknown, .. }) = over else {
+                break;
+            };
+            let unseen = seen.into_iter().filter(|(_, seen)| seen.is_none());
+            for (peer, _) in unseen.filter(|(peer, _)| !unknown.contains(peer)) {
                 self.note_took(peer, Duration::MAX);
             }
         }
@@ -280,12 +283,16 @@ impl Audit {
         let Some(seen) = written.seen.get_mut(&from) else {
             return;
         };
-        let has_it = held.known >= version;
-        let is_news = has_it && seen.is_none();
+        let is_news = shows(held.known, version) && seen.is_none();
         if is_news {
             *seen = Some(now);
         }
         let seen = *seen;
+        // It has come and was evicted since, or something else stands where it would.
+        let serves_nothing_older = held.floor >= version;
+        if seen.is_none() && serves_nothing_older {
+            written.unknown.insert(from);
+        }
         if is_news {
             self.note_took(from, now - at);
         }
@@ -297,12 +304,11 @@ impl Audit {
             .is_some_and(|within| seen.is_some_and(|seen| seen <= at + *within));
         let serves_older = held.leased && held.entry.is_some_and(|entry| entry.version < version);
         let verdicts = self.verdicts(from, within);
-        if !has_it && serves_older {
-            verdicts.stale += 1;
-        } else if has_it && in_time {
-            verdicts.coherent += 1;
-        } else {
-            verdicts.late += 1;
+        match seen {
+            _ if serves_older => verdicts.stale += 1,
+            None if serves_nothing_older => verdicts.unknown += 1,
+            Some(_) if serves_nothing_older && in_time => verdicts.coherent += 1,
+            _ => verdicts.late += 1,
         }
         self.results.entry(from).or_default().answered_at = Some(now);
     }
@@ -352,7 +358,7 @@ impl Audit {
         let judge = judge.map(|question| question.until.min(question.again_at));
         let end = self.written.front();
         let end = end.map(|written| written.at + FOLLOWED_FOR).into_iter();
-        let write = self.write_at.into_iter();
+        let write = self.schedule.next().into_iter();
         let times = ask.chain(judge).chain(end).chain(write);
         times.min().unwrap_or(Time::MAX)
     }
@@ -363,25 +369,24 @@ impl Audit {
         now: Time,
         members: impl Iterator<Item = &'a NodeId>,
     ) -> AuditReport {
+        let members: BTreeSet<NodeId> = members.copied().collect();
         let ago = |results: &Results| results.answered_at.map(|at| now - at);
         let peer = |(peer, results): (&NodeId, &Results)| PeerAudit {
             peer: *peer,
+            member: members.contains(peer),
             within: results.within,
             took: propagation(&results.took),
             answered: ago(results),
         };
-        let (mut count, mut covered) = (0, 0);
-        for member in members {
-            let ago = self.results.get(member).and_then(ago);
-            count += 1;
-            covered += usize::from(ago.is_some_and(|ago| ago <= COVERED_WITHIN));
-        }
+        let ago_of = |member: &NodeId| self.results.get(member).and_then(ago);
+        let is_covered = |member: &&NodeId| ago_of(member).is_some_and(|ago| ago <= COVERED_WITHIN);
         AuditReport {
-            every: self.every,
+            every: self.schedule.every(now),
+            probed: self.probed_at.map(|at| now - at),
             probes: self.probes,
             skipped: self.skipped,
-            members: count,
-            covered,
+            members: members.len(),
+            covered: members.iter().filter(is_covered).count(),
             took: propagation(&self.took),
             peers: self.results.iter().map(peer).collect(),
         }

@@ -15,11 +15,14 @@
 
 mod answer;
 pub mod audit;
+#[cfg(test)]
+mod held_tests;
 mod histogram;
 pub mod inspect;
 mod report;
 mod rotation;
 mod routes;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +40,7 @@ use self::routes::{Routes, Way};
 use crate::announce::ModeKind;
 use crate::clock::Hlc;
 use crate::ids::{Epoch, RequestId};
+use crate::load::fence::is_of_load;
 use crate::mode::{Output, ReadBound};
 use crate::payload::Payload;
 use crate::rendezvous::PlacementKey;
@@ -92,8 +96,12 @@ impl Probe {
 /// How one key stands on one node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Held {
-    /// The newest version that the node knows of it: of an entry, a removal or an eviction.
+    /// The newest version that the node knows to be about this key: of an entry, a removal, a drop of all that it holds, or an eviction, as
+    /// long as that is remembered for the key alone. [`Version::ZERO`] if it knows of none.
     pub known: Version,
+    /// What an update must beat to be taken: `known`, or what is remembered of many keys at once that have no room of their own any
+    /// more. Nothing older than this is served.
+    pub floor: Version,
     /// What a reader would be given; nothing if it is a miss.
     pub entry: Option<HeldEntry>,
     /// Whether it is known to be removed or expired.
@@ -113,9 +121,24 @@ pub struct HeldEntry {
     pub expiry: Expiry,
     /// How long its value is.
     pub value_bytes: u32,
-    /// A number that is the same for the same value on all nodes that hold it, and says nothing to others. A long value that a node has
-    /// not fetched yet has none that means anything.
-    pub value_hash: u64,
+    /// A number that is the same for the same value on all nodes that hold it, and says nothing to others: of its length and its first
+    /// [`HASHED_MAX_BYTES`]. Nothing for a long value that a node has not fetched yet.
+    pub value_hash: Option<u64>,
+}
+
+/// Of a longer value no more than so much is hashed, because nothing else happens in the cache meanwhile.
+pub const HASHED_MAX_BYTES: usize = 64 * 1024;
+
+impl Held {
+    /// The version of the newest write or removal of the key that is known here. What is older is out of date, wherever it is served.
+    ///
+    /// Nothing where the newest is that of a load, which puts nothing out of date, of an eviction, or of a drop of everything, which is
+    /// each node's own affair.
+    #[must_use]
+    pub fn written(&self) -> Option<Version> {
+        let is_write = self.removed || self.entry.is_some();
+        (is_write && !is_of_load(self.known)).then_some(self.known)
+    }
 }
 
 /// What is looked at to answer.
@@ -134,24 +157,35 @@ impl<V: Payload> View<'_, V> {
     fn held(&self, now: Time, key: &[u8]) -> Held {
         let known = self.store.known(key);
         let entry = known.live().map(|entry| {
-            let mut hasher = SipHasher24::new_with_key(&self.placement.bytes());
-            hasher.write(entry.value().bytes());
+            let (version, expiry) = (entry.version(), entry.expiry());
+            let (value_bytes, value_hash) = match entry.stub_bytes() {
+                Some(bytes) => (bytes, None),
+                None => self.hashed(entry.value().bytes()),
+            };
             HeldEntry {
-                version: entry.version(),
-                expiry: entry.expiry(),
-                value_bytes: entry.stub_bytes().unwrap_or_else(|| {
-                    u32::try_from(entry.value().bytes().len()).unwrap_or(u32::MAX)
-                }),
-                value_hash: hasher.finish(),
+                version,
+                expiry,
+                value_bytes,
+                value_hash,
             }
         });
         Held {
-            known: known.version(),
+            known: known.own_version(),
+            floor: known.version(),
             entry,
             removed: matches!(known, Known::Removed(_)),
             leased: now <= self.bound.serve_until,
             ready: self.ready,
         }
+    }
+
+    /// A value's length and hash.
+    fn hashed(&self, value: &[u8]) -> (u32, Option<u64>) {
+        let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        let mut hasher = SipHasher24::new_with_key(&self.placement.bytes());
+        hasher.write(&bytes.to_be_bytes());
+        hasher.write(value.get(..HASHED_MAX_BYTES).unwrap_or(value));
+        (bytes, Some(hasher.finish()))
     }
 }
 
@@ -254,11 +288,13 @@ impl Probes {
                 wait_ms,
                 keeps,
             } => {
-                let asked = answer::Asked::new(now, from, request, (key, at_least, wait_ms));
-                if keeps && self.mode == ModeKind::Invalidation {
-                    asked.keep_copy(now, view);
-                }
+                let asked =
+                    answer::Asked::new(now, from, request, (key.clone(), at_least, wait_ms));
                 self.answers.ask(now, asked, view, routes, out);
+                // After the answer: what is loaded only now is no sign that anything arrived.
+                if keeps && self.mode == ModeKind::Invalidation {
+                    answer::keep_copy(now, &key, view);
+                }
             }
             Probe::Held(held) => {
                 self.inspections.answered(from, request, held);

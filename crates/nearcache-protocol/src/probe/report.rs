@@ -17,7 +17,7 @@ pub const COVERED_WITHIN: Duration = Duration::from_secs(60 * 60);
 /// What a peer had of the probes after some time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Verdicts {
-    /// It was known to have the probe within the time, and had it then.
+    /// It was known to have the probe within the time, and had it then, or had evicted it.
     pub coherent: u64,
     /// It got it later, or had neither it nor anything older.
     pub late: u64,
@@ -25,23 +25,32 @@ pub struct Verdicts {
     pub stale: u64,
     /// It did not answer.
     pub silent: u64,
+    /// It served nothing older, and nothing shows whether the probe has come: what is remembered of evictions stands for many keys there, it
+    /// has dropped all it held, or has loaded the key itself. Neither for nor against it.
+    pub unknown: u64,
 }
 
 impl Verdicts {
     /// All probes that were asked for.
     #[must_use]
     pub const fn total(&self) -> u64 {
-        self.coherent + self.late + self.stale + self.silent
+        self.coherent + self.failed() + self.unknown
     }
 
-    /// The share of coherent ones in nines: 3 is 99.9 %. One failure more is counted than there was, so that few probes do not look like
-    /// many nines.
+    /// Those that tell of something wrong.
+    #[must_use]
+    pub const fn failed(&self) -> u64 {
+        self.late + self.stale + self.silent
+    }
+
+    /// The share of coherent ones in nines, of those that are not unknown: 3 is 99.9 %. One failure more is counted than there was, so that
+    /// few probes do not look like many nines.
     #[must_use]
     pub fn nines(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a count of probes")]
         let share = |count: u64| (count + 1) as f64;
-        let failed = self.total() - self.coherent;
-        (share(self.total()) / share(failed)).log10()
+        let failed = self.failed();
+        (share(self.coherent + failed) / share(failed)).log10()
     }
 }
 
@@ -51,6 +60,7 @@ impl std::ops::AddAssign for Verdicts {
         self.late += other.late;
         self.stale += other.stale;
         self.silent += other.silent;
+        self.unknown += other.unknown;
     }
 }
 
@@ -70,6 +80,9 @@ pub struct Propagation {
 pub struct AuditReport {
     /// How often a probe is written; nothing if none are.
     pub every: Option<Duration>,
+    /// How long ago the last probe was written; while none has been, since they were to be. The verdicts are of no later time. Nothing if
+    /// none were ever to be written.
+    pub probed: Option<Duration>,
     /// Probes written.
     pub probes: u64,
     /// Probes that could not be written: the clock made no stamp, or the store had no room.
@@ -89,6 +102,8 @@ pub struct AuditReport {
 pub struct PeerAudit {
     /// The other node.
     pub peer: NodeId,
+    /// Whether it is a member still.
+    pub member: bool,
     /// What it had after each of [`WITHIN`].
     pub within: [Verdicts; WITHIN.len()],
     /// How long probes took there.

@@ -144,6 +144,28 @@ fn an_audit_of_nodes_that_agree_finds_nothing_else() {
 }
 
 #[test]
+fn an_audit_for_some_time_ends_no_audit_for_good_and_a_report_tells_how_old_it_is() {
+    let mut cluster = Cluster::ready(2, config(ModeKind::Replicated));
+    assert_eq!(cluster.report(1).probed, None);
+    cluster.audit(1, Some(SECOND * 10));
+    cluster.run(SECOND * 12);
+    assert_eq!(cluster.report(1).probes, 2);
+    cluster.act(1, |node, now, _| {
+        node.core.audit(now, Some(SECOND), Some(now + SECOND * 5));
+    });
+    cluster.run(SECOND * 6);
+    let after = cluster.report(1);
+    assert_eq!((after.probes, after.every), (7, Some(SECOND * 10)));
+    cluster.run(SECOND * 24);
+    assert_eq!(cluster.report(1).probes, 9);
+    cluster.audit(1, None);
+    cluster.run(SECOND * 100);
+    let ended = cluster.report(1);
+    assert_eq!((ended.probes, ended.every), (9, None));
+    assert!(ended.probed.is_some_and(|probed| probed >= SECOND * 100));
+}
+
+#[test]
 fn an_audit_shows_who_serves_something_older() {
     for mode in [ModeKind::Replicated, ModeKind::Invalidation] {
         let mut cluster = Cluster::ready(3, config(mode));

@@ -25,19 +25,24 @@ pub(super) fn put(message: &Probe, out: &mut BytesMut) {
         Probe::Held(held) => {
             let Held {
                 known,
+                floor,
                 entry,
                 removed,
                 leased,
                 ready,
             } = held;
             out.put_slice(&known.to_bytes());
+            out.put_slice(&floor.to_bytes());
             out.put_slice(&[removed, leased, ready].map(|flag| u8::from(*flag)));
             out.put_u8(u8::from(entry.is_some()));
             if let Some(entry) = entry {
                 out.put_slice(&entry.version.to_bytes());
                 out.put_u64(entry.expiry.as_millis());
                 out.put_u32(entry.value_bytes);
-                out.put_u64(entry.value_hash);
+                out.put_u8(u8::from(entry.value_hash.is_some()));
+                if let Some(hash) = entry.value_hash {
+                    out.put_u64(hash);
+                }
             }
         }
     }
@@ -55,12 +60,13 @@ pub(super) fn read(kind: Kind, reader: &mut Reader<'_>) -> Result<Probe, WireErr
             keeps,
         });
     }
-    let known = reader.version()?;
+    let (known, floor) = (reader.version()?, reader.version()?);
     let (removed, leased) = (reader.bool("removed")?, reader.bool("leased")?);
     let ready = reader.bool("ready")?;
     let has_entry = reader.bool("presence")?;
     Ok(Probe::Held(Held {
         known,
+        floor,
         entry: has_entry.then(|| entry(reader)).transpose()?,
         removed,
         leased,
@@ -69,10 +75,14 @@ pub(super) fn read(kind: Kind, reader: &mut Reader<'_>) -> Result<Probe, WireErr
 }
 
 fn entry(reader: &mut Reader<'_>) -> Result<HeldEntry, WireError> {
+    let version = reader.version()?;
+    let expiry = Expiry::at_millis(reader.u64()?);
+    let value_bytes = reader.u32()?;
+    let has_hash = reader.bool("value hash")?;
     Ok(HeldEntry {
-        version: reader.version()?,
-        expiry: Expiry::at_millis(reader.u64()?),
-        value_bytes: reader.u32()?,
-        value_hash: reader.u64()?,
+        version,
+        expiry,
+        value_bytes,
+        value_hash: has_hash.then(|| reader.u64()).transpose()?,
     })
 }

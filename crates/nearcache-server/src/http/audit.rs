@@ -32,6 +32,9 @@ pub(super) struct AuditDocument {
     /// How often a probe is written; absent while none are.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_ms: Option<u64>,
+    /// How long ago the last probe was written, or, while none has been, since they were to be; absent if none were ever to be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probed_ms_ago: Option<u64>,
     probes: u64,
     skipped: u64,
     /// Members other than this node.
@@ -53,6 +56,7 @@ struct WithinDocument {
     late: u64,
     stale: u64,
     silent: u64,
+    unknown: u64,
     /// Nines of the share that was coherent, with one failure more than there was.
     nines: f64,
 }
@@ -63,6 +67,8 @@ struct PeerDocument {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// Whether it is a member still.
+    member: bool,
     within: Vec<WithinDocument>,
     /// Until the peer was known to have the probe, the way back included. Absent if none was seen yet;
     /// `null` in a share of which some were not seen within a minute.
@@ -90,7 +96,7 @@ struct CopyDocument {
     /// Why there is no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// The newest version known there, as an entity tag without its quotes.
+    /// The newest version of this key that is known there, as an entity tag without its quotes.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
     /// How long ago that was written.
@@ -100,7 +106,7 @@ struct CopyDocument {
     expires_in_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<u32>,
-    /// The same for the same value, on all nodes of this cluster.
+    /// The same for the same value, on all nodes of this cluster; absent where a long value is not fetched yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     /// Whether the node serves what it has; without a lease (mode `invalidation`) it does not.
@@ -133,6 +139,7 @@ fn report(context: &Context, cache: &str, report: &AuditReport) -> AuditDocument
     let peers = report.peers.iter().map(|peer| PeerDocument {
         id: peer.peer.to_string(),
         name: context.node.name_of(peer.peer),
+        member: peer.member,
         within: within(&peer.within),
         propagation_us: propagation(&peer.took),
         answered_ms_ago: peer.answered.map(millis),
@@ -140,6 +147,7 @@ fn report(context: &Context, cache: &str, report: &AuditReport) -> AuditDocument
     AuditDocument {
         cache: cache.to_owned(),
         every_ms: report.every.map(millis),
+        probed_ms_ago: report.probed.map(millis),
         probes: report.probes,
         skipped: report.skipped,
         members: report.members,
@@ -170,6 +178,7 @@ fn within(verdicts: &[Verdicts]) -> Vec<WithinDocument> {
         late: verdicts.late,
         stale: verdicts.stale,
         silent: verdicts.silent,
+        unknown: verdicts.unknown,
         nines: (verdicts.nines() * 100.0).floor() / 100.0,
     };
     verdicts.iter().zip(AUDITED_WITHIN).map(document).collect()
@@ -270,7 +279,9 @@ fn copy(
         age_ms: known.map(|known| now_ms.saturating_sub(known.time.millis())),
         expires_in_ms: expires.map(|expiry| expiry.as_millis().saturating_sub(now_ms)),
         bytes: entry.map(|entry| entry.value_bytes),
-        value: entry.map(|entry| format!("{:016x}", entry.value_hash)),
+        value: entry
+            .and_then(|entry| entry.value_hash)
+            .map(|hash| format!("{hash:016x}")),
         served: held.map(|held| held.leased),
     }
 }

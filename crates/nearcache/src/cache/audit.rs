@@ -24,23 +24,28 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Whether all members answered and agree: what they serve is the same value, and where every node holds every entry, all serve the
-    /// same version or none. Without a write under way a `false` is worth a second look.
+    /// Whether all members answered and agree: what they serve is the same value, none serves what is older than a write or a removal that
+    /// another knows of, and where every node holds every entry, all serve the same version or none. Without a write under way a
+    /// `false` is worth a second look.
+    ///
+    /// Values are compared by their length and first 64 KiB.
     #[must_use]
     pub fn agrees(&self) -> bool {
-        let served = self.nodes.values().flatten().map(|held| {
-            let entry = held.entry.filter(|_| held.leased);
-            entry.map(|entry| (entry.value_hash, entry.version))
-        });
+        let held = || self.nodes.values().flatten();
+        let served = held().map(|held| held.entry.filter(|_| held.leased));
         let all_answered = self.nodes.values().all(Result::is_ok);
         let agree = if self.mode == ModeKind::Replicated {
-            let mut versions = served.map(|held| held.map(|(_, version)| version));
+            let mut versions = served.map(|entry| entry.map(|entry| entry.version));
             let first = versions.next();
             versions.all(|version| Some(version) == first)
         } else {
-            let mut values = served.flatten().map(|(hash, _)| hash);
-            let first = values.next();
-            values.all(|hash| Some(hash) == first)
+            let written = held().filter_map(Held::written).max();
+            let mut entries = served.flatten();
+            let first = entries.clone().next();
+            entries.all(|entry| {
+                let is_current = written.is_none_or(|written| entry.version >= written);
+                is_current && first.is_some_and(|first| first.value_hash == entry.value_hash)
+            })
         };
         all_answered && agree
     }
@@ -71,7 +76,8 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     /// Beyond `mesh_max` members it asks up to 16 of the others too, over short-lived connections, about three each and probe; everybody
     /// has its turn.
     ///
-    /// Off until it is called. A later call replaces a former one; [`stop_audit`](Self::stop_audit) ends it. Never waits.
+    /// Off until it is called. What lasts until the node stops goes on beside and after what lasts for some time; otherwise a later call
+    /// replaces a former one. [`stop_audit`](Self::stop_audit) ends both. Never waits.
     pub fn audit(&self, every: Duration, lasts: Option<Duration>) {
         self.shell.audit(Some(every), lasts);
     }
@@ -85,5 +91,108 @@ impl<K: ?Sized, V, C: Codec<V>> Cache<K, V, C> {
     #[must_use]
     pub fn audit_report(&self) -> AuditReport {
         self.shell.audit_report()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nearcache_protocol::probe::HeldEntry;
+    use nearcache_store::{Expiry, Timestamp, Version};
+
+    use super::*;
+
+    fn version(ms: u64, counter: u16) -> Version {
+        Version::new(Timestamp::from_parts(ms, counter), NodeId::from_u64(9))
+    }
+
+    fn nothing() -> Held {
+        Held {
+            known: Version::ZERO,
+            floor: Version::ZERO,
+            entry: None,
+            removed: false,
+            leased: true,
+            ready: true,
+        }
+    }
+
+    fn removed(at: Version) -> Held {
+        Held {
+            known: at,
+            floor: at,
+            removed: true,
+            ..nothing()
+        }
+    }
+
+    fn entry(version: Version, value_hash: Option<u64>) -> Held {
+        let entry = HeldEntry {
+            version,
+            expiry: Expiry::NEVER,
+            value_bytes: 1,
+            value_hash,
+        };
+        Held {
+            known: version,
+            floor: version,
+            entry: Some(entry),
+            ..nothing()
+        }
+    }
+
+    fn agree(mode: ModeKind, held: &[Held]) -> bool {
+        let nodes = (1..)
+            .map(NodeId::from_u64)
+            .zip(held.iter().copied().map(Ok));
+        let nodes = nodes.collect();
+        Inspection { nodes, mode }.agrees()
+    }
+
+    #[test]
+    fn i1_who_serves_what_is_older_than_a_removal_does_not_agree() {
+        let agree = |held: &[Held]| agree(ModeKind::Invalidation, held);
+        let (old, write, new) = (version(5, 0), version(6, 0), version(7, 0));
+        assert!(!agree(&[
+            entry(old, Some(1)),
+            removed(write),
+            removed(write)
+        ]));
+        assert!(!agree(&[
+            entry(old, Some(1)),
+            entry(write, Some(1)),
+            removed(write)
+        ]));
+        assert!(agree(&[
+            entry(write, Some(1)),
+            removed(write),
+            removed(write)
+        ]));
+        assert!(agree(&[entry(new, Some(1)), removed(write), nothing()]));
+        assert!(!agree(&[entry(new, Some(1)), entry(new, Some(2))]));
+        // It serves nothing without a lease.
+        let mut unleased = entry(old, Some(1));
+        unleased.leased = false;
+        assert!(agree(&[unleased, removed(write)]));
+        // Who has loaded later, and let it expire or evicted it, says nothing of the others' copies.
+        let load = version(6, u16::MAX);
+        assert!(agree(&[
+            entry(old, Some(1)),
+            removed(load),
+            entry(load, Some(1))
+        ]));
+        let evicted = Held {
+            known: write,
+            ..nothing()
+        };
+        assert!(agree(&[entry(old, Some(1)), evicted]));
+    }
+
+    #[test]
+    fn c6_replicas_agree_by_versions_and_whether_a_long_value_was_fetched_makes_no_difference() {
+        let agree = |held: &[Held]| agree(ModeKind::Replicated, held);
+        let (old, write) = (version(5, 0), version(6, 0));
+        assert!(agree(&[entry(write, Some(1)), entry(write, None)]));
+        assert!(!agree(&[entry(write, Some(1)), entry(old, Some(1))]));
+        assert!(!agree(&[entry(write, Some(1)), removed(write)]));
     }
 }

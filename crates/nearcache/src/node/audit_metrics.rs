@@ -40,12 +40,19 @@ pub(super) fn encode(
     let reports = caches
         .iter()
         .map(|cache| (cache.name(), cache.audit_report()));
-    let reports: Vec<_> = reports.filter(|(_, report)| report.probes > 0).collect();
+    let reports: Vec<_> = reports
+        .filter(|(_, report)| report.probed.is_some())
+        .collect();
     let counter = |count: u64| ConstCounter::new(count);
     let kind = counter(0).metric_type();
     let mut metric = encoder.encode_descriptor("audit_probes", "Probes written", None, kind)?;
     for (cache, report) in &reports {
         counter(report.probes).encode(metric.encode_family(&[("cache", *cache)])?)?;
+    }
+    let help = "Probes that could not be written";
+    let mut metric = encoder.encode_descriptor("audit_skipped", help, None, kind)?;
+    for (cache, report) in &reports {
+        counter(report.skipped).encode(metric.encode_family(&[("cache", *cache)])?)?;
     }
     let help = "What each peer had of the probes after some seconds; with many peers all together";
     let mut metric = encoder.encode_descriptor("audit_verdicts", help, None, kind)?;
@@ -56,6 +63,7 @@ pub(super) fn encode(
                 ("late", verdicts.late),
                 ("stale", verdicts.stale),
                 ("silent", verdicts.silent),
+                ("unknown", verdicts.unknown),
             ] {
                 let labels = [
                     ("cache", cache.to_owned()),
@@ -68,6 +76,15 @@ pub(super) fn encode(
         }
     }
     let float = |value: f64| ConstGauge::new(value);
+    let help = "Since the last probe was written, or since the first was to be; the other figures of the audit are of no later time";
+    let since = float(0.0).metric_type();
+    let mut metric = encoder.encode_descriptor("audit_since_probe_seconds", help, None, since)?;
+    for (cache, report) in &reports {
+        let Some(probed) = report.probed else {
+            continue;
+        };
+        float(probed.as_secs_f64()).encode(metric.encode_family(&[("cache", *cache)])?)?;
+    }
     let help = "Share of probes that were coherent within so many seconds, in nines";
     let kind = float(0.0).metric_type();
     let mut metric = encoder.encode_descriptor("audit_nines", help, None, kind)?;
@@ -138,6 +155,7 @@ mod tests {
         };
         let peer = |id| PeerAudit {
             peer: NodeId::from_u64(id),
+            member: true,
             within: [coherent; WITHIN.len()],
             took: Propagation::default(),
             answered: None,

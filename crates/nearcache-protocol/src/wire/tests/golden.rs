@@ -30,14 +30,16 @@ fn golden_probe() {
     assert_eq!(bytes_of(&probe_ask()), expected);
     #[rustfmt::skip]
     let expected: &[u8] = &[
-        0, 0, 0, 74, 1, 0x81, 0, 0, 0, 0, 0, 0, 0, 2,                 // frame header: length, version, kind, request
+        0, 0, 0, 91, 1, 0x81, 0, 0, 0, 0, 0, 0, 0, 2,                 // frame header: length, version, kind, request
         1, 2, 3, 4, 5, 6, 7, 8,                                       // cache
         0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // known
+        0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // floor
         0, 1, 1,                                                      // not removed, leased, ready
         1,                                                            // there is an entry:
         0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0, 0, 0, 0, 0, 0, 0, 0x99, // version
         0, 0, 0, 0, 0, 0, 0, 3,                                       // expires
         0, 0, 0, 4,                                                   // bytes of its value
+        1,                                                            // its value is here, and is hashed:
         0, 0, 0, 0, 0, 0, 0, 5,                                       // hash of its value
     ];
     assert_eq!(bytes_of(&held()), expected);

@@ -76,11 +76,12 @@ pub(super) fn held() -> Message {
         request: RequestId(2),
         message: Probe::Held(Held {
             known: version(),
+            floor: version(),
             entry: Some(HeldEntry {
                 version: version(),
                 expiry: Expiry::at_millis(3),
                 value_bytes: 4,
-                value_hash: 5,
+                value_hash: Some(5),
             }),
             removed: false,
             leased: true,
