@@ -248,6 +248,42 @@ fn an_audit_tells_of_a_stopped_node_and_an_inspection_of_a_key_that_differs() {
 }
 
 #[test]
+fn c11_an_audit_is_judged_by_its_own_probes_and_fails_where_nobody_is_asked() {
+    let mut nodes = cluster(2);
+    let url = nodes[0].url();
+    let audit = || run(&["audit", "--for", "2s", "--url", &url]);
+    let well = audit();
+    assert_eq!(well.code, Some(0), "{well:?}");
+    nodes[1].signal("KILL");
+    nodes[1].ended();
+    // What it was asked and did not answer is remembered from here on.
+    run(&["audit", "--for", "1s", "--url", &url]);
+    until(|| {
+        let told = nodes[0].get("/v1/audit").json();
+        (told[0]["members"] == 0).then_some(())
+    });
+    let alone = audit();
+    assert_eq!(alone.code, Some(1), "{alone:?}");
+    assert!(alone.stderr.contains("no other member"), "{alone:?}");
+    let seed = nodes[0].peers.to_string();
+    nodes[1] = Serve::start(&["--name", "node-2", "--join", &seed]);
+    until(|| {
+        let told = nodes[0].get("/v1/audit").json();
+        (told[0]["members"] == 1 && nodes[1].get("/readyz").status == 200).then_some(())
+    });
+    // Sessions may be on their way still.
+    let again = until(|| Some(audit()).filter(|again| again.code == Some(0)));
+    let told = nodes[0].get("/v1/audit").json();
+    let silent = |told: &serde_json::Value| told[0]["within"][0]["silent"].as_u64().unwrap();
+    assert!(silent(&told) > 0, "it had something to remember: {told}");
+    assert!(told[0]["probed_ms_ago"].is_u64(), "{told}");
+    let row = again.stdout.lines().find(|line| line.contains("node-2"));
+    assert!(row.is_some(), "{again:?}");
+    // Without probes of its own all since the start is judged.
+    assert_eq!(run(&["audit", "--url", &url]).code, Some(1));
+}
+
+#[test]
 fn beyond_a_full_mesh_an_audit_and_an_inspection_see_all_nodes() {
     const NODES: usize = 9;
     let mut nodes: Vec<Serve> = Vec::new();

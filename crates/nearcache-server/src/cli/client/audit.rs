@@ -1,4 +1,11 @@
 //! `nearcache audit`: how surely and how soon writes reach the other nodes.
+//!
+//! ```text
+//! what nodes tell ── with --for: without what they told before (since) ──▶ rows, a table or JSON
+//!                                                                     └──▶ exit code
+//! ```
+
+mod since;
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -7,6 +14,7 @@ use clap::Args;
 use http::Method;
 use serde_json::{Value, json};
 
+use self::since::{count_all, failed, items, judge_all, judge_run, since};
 use super::overview::{document, print, table};
 use super::{NodeArgs, send};
 use crate::client::Request;
@@ -56,21 +64,31 @@ pub(in crate::cli) fn audit(args: &AuditArgs) -> Result<(), Failure> {
         url: url.clone(),
         ..args.node.clone()
     }));
-    let until = match &args.lasts {
-        Some(lasts) => Some(start(args, &nodes, lasts)?),
+    let run = match &args.lasts {
+        Some(lasts) => {
+            let before = told(args, &nodes)?;
+            Some((start(args, &nodes, lasts)?, before))
+        }
         None => None,
     };
+    let until = run.as_ref().map(|(until, _)| *until);
     loop {
         let over = until.is_none_or(|until| Instant::now() >= until);
         if args.watch || over {
-            let reports = reports(args, &nodes)?;
+            let mut told = told(args, &nodes)?;
+            if let Some((_, before)) = &run {
+                told = since(before, &told);
+            }
             print(&if args.json {
-                format!("{reports}\n")
+                format!("{}\n", Value::Array(rows(&told)))
             } else {
-                tell(&reports, args.all)
+                tell(&rows(&told), args.all)
             })?;
             if over && !(args.watch && until.is_none()) {
-                return judge(&reports);
+                return match run {
+                    Some(_) => judge_run(&told),
+                    None => judge_all(&told),
+                };
             }
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -108,46 +126,55 @@ fn start(args: &AuditArgs, nodes: &[NodeArgs], lasts: &str) -> Result<Instant, F
     Ok(Instant::now() + took + settles)
 }
 
-/// What every asked node saw: one row per writer, cache and peer.
-fn reports(args: &AuditArgs, nodes: &[NodeArgs]) -> Result<Value, Failure> {
-    let mut rows = Vec::new();
+/// What every asked node tells of its probes: one item per writer and cache.
+fn told(args: &AuditArgs, nodes: &[NodeArgs]) -> Result<Vec<Value>, Failure> {
+    let mut told = Vec::new();
     for node in nodes {
-        let writer = document(node, "/v1/node")?["name"].clone();
+        let writer = document(node, "/v1/node")?;
         let caches = document(node, "/v1/audit")?;
-        for cache in caches.as_array().into_iter().flatten() {
-            let is_meant = args
-                .cache
-                .as_ref()
-                .is_none_or(|only| cache["cache"] == **only);
-            for peer in cache["peers"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|_| is_meant)
-            {
-                let mut row = peer.clone();
-                row["writer"] = writer.clone();
-                for field in ["cache", "members", "covered", "covered_within_s"] {
-                    row[field] = cache[field].clone();
-                }
-                rows.push(row);
+        let is_meant = |cache: &&Value| {
+            let only = args.cache.as_ref();
+            only.is_none_or(|only| cache["cache"] == **only)
+        };
+        for cache in caches.as_array().into_iter().flatten().filter(is_meant) {
+            let mut cache = cache.clone();
+            cache["url"] = node.url.as_str().into();
+            cache["writer"] = writer["name"].clone();
+            for field in ["epoch", "by_tree"] {
+                cache[field] = writer[field].clone();
             }
+            told.push(cache);
         }
     }
-    Ok(Value::Array(rows))
+    Ok(told)
+}
+
+/// One row per writer, cache and peer.
+fn rows(told: &[Value]) -> Vec<Value> {
+    let mut rows = Vec::new();
+    for cache in told {
+        for peer in items(cache, "peers") {
+            let mut row = peer.clone();
+            for field in ["writer", "cache", "members", "covered", "covered_within_s"] {
+                row[field] = cache[field].clone();
+            }
+            rows.push(row);
+        }
+    }
+    rows
 }
 
 /// The rows as text.
-fn tell(reports: &Value, all: bool) -> String {
-    let Some(rows) = reports.as_array().filter(|rows| !rows.is_empty()) else {
+fn tell(rows: &[Value], all: bool) -> String {
+    if rows.is_empty() {
         return "no probe has been answered: nearcache audit --for 10s writes some, \
                 caches.NAME.audit_every in the configuration goes on for good\n"
             .to_owned();
-    };
+    }
     let (mut shown, mut left_out) = (Vec::new(), 0);
     for row in rows {
-        let is_shown = all || rows.len() <= ROWS_MAX || failed(row) > 0;
-        if is_shown {
+        let is_well = failed(row) == 0 && count_all(row, "unknown") == 0;
+        if all || rows.len() <= ROWS_MAX || !is_well {
             shown.push(cells(row));
         } else {
             left_out += 1;
@@ -163,6 +190,7 @@ fn tell(reports: &Value, all: bool) -> String {
         "late",
         "stale",
         "silent",
+        "unknown",
         "nines in 1 s",
         "p50",
         "p99",
@@ -199,14 +227,6 @@ fn covered(rows: &[Value]) -> String {
     lines.concat()
 }
 
-/// Looks that did not find the probe in time.
-fn failed(row: &Value) -> u64 {
-    let within = row["within"].as_array().into_iter().flatten();
-    let counts =
-        within.flat_map(|within| ["late", "stale", "silent"].map(|verdict| &within[verdict]));
-    counts.filter_map(Value::as_u64).sum()
-}
-
 /// One row of the table.
 fn cells(row: &Value) -> Value {
     let name = if row["name"].is_null() {
@@ -219,22 +239,16 @@ fn cells(row: &Value) -> Value {
         "written by": row["writer"],
         "seen by": name,
     });
-    let sum = |verdict: &str| {
-        let within = row["within"].as_array().into_iter().flatten();
-        within
-            .filter_map(|within| within[verdict].as_u64())
-            .sum::<u64>()
-    };
-    for within in row["within"].as_array().into_iter().flatten() {
-        let total: u64 = ["coherent", "late", "stale", "silent"]
+    for within in items(row, "within") {
+        let total: u64 = ["coherent", "late", "stale", "silent", "unknown"]
             .iter()
             .filter_map(|verdict| within[*verdict].as_u64())
             .sum();
         let text = format!("{}/{total}", within["coherent"]);
         told[format!("in {} s", within["seconds"])] = Value::String(text);
     }
-    for verdict in ["late", "stale", "silent"] {
-        told[verdict] = sum(verdict).into();
+    for verdict in ["late", "stale", "silent", "unknown"] {
+        told[verdict] = count_all(row, verdict).into();
     }
     let first = &row["within"][0];
     told["nines in 1 s"] = first["nines"].clone();
@@ -256,37 +270,12 @@ fn took(propagation: &Value, quantile: &str) -> Value {
     }
 }
 
-/// Fails if some node did not answer, or served something older.
-fn judge(reports: &Value) -> Result<(), Failure> {
-    let rows = reports.as_array().into_iter().flatten();
-    let within = rows
-        .clone()
-        .flat_map(|row| row["within"].as_array().into_iter().flatten());
-    let (mut total, mut failed) = (0, 0);
-    for within in within {
-        let count = |verdict: &str| within[verdict].as_u64().unwrap_or(0);
-        failed += count("late") + count("stale") + count("silent");
-        total += count("coherent");
-    }
-    if failed > 0 {
-        let what = format!(
-            "{failed} of {} looks did not find the probe in time",
-            failed + total
-        );
-        return Err(Failure::failed(what));
-    }
-    if total == 0 {
-        return Err(Failure::failed("nothing has been audited"));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(late: u64) -> Value {
-        json!([{
+    fn row(late: u64) -> Vec<Value> {
+        vec![json!({
             "cache": "default", "writer": "a", "id": "07", "name": "b",
             "within": [
                 {"seconds": 1, "coherent": 3, "late": late, "stale": 0, "silent": 0, "nines": 0.6},
@@ -295,11 +284,11 @@ mod tests {
             ],
             "propagation_us": {"p50": 900, "p99": 12_001, "p999": null},
             "members": 2, "covered": 1, "covered_within_s": 3_600,
-        }])
+        })]
     }
 
     #[test]
-    fn an_audit_is_told_as_a_table_and_judged() {
+    fn an_audit_is_told_as_a_table() {
         let text = tell(&row(0), false);
         let line: Vec<&str> = text
             .lines()
@@ -313,10 +302,7 @@ mod tests {
         ] {
             assert!(line.contains(&cell), "{cell}: {text}");
         }
-        assert!(judge(&row(0)).is_ok());
-        assert!(judge(&row(1)).is_err());
-        assert!(judge(&json!([])).is_err());
-        assert!(tell(&json!([]), false).contains("--for"));
+        assert!(tell(&[], false).contains("--for"));
         let covered = "1 of 2 other members have answered about probes of a in cache default within the last 60 min";
         assert!(text.contains(covered), "{text}");
     }
@@ -325,7 +311,6 @@ mod tests {
     fn of_many_nodes_those_are_shown_that_were_late() {
         let mut rows: Vec<Value> = (0..100).map(|_| row(0)[0].clone()).collect();
         rows[70] = row(1)[0].clone();
-        let rows = Value::Array(rows);
         let text = tell(&rows, false);
         assert_eq!(text.lines().count(), 1 + 1 + 1 + 1, "{text}");
         assert!(text.contains("99 nodes had every probe in time"), "{text}");
