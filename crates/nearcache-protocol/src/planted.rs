@@ -46,6 +46,8 @@ pub enum PlantedBug {
     ResumesPastAMissingPart,
     /// A node that leaves does not wait until others have what only it holds (breaks K4).
     LeavesWithoutHandOver,
+    /// What a home node answers is told to the caller and not kept here (breaks C3).
+    AnswerNotKept,
     /// A load is stamped at its end, and compared with nothing (breaks C1).
     FenceDropped,
     /// A load is stamped at its end, and compared with what is known of its key, but not of its tags (breaks C4).
@@ -171,6 +173,10 @@ impl PlantedBug {
 
     pub(crate) const fn leaves_long_values_behind(self) -> bool {
         self.is(Self::LongValuesLeftBehind)
+    }
+
+    pub(crate) const fn keeps_no_answer(self) -> bool {
+        self.is(Self::AnswerNotKept)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -91,6 +91,14 @@ bugs! {
     EchoEvicts = "echo-evicts" by ["I5"],
     /// Mode `invalidation`: a stream goes on past a hole as if nothing were missing.
     HoleSkipped = "hole-skipped" by ["I1", "C11"],
+    /// A node that has asked a home node for a change waits for it to come with the home node's updates.
+    AnswerNotKept = "answer-not-kept" by ["C3"],
+    /// Mode `invalidation`: a node tells all others of an invalidation, and keeps its own copy.
+    OwnCopiesKept = "own-copies-kept" by ["C3"],
+    /// Loads: that there is nothing under a key is remembered when something was written there on the same node.
+    AbsenceKept = "absence-kept" by ["C3"],
+    /// What has expired is served until the store's chores take it away.
+    ExpiryBySweeperOnly = "expiry-by-sweeper-only" by ["C5"],
     /// Loads: stamped at their end, compared with nothing.
     FenceDropped = "fence-dropped" by ["C1"],
     /// Loads: stamped at their end, compared with what is known of the key but not of its tags.
@@ -151,7 +159,7 @@ impl Bug {
     pub const fn is_of_invalidation(self) -> bool {
         matches!(
             self,
-            Self::LeaseOnEcho | Self::EchoEvicts | Self::HoleSkipped
+            Self::LeaseOnEcho | Self::EchoEvicts | Self::HoleSkipped | Self::OwnCopiesKept
         )
     }
 
@@ -161,6 +169,7 @@ impl Bug {
         matches!(
             self,
             Self::FenceDropped
+                | Self::AbsenceKept
                 | Self::FenceDroppedForTags
                 | Self::LoadIgnoresClockBound
                 | Self::JoinsOldFlights
@@ -203,6 +212,7 @@ impl Bug {
             Self::DigestWithoutTombstones => StoreBug::DigestWithoutTombstones,
             Self::DigestWithoutEvicted => StoreBug::DigestWithoutEvicted,
             Self::StaleBeyondLimit => StoreBug::StaleBeyondLimit,
+            Self::ExpiryBySweeperOnly => StoreBug::ExpiryBySweeperOnly,
             _ => return,
         };
         store.plant(bug);
@@ -231,6 +241,7 @@ impl Bug {
             Self::LeaseOnEcho => ProtocolBug::LeaseOnEcho,
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,
+            Self::AnswerNotKept => ProtocolBug::AnswerNotKept,
             Self::FenceDropped => ProtocolBug::FenceDropped,
             Self::FenceDroppedForTags => ProtocolBug::FenceDroppedForTags,
             Self::LoadIgnoresClockBound => ProtocolBug::LoadIgnoresClockBound,

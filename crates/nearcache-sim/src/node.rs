@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use nearcache_protocol::clock::Hlc;
 use nearcache_protocol::config::ReplicationConfig;
 use nearcache_protocol::core::CacheCore;
@@ -17,7 +18,8 @@ use nearcache_protocol::mode::{Output, Waiter};
 use nearcache_protocol::rendezvous::PlacementKey;
 use nearcache_protocol::time::Time;
 use nearcache_store::{
-    CoarseClock, Event, Handle, Listener, NodeId, Store, StoreConfig, Timestamp, Version,
+    CoarseClock, Event, Expiry, Handle, Listener, NodeId, Scope, Store, StoreConfig, Tags,
+    Timestamp, Version,
 };
 
 use crate::bug::Bug;
@@ -186,6 +188,19 @@ impl Listener<Value> for Ear {
     }
 }
 
+/// What a caller has been told is done, by the node that it asked.
+#[derive(Debug, Clone)]
+pub(crate) enum Done {
+    /// A key holds a value that expires then and has these tags, or nothing.
+    Key {
+        key: Bytes,
+        version: Version,
+        value: Option<(Expiry, Tags)>,
+    },
+    /// A group is invalidated.
+    Group { scope: Scope, version: Version },
+}
+
 /// What a caller of the node waits for.
 #[derive(Debug, Clone)]
 pub(crate) enum Awaited {
@@ -195,8 +210,10 @@ pub(crate) enum Awaited {
         /// Whom the writer knew when it wrote.
         members: Vec<(NodeId, Epoch)>,
     },
-    /// The end of a read-modify-write.
-    Modify,
+    /// The end of a read-modify-write of this key.
+    Modify { key: Bytes },
+    /// Whether a key was found.
+    Find,
     /// Whether a load is to be made.
     Turn { place: u64 },
 }
@@ -205,6 +222,8 @@ pub(crate) enum Awaited {
 pub(crate) struct Node {
     /// When it started; its own time is zero then.
     pub(crate) started: Time,
+    /// The same, whatever a bug does to its clock.
+    born: Time,
     /// By how much its clock runs too fast, in millionths.
     ppm: i64,
     pub(crate) id: NodeId,
@@ -231,6 +250,8 @@ pub(crate) struct Node {
     pub(crate) pool: BTreeMap<usize, Time>,
     /// Versions made for writes since the last look.
     pub(crate) stamped: Vec<Version>,
+    /// What callers were told is done since the last look.
+    pub(crate) done: Vec<Done>,
     /// A version that was not newer than what its maker knew.
     pub(crate) overtaken: Option<(Version, Version)>,
     /// Values are generations of the system of record.
@@ -241,6 +262,10 @@ pub(crate) struct Node {
     pub(crate) long: Option<Long>,
     /// Makes versions of the wall clock alone.
     pub(crate) by_wall_clock: bool,
+    /// Tells others of an invalidation, and keeps its own copy.
+    pub(crate) keeps_own_copies: bool,
+    /// Keeps that it knows of nothing under a key when something is written there.
+    pub(crate) keeps_absence: bool,
     /// Transfers completed.
     pub(crate) transfers: u64,
     /// It is about to leave on purpose.
@@ -322,6 +347,7 @@ impl Node {
         let opens_at = plan.opens_at(host, now);
         Some(Self {
             started: now,
+            born: now,
             ppm: plan.clock_ppm[host],
             id,
             epoch,
@@ -340,11 +366,14 @@ impl Node {
             accepting: BTreeMap::new(),
             pool: BTreeMap::new(),
             stamped: Vec::new(),
+            done: Vec::new(),
             overtaken: None,
             numbers: false,
             value_bytes: plan.value_bytes,
             long: plan.long.clone(),
             by_wall_clock: bug == Some(Bug::WallClock),
+            keeps_absence: bug == Some(Bug::AbsenceKept),
+            keeps_own_copies: bug == Some(Bug::OwnCopiesKept),
             transfers: 0,
             leaving: None,
             waiting: BTreeMap::new(),
@@ -402,6 +431,13 @@ impl Node {
         let own = Time::from_nanos(scaled(elapsed, MILLION + self.ppm, MILLION));
         self.coarse.set(self.clock.physical_ms(own));
         own
+    }
+
+    /// What a boot-time clock on its machine shows: the wall clock at its start and all the time since, pauses too, at the machine's speed.
+    pub(crate) fn boot_ms(&self, now: Time) -> u64 {
+        let elapsed = now.as_nanos().saturating_sub(self.born.as_nanos());
+        let elapsed = scaled(elapsed, MILLION + self.ppm, MILLION);
+        self.epoch.as_u64() + elapsed / 1_000_000
     }
 
     /// What it says of itself in a handshake.

@@ -134,6 +134,8 @@ places! {
     RefreshedAhead,
     /// A loaded value was kept.
     LoadKept,
+    /// A load found that there is nothing under its key.
+    AbsenceLoaded,
     /// A loaded value was returned and not kept.
     LoadNotKept,
     /// A loader failed, panicked or never returned.

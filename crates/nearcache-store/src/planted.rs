@@ -20,6 +20,8 @@ pub enum PlantedBug {
     DigestWithoutEvicted,
     /// An expired copy is served for as long as it is in memory (breaks the limit of stale copies).
     StaleBeyondLimit,
+    /// What has expired is served until it is swept away (breaks C5).
+    ExpiryBySweeperOnly,
 }
 
 /// Which bugs a store has.
@@ -67,6 +69,10 @@ impl Planted {
     pub(crate) fn serves_any_stale(&self) -> bool {
         self.has(PlantedBug::StaleBeyondLimit)
     }
+
+    pub(crate) fn leaves_expiry_to_the_sweeper(&self) -> bool {
+        self.has(PlantedBug::ExpiryBySweeperOnly)
+    }
 }
 
 #[cfg(not(feature = "planted-bugs"))]
@@ -104,6 +110,11 @@ impl Planted {
 
     #[inline]
     pub(crate) const fn serves_any_stale(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(crate) const fn leaves_expiry_to_the_sweeper(&self) -> bool {
         false
     }
 }

@@ -126,7 +126,10 @@ impl<V: Weigh> Store<V> {
     #[inline]
     pub(crate) fn is_live(&self, entry: &Handle<V>) -> bool {
         let expiry = entry.expiry();
-        if !expiry.is_never() && expiry.is_expired(self.clock.now_ms()) {
+        if !expiry.is_never()
+            && expiry.is_expired(self.clock.now_ms())
+            && !self.planted.leaves_expiry_to_the_sweeper()
+        {
             return false;
         }
         // Acquire: who sees the number of an invalidation also sees its floor.

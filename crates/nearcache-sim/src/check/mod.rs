@@ -9,6 +9,7 @@ pub(crate) mod apart;
 pub(crate) mod bounds;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
+pub(crate) mod expiry;
 pub(crate) mod freshness;
 pub(crate) mod guard;
 pub(crate) mod leases;
@@ -16,6 +17,7 @@ pub(crate) mod leaving;
 pub(crate) mod loads;
 pub(crate) mod members;
 pub(crate) mod monotone;
+pub(crate) mod own_writes;
 pub(crate) mod removals;
 pub(crate) mod resurrection;
 pub(crate) mod whole;
@@ -50,6 +52,8 @@ pub(crate) struct Checkers {
     pub(crate) departed: BTreeMap<(NodeId, Epoch), Time>,
     pub(crate) members: members::Members,
     pub(crate) removals: removals::Removals,
+    pub(crate) own_writes: own_writes::OwnWrites,
+    pub(crate) expiry: expiry::Expiries,
 }
 
 impl Checkers {
@@ -70,6 +74,8 @@ impl Checkers {
             departed: BTreeMap::new(),
             members: members::Members::new(hosts),
             removals: removals::Removals::default(),
+            own_writes: own_writes::OwnWrites::default(),
+            expiry: expiry::Expiries::default(),
         }
     }
 
@@ -80,6 +86,7 @@ impl Checkers {
         self.leases.forget(host);
         self.guards.forget(host);
         self.freshness.forget(host);
+        self.own_writes.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }
 
@@ -98,6 +105,7 @@ impl Checkers {
     /// All was dropped on the host.
     pub(crate) fn flushed(&mut self, host: usize, now: Time) {
         self.coherence.flushed(host);
+        self.own_writes.dropped(host);
         self.freshness.flushed(host, now);
     }
 
@@ -111,6 +119,7 @@ impl Checkers {
     /// The host's node has dropped what it held: what it knows no longer, it is no survivor of.
     pub(crate) fn dropped(&mut self, host: usize, node: &Node) {
         self.monotone[host].dropped(node);
+        self.own_writes.dropped(host);
     }
 
     /// Something happened on the host's node, and changed this in its store.

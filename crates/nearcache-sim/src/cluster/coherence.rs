@@ -73,6 +73,11 @@ impl Cluster {
         let Some(node) = node.filter(|node| node.is_open) else {
             return Ok(());
         };
+        let own_writes = &self.checkers.own_writes;
+        let broken = own_writes.read(now, host, node, &self.plan);
+        self.judge(broken)?;
+        let broken = self.checkers.expiry.read(now, host, node);
+        self.judge(broken)?;
         let broken = if self.plan.loads {
             let loads = &self.checkers.loads;
             let rested = self.hosts[host].paused_until;

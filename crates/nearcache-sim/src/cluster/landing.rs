@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use nearcache_protocol::mode::{Ack, Published};
 use nearcache_store::{Expiry, Handle, Tags};
 use rand::RngExt as _;
@@ -16,6 +17,9 @@ use crate::violation::Violation;
 
 /// For how long after its expiry a copy may be served instead of an error.
 const STALE_MAX: Duration = Duration::from_millis(400);
+
+/// Every so many loads find that there is nothing.
+const ABSENT_EVERY: u64 = 3;
 
 impl Cluster {
     /// The loader has answered, or not.
@@ -53,7 +57,14 @@ impl Cluster {
             Answer::Value | Answer::Older => {
                 let expiry =
                     Expiry::after(node.clock.physical_ms(own), Duration::from_millis(lives_ms));
-                let value = Value::new(departed.value.to_string().as_bytes());
+                let name = departed.value.to_string();
+                // Which load it is says whether it finds anything, so that no chance is drawn for it.
+                let is_absent = departed.value.is_multiple_of(ABSENT_EVERY);
+                let value = if is_absent {
+                    Value::absent(name.as_bytes())
+                } else {
+                    Value::new(name.as_bytes())
+                };
                 let tags = Tags::new([[tag_of(number)]]).unwrap_or(Tags::NONE);
                 let content = (value, expiry, tags);
                 let entry =
@@ -86,6 +97,13 @@ impl Cluster {
                     Place::LoadNotKept
                 });
                 self.checkers.freshness.untold(entry.version());
+                if is_absent {
+                    self.sometimes.reach(Place::AbsenceLoaded);
+                }
+                if kept {
+                    let name = Bytes::from(key(number));
+                    self.checkers.expiry.promised(name, entry.version(), expiry);
+                }
                 // What has expired before it arrives is a removal.
                 self.checkers.removals.stamped(entry.version());
                 loaded = Some(entry);
@@ -161,6 +179,8 @@ impl Cluster {
                 return Err(self.violation("stale limit", what));
             }
             self.sometimes.reach(Place::StaleServed);
+            let judged = self.checkers.own_writes.serves(host, entry);
+            self.judge(judged)?;
         }
         self.answer(get, stale.as_ref())
     }

@@ -165,6 +165,8 @@ impl Cluster {
         let wait = QUEUE_WAIT + FLIGHT;
         let get = self.checkers.loads.begin(now, wait, host, node, number);
         if let Some(entry) = newer_than(node, own, number, Version::ZERO) {
+            let judged = self.checkers.own_writes.serves(host, &entry);
+            self.judge(judged)?;
             let refreshes = self.draws_refresh(host, own, entry.expiry());
             self.answer(get, Some(&entry))?;
             if refreshes {

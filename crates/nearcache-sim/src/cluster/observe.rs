@@ -38,6 +38,22 @@ impl Cluster {
         }
         let result = self.checkers.observe(now, host, node, heard);
         self.judge(result)?;
+        let done = self.hosts[host].node.as_mut();
+        let done = done.map(|node| std::mem::take(&mut node.done));
+        for done in done.unwrap_or_default() {
+            let Some(node) = self.hosts[host].node.as_ref() else {
+                return Ok(());
+            };
+            self.checkers.expiry.done(&done);
+            let result = self
+                .checkers
+                .own_writes
+                .done(now, host, node, &self.plan, done);
+            self.judge(result)?;
+        }
+        let Some(node) = self.hosts[host].node.as_ref() else {
+            return Ok(());
+        };
         let result = bounds::check(&self.plan, host, node);
         self.judge(result)?;
         if self.hosts[host].life == 1 && !self.healed && self.plan.late.is_empty() {

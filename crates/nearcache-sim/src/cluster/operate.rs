@@ -10,12 +10,13 @@ use nearcache_protocol::announce::ModeKind;
 use nearcache_protocol::ids::{Epoch, WaiterId};
 use nearcache_protocol::mode::{Ack, Outcome, Output, Published};
 use nearcache_protocol::modify::{Condition, ModifyOp, NewExpiry};
+use nearcache_protocol::payload::Payload as _;
 use nearcache_protocol::time::Time;
-use nearcache_store::{Change, Expiry, Merged, NodeId, Scope, Tags, Version};
+use nearcache_store::{Change, Expiry, Handle, Merged, NodeId, Scope, Tags, Version};
 
 use super::{Cluster, load};
 use crate::long::lengthen;
-use crate::node::{Awaited, Node};
+use crate::node::{Awaited, Done, Node};
 use crate::plan::{KEYS, Operation, Shape, key};
 use crate::sometimes::Place;
 use crate::value::Value;
@@ -214,6 +215,12 @@ impl Cluster {
         Ok(())
     }
 
+    fn is_done(&mut self, host: usize, done: Done) {
+        if let Some(node) = self.hosts[host].node.as_mut() {
+            node.done.push(done);
+        }
+    }
+
     /// A caller gets its answer.
     pub(super) fn done(
         &mut self,
@@ -260,6 +267,20 @@ impl Cluster {
                     members,
                 },
             ) => self.check_acked(host, &key, version, &members),
+            (Outcome::Modified(Ok(modified)), Awaited::Modify { key }) => {
+                if let Some(version) = modified.version.filter(|_| modified.applied) {
+                    let value = modified.current.as_ref().map(lasts);
+                    self.is_done(
+                        host,
+                        Done::Key {
+                            key,
+                            version,
+                            value,
+                        },
+                    );
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -345,7 +366,7 @@ pub(crate) fn perform(
         Operation::Find { key: number } => {
             let held = node.store.peek(&key(number));
             if !node.core.is_ready() || held.is_some_and(|entry| entry.is_stub()) {
-                let waiter = node.waiter(own, PATIENCE, Awaited::Modify);
+                let waiter = node.waiter(own, PATIENCE, Awaited::Find);
                 node.core.find(own, Bytes::from(key(number)), waiter, out);
             }
             true
@@ -374,6 +395,11 @@ pub(crate) fn perform(
     }
 }
 
+/// Until when an entry is to be there, unless one of these tags is invalidated.
+fn lasts(entry: &Handle<Value>) -> (Expiry, Tags) {
+    (entry.expiry(), entry.tags().clone())
+}
+
 pub(super) fn write(
     node: &mut Node,
     own: Time,
@@ -386,14 +412,29 @@ pub(super) fn write(
         return false;
     };
     node.stamped.push(version);
-    let entry = match node.store.merge(key, version, change) {
-        Ok(Merged::Applied { entry, .. }) => entry,
-        Ok(Merged::Stale { current }) => {
+    let removes = matches!(change, Change::Remove);
+    let absent = |entry: &Handle<Value>| entry.value().is_absent();
+    let merged = if node.keeps_own_copies && removes
+        || node.keeps_absence && node.store.peek(key).as_ref().is_some_and(absent)
+    {
+        None
+    } else {
+        Some(node.store.merge(key, version, change))
+    };
+    let entry = match merged.transpose() {
+        Ok(None) => None,
+        Ok(Some(Merged::Applied { entry, .. })) => entry,
+        Ok(Some(Merged::Stale { current })) => {
             node.overtaken = Some((version, current));
             return false;
         }
         _ => return false,
     };
+    node.done.push(Done::Key {
+        key: Bytes::copy_from_slice(key),
+        version,
+        value: entry.as_ref().map(lasts),
+    });
     let published = match entry {
         Some(entry) => Published::Entry(entry),
         None => Published::Removal {
@@ -427,6 +468,10 @@ fn invalidate(node: &mut Node, own: Time, scope: Scope, out: &mut Vec<Output<Val
     };
     node.stamped.push(version);
     node.store.invalidate(scope.clone(), version);
+    node.done.push(Done::Group {
+        scope: scope.clone(),
+        version,
+    });
     let published = Published::Floor { scope, version };
     node.core.publish(own, published, Ack::Local, None, out);
     true
@@ -439,8 +484,10 @@ fn modify(
     op: ModifyOp<Value>,
     out: &mut Vec<Output<Value>>,
 ) -> bool {
-    let waiter = node.waiter(own, PATIENCE, Awaited::Modify);
-    node.core.modify(own, Bytes::from(key), op, waiter, out);
+    let key = Bytes::from(key);
+    let awaited = Awaited::Modify { key: key.clone() };
+    let waiter = node.waiter(own, PATIENCE, awaited);
+    node.core.modify(own, key, op, waiter, out);
     true
 }
 

@@ -243,7 +243,9 @@ impl<V: Payload> Replicated<V> {
         } = modified;
         // C6: the answer must be about the key that was asked for.
         let current = current.filter(|update| update.key() == Some(&key));
-        self.apply_all(now, from, current.clone().into_iter().collect(), out);
+        if !self.planted.keeps_no_answer() {
+            self.apply_all(now, from, current.clone().into_iter().collect(), out);
+        }
         let version = current.as_ref().filter(|_| applied).map(Update::version);
         let current = current.and_then(Update::into_entry).map(|decided| {
             let held = self.store.peek(&key);
