@@ -4,7 +4,7 @@
 //! 1. the floors of group invalidations that cover the whole key,
 //! 2. the entry held, if it is live (or, expired or invalidated by a tag, its version),
 //! 3. the tombstone of the key,
-//! 4. the floor of the key, if it was evicted, and the floor of the shard;
+//! 4. the floor of the key, if it was evicted and that is known exactly, else the floor of the shard;
 //!
 //! and applied if it is newer, or brings the value of a stub in the stub's own version. An update that is dead on arrival, because it has expired or one of its tags was
 //! invalidated at a later version, is applied as a removal at its version: it still supersedes what is older. That is what
@@ -237,10 +237,17 @@ impl<V: Weigh> Store<V> {
                 Standing::absent(whole_key, Version::ZERO, whole_key)
             }
             None => {
-                let evicted = writer.key_floors.find(key_hash);
-                let evicted = evicted.max(self.told.find(key_hash));
+                let own = writer.key_floors.find(key_hash);
+                let evicted = own.max(self.told.find(key_hash));
+                // What has a floor of its own was held later than it was ever removed, or no such floor would be left of it: what
+                // became of the removals of other keys says nothing about it.
+                let removed = if own.exact == Version::ZERO {
+                    writer.floor
+                } else {
+                    Version::ZERO
+                };
                 Standing::absent(
-                    whole_key.max(writer.floor),
+                    whole_key.max(removed),
                     evicted.floor,
                     whole_key.max(evicted.exact),
                 )

@@ -31,7 +31,7 @@ pub(crate) struct Writer<V> {
     pub(crate) wheel: Wheel,
     pub(crate) tombstones: Tombstones,
     pub(crate) key_floors: KeyFloors,
-    /// Nothing up to this is accepted for keys of which nothing is known. Rises when tombstones have to make room.
+    /// Nothing up to this is accepted for keys of which nothing is known, not even that they were evicted. Rises when tombstones have to make room.
     pub(crate) floor: Version,
     pub(crate) sweep: Sweep,
     pub(crate) counts: Counts,
@@ -205,7 +205,7 @@ impl<V: Weigh> Writer<V> {
         self.directory.remove(gone);
     }
 
-    /// Records that a key was removed at `version`. The oldest tombstones make room by raising the shard's floor.
+    /// Records that a key was removed at `version`. The tombstones with the lowest versions make room by raising the shard's floor.
     pub(crate) fn bury(&mut self, hash: u64, key: &[u8], version: Version) {
         let former = self.tombstones.record(hash, key, version);
         if let Some(digest) = self.counts_tombstones() {
@@ -216,7 +216,7 @@ impl<V: Weigh> Writer<V> {
             digest.add(key_hash, version);
         }
         while self.tombstones.weight_bytes() > self.room.tombstone_bytes_max {
-            let Some(folded) = self.tombstones.take_oldest() else {
+            let Some(folded) = self.tombstones.take_lowest() else {
                 return;
             };
             self.floor = self.floor.max(folded.version);
@@ -286,12 +286,6 @@ impl<V: Weigh> Writer<V> {
     /// Raises the floor; whether it is known exactly now. Counts what made room for it, but not itself.
     #[inline]
     fn place_key_floor(&mut self, key_hash: u64, version: Version) -> bool {
-        if version <= self.floor {
-            if let Some(digest) = &self.digest {
-                digest.mark_lossy(key_hash);
-            }
-            return false;
-        }
         let raised = self.key_floors.raise(key_hash, version);
         if let Some(digest) = &self.digest {
             if let Some(gone) = raised.gone {

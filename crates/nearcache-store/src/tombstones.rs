@@ -2,20 +2,24 @@
 //!
 //! A table by key, and a queue in the order of recording. A hand goes round the queue and collects those whose *version* is
 //! too old: age counts from the removal and not from when this node heard of it, so that all nodes forget it at about the same time
-//! and do not bring it back to each other for ever. When there are too many, those recorded first are folded into the shard's
-//! floor. A tombstone that is recorded again or dropped leaves its old place in the
-//! queue behind; the queue is cleaned when more than half of it is such places.
+//! and do not bring it back to each other for ever. When there are too many, those with the lowest versions are folded into the
+//! shard's floor, whenever they were recorded, so that the floor rises no further than it must: a node that joins records removals of
+//! now first and those of long ago after them. A heap, made when room is first short, knows which those are. A tombstone that is
+//! recorded again or dropped leaves its old place in queue and heap behind; either is cleaned when too much of it is such places.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use hashbrown::HashTable;
 use triomphe::ThinArc;
 
-use crate::Version;
+use crate::{Timestamp, Version};
 
 pub(crate) struct Tombstones {
     table: HashTable<Tombstone>,
     queue: VecDeque<Queued>,
+    /// Those with the lowest versions first; nothing before room was short.
+    ranks: Option<BinaryHeap<Reverse<Rank>>>,
     next_number: u64,
     /// The number in the queue that is looked at next.
     hand: u64,
@@ -35,20 +39,35 @@ struct Queued {
     hash: u64,
 }
 
+/// A place by age. Which of several with one timestamp comes first does not matter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    time: Timestamp,
+    number: u64,
+}
+
 impl Tombstone {
+    fn rank(&self) -> Reverse<Rank> {
+        Reverse(Rank {
+            time: self.version.time,
+            number: self.number,
+        })
+    }
+
     pub(crate) fn key(&self) -> &[u8] {
         &self.key.slice
     }
 }
 
 impl Tombstones {
-    /// Bytes counted per tombstone besides its key: the allocation's header, table at seven sixteenths full, queue.
-    const OVERHEAD_BYTES: u64 = 24 + 112 + 32;
+    /// Bytes counted per tombstone besides its key: the allocation's header, table at seven sixteenths full, queue, heap.
+    const OVERHEAD_BYTES: u64 = 24 + 76 + 32 + 36;
 
     pub(crate) fn new() -> Self {
         Self {
             table: HashTable::new(),
             queue: VecDeque::new(),
+            ranks: None,
             next_number: 1,
             hand: 0,
             key_bytes: 0,
@@ -78,6 +97,10 @@ impl Tombstones {
         let number = self.next_number;
         self.next_number += 1;
         self.queue.push_back(Queued { number, hash });
+        if let Some(ranks) = &mut self.ranks {
+            let time = version.time;
+            ranks.push(Reverse(Rank { time, number }));
+        }
         let mut former = None;
         if let Some(known) = self.table.find_mut(hash, |t| t.key() == key) {
             former = Some(std::mem::replace(&mut known.version, version));
@@ -110,10 +133,23 @@ impl Tombstones {
         Some(tombstone.version)
     }
 
-    /// Takes out the one that was recorded first.
-    pub(crate) fn take_oldest(&mut self) -> Option<Tombstone> {
-        while let Some(queued) = self.queue.pop_front() {
-            if let Some(tombstone) = self.take(queued) {
+    /// Takes out the one with the lowest version. Cost: logarithmic, and linear the first time.
+    pub(crate) fn take_lowest(&mut self) -> Option<Tombstone> {
+        let table = &self.table;
+        let ranks = self
+            .ranks
+            .get_or_insert_with(|| table.iter().map(Tombstone::rank).collect());
+        while let Some(Reverse(rank)) = ranks.pop() {
+            let place = self
+                .queue
+                .binary_search_by_key(&rank.number, |queued| queued.number);
+            let Some(queued) = place.ok().and_then(|place| self.queue.get(place)) else {
+                continue;
+            };
+            let number = queued.number;
+            if let Ok(place) = self.table.find_entry(queued.hash, |t| t.number == number) {
+                let (tombstone, _) = place.remove();
+                self.key_bytes -= tombstone.key().len() as u64;
                 return Some(tombstone);
             }
         }
@@ -183,12 +219,21 @@ impl Tombstones {
         Some(tombstone)
     }
 
-    /// Forgets places in the queue whose tombstone is gone, once they are the majority.
+    /// Forgets places whose tombstone is gone, once they are half of the queue or a third of the heap.
     fn clean(&mut self) {
         if self.queue.len() > 2 * self.table.len() + 64 {
             let table = &self.table;
             self.queue
                 .retain(|q| table.find(q.hash, |t| t.number == q.number).is_some());
+        }
+        let most = self.table.len() + self.table.len() / 2 + 64;
+        if let Some(ranks) = &mut self.ranks
+            && ranks.len() > most
+        {
+            *ranks = self.table.iter().map(Tombstone::rank).collect();
+        }
+        if self.table.is_empty() {
+            self.ranks = None;
         }
         if self.table.is_empty() && self.table.capacity() > 64 {
             self.table.shrink_to(0, |t| t.key.header.header);
@@ -225,16 +270,40 @@ mod tests {
     }
 
     #[test]
-    fn oldest_recording_makes_room_first_and_a_new_recording_counts_anew() {
+    fn the_lowest_version_makes_room_first_whenever_it_was_recorded() {
         let mut tombstones = Tombstones::new();
-        tombstones.record(1, b"a", version(1));
-        tombstones.record(2, b"b", version(2));
-        assert_eq!(tombstones.record(1, b"a", version(3)), Some(version(1)));
-        let mut oldest = || tombstones.take_oldest().map(|t| t.version);
-        assert_eq!(oldest(), Some(version(2)));
-        assert_eq!(oldest(), Some(version(3)));
-        assert_eq!(oldest(), None);
+        for (hash, key, n) in [(1, b"a", 1), (2, b"b", 9), (3, b"c", 4)] {
+            tombstones.record(hash, key, version(n));
+        }
+        assert_eq!(tombstones.record(1, b"a", version(6)), Some(version(1)));
+        let lowest = |tombstones: &mut Tombstones| tombstones.take_lowest().map(|t| t.version);
+        assert_eq!(lowest(&mut tombstones), Some(version(4)));
+        tombstones.record(4, b"d", version(7));
+        tombstones.record(5, b"e", version(2));
+        tombstones.record(5, b"e", version(8));
+        tombstones.drop_key(4, b"d");
+        assert_eq!(lowest(&mut tombstones), Some(version(6)));
+        assert_eq!(lowest(&mut tombstones), Some(version(8)));
+        assert_eq!(lowest(&mut tombstones), Some(version(9)));
+        assert_eq!(lowest(&mut tombstones), None);
         assert_eq!(tombstones.weight_bytes(), 0);
+    }
+
+    #[test]
+    fn c9_heap_and_queue_stay_within_what_is_counted_while_room_is_short() {
+        let mut tombstones = Tombstones::new();
+        for n in 0..50_000_u64 {
+            // Half are keys that are removed again and again.
+            let key = if n % 2 == 0 { n } else { n % 301 };
+            tombstones.record(key, &key.to_be_bytes(), version(n));
+            while tombstones.len() > 1_000 {
+                tombstones.take_lowest();
+            }
+            let len = tombstones.len();
+            assert!(tombstones.queue.len() <= 2 * len + 66);
+            let ranks = tombstones.ranks.as_ref().map_or(0, BinaryHeap::len);
+            assert!(ranks <= len + len / 2 + 66, "{ranks} for {len}");
+        }
     }
 
     #[test]

@@ -520,6 +520,68 @@ fn c9_tombstones_stay_within_their_share_and_no_removal_is_refused() {
 }
 
 #[test]
+fn r1_when_removals_outgrow_their_room_the_newest_are_remembered_in_whatever_order_they_came() {
+    let store = store_of(StoreConfig {
+        shards: NonZeroUsize::new(1),
+        ..StoreConfig::new(1 << 20)
+    });
+    let remove = |key: &str, n: u64| {
+        let removed = store.merge(key.as_bytes(), version(n), Change::Remove);
+        assert!(removed.unwrap().is_applied(), "{key}");
+    };
+    // A node that joins: what is removed now is recorded first, then come the removals of long ago.
+    for n in 0..100 {
+        remove(&format!("now-{n}"), 1_000_000 + n);
+    }
+    for n in 0..5_000 {
+        remove(&format!("past-{n}"), 1 + n);
+    }
+    assert!(store.stats().tombstones_folded > 0);
+    for n in 0..100 {
+        let known = store.known(format!("now-{n}").as_bytes());
+        assert!(matches!(known, Known::Removed(v) if v == version(1_000_000 + n)));
+    }
+    let late = store
+        .merge(b"comes late", version(6_000), put(b"v"))
+        .unwrap();
+    assert!(late.is_applied(), "newer than any removal that was folded");
+}
+
+#[test]
+fn r1_what_was_dropped_comes_back_though_the_removals_of_other_keys_outgrew_their_room() {
+    let store = store_of(StoreConfig {
+        shards: NonZeroUsize::new(1),
+        ..StoreConfig::new(1 << 20)
+    });
+    let merge = |key: &str, n: u64, change| store.merge(key.as_bytes(), version(n), change);
+    for n in 0..20 {
+        let _ = merge(&format!("kept-{n}"), 10 + n, put(b"v")).unwrap();
+    }
+    for n in 0..5_000 {
+        let _ = merge(&format!("gone-{n}"), 1_000 + n, Change::Remove).unwrap();
+    }
+    assert!(store.stats().tombstones_folded > 0);
+    for n in 0..20 {
+        assert!(store.forget(format!("kept-{n}").as_bytes(), version(10 + n)));
+    }
+    for n in 0..20 {
+        let key = format!("kept-{n}");
+        let older = merge(&key, 9 + n, put(b"older")).unwrap();
+        assert!(!older.is_applied(), "C2");
+        assert!(
+            merge(&key, 10 + n, put(b"v")).unwrap().is_applied(),
+            "{key}"
+        );
+    }
+    // Removed since: it stays gone, also when its removal has made room.
+    let _ = merge("kept-0", 500, Change::Remove).unwrap();
+    for n in 0..5_000 {
+        let _ = merge(&format!("later-{n}"), 6_000 + n, Change::Remove).unwrap();
+    }
+    assert!(!merge("kept-0", 10, put(b"v")).unwrap().is_applied(), "R3");
+}
+
+#[test]
 fn c9_tombstones_take_room_from_entries_and_give_it_back() {
     const MAX_BYTES: u64 = 1 << 20;
     let config = StoreConfig {

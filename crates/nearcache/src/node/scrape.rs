@@ -153,6 +153,11 @@ const COUNTERS: &[Row<CacheStats>] = &[
         |stats| stats.mode.splits,
     ),
     (
+        "cache_tombstones_folded",
+        "Removals forgotten before tombstone_ttl for want of room; an alarm if it grows: older entries of absent keys are refused since",
+        |stats| stats.store.tombstones_folded,
+    ),
+    (
         "cache_writes_accepted",
         "Writes that write-behind has accepted",
         |stats| stats.writes.accepted,
