@@ -54,6 +54,8 @@ pub struct ReplicationConfig {
     pub waiters_max: usize,
     /// Answers to modifies kept so that a repeated request is not applied twice. Default 1,024.
     pub modify_replies_max: usize,
+    /// The same in bytes of entries. Default 1 MiB. A request that is repeated when its answer is gone is answered as indeterminate.
+    pub modify_replies_bytes_max: usize,
     /// Streams followed. Default 4,096: 4 epochs of 1,024 members. Beyond it the oldest of the dead are forgotten.
     pub streams_max: usize,
     /// Up to so many members, this node included, updates go from each to each; above, along a broadcast tree. Default 64; the same on
@@ -158,6 +160,7 @@ impl Default for ReplicationConfig {
             modify_redrive_after: Duration::from_millis(50),
             waiters_max: 65_536,
             modify_replies_max: 1_024,
+            modify_replies_bytes_max: 1 << 20,
             streams_max: 4_096,
             mesh_max: 64,
             relay_updates_max: 16_384,

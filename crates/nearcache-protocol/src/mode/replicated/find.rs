@@ -1,7 +1,11 @@
 //! Asking peers what they hold under a key: for a read that misses while this node is joining, and for a home node that is about to
 //! decide that a key is absent.
+//!
+//! A home node waits for all it asks, so a peer that is slow or stopped would hold up every change of an absent key. One that has
+//! let a home node wait to the end is therefore not asked for a while.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nearcache_store::{Known, NodeId};
@@ -16,6 +20,10 @@ use crate::payload::Payload;
 use crate::time::Time;
 use crate::update::Update;
 
+/// For so long a peer that did not answer a home node in time is not asked again (guess): every absent key waits for one such question
+/// in this time, a twenty-fifth of the time at most.
+const REST: Duration = Duration::from_secs(5);
+
 /// Finds that wait for answers.
 #[derive(Debug, Default)]
 pub(super) struct Finds {
@@ -28,6 +36,8 @@ struct Find {
     purpose: Purpose,
     awaiting: SmallVec<[NodeId; 4]>,
     deadline: Time,
+    /// Those who have not answered then had all the time there is.
+    patient: bool,
 }
 
 /// Who wants to know.
@@ -116,15 +126,16 @@ impl<V: Payload> Replicated<V> {
         self.ask(
             key,
             asked,
-            waiter.deadline.max(now),
+            (waiter.deadline.max(now), false),
             Purpose::Read(waiter),
             out,
         );
     }
 
-    /// The home node asks everybody. `false` if there is nobody to ask.
+    /// The home node asks everybody who has answered in time of late. `false` if there is nobody to ask.
     pub(super) fn find_for_home(
         &mut self,
+        now: Time,
         key: Bytes,
         deadline: Time,
         work: super::home::WorkId,
@@ -133,13 +144,14 @@ impl<V: Payload> Replicated<V> {
         let asked: SmallVec<[NodeId; 4]> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.agrees())
+            .filter(|(_, peer)| peer.agrees() && now >= peer.finds_rest_until)
             .map(|(id, _)| *id)
             .collect();
         if asked.is_empty() {
             return false;
         }
-        self.ask(key, asked, deadline, Purpose::Home(work), out);
+        let patient = deadline >= now + self.config.find_wait;
+        self.ask(key, asked, (deadline, patient), Purpose::Home(work), out);
         true
     }
 
@@ -147,7 +159,7 @@ impl<V: Payload> Replicated<V> {
         &mut self,
         key: Bytes,
         asked: SmallVec<[NodeId; 4]>,
-        deadline: Time,
+        (deadline, patient): (Time, bool),
         purpose: Purpose,
         out: &mut Vec<Output<V>>,
     ) {
@@ -167,6 +179,7 @@ impl<V: Payload> Replicated<V> {
                 purpose,
                 awaiting: asked,
                 deadline,
+                patient,
             },
         );
     }
@@ -257,6 +270,16 @@ impl<V: Payload> Replicated<V> {
 
     pub(super) fn tick_finds(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         for request in self.finds.expired(now) {
+            let find = self.finds.by_request.get(&request);
+            for late in find
+                .filter(|find| find.patient)
+                .into_iter()
+                .flat_map(|find| &find.awaiting)
+            {
+                if let Some(peer) = self.peers.get_mut(late) {
+                    peer.finds_rest_until = now + REST;
+                }
+            }
             self.end_find(now, request, false, out);
         }
     }

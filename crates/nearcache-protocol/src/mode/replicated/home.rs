@@ -4,7 +4,7 @@
 //! come through here are serialised; plain writes of other nodes still win by version (design §6.7). Before it takes a key for
 //! absent, or decides on an older version than the asker knows, the home node asks its peers what they hold.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,9 @@ use nearcache_store::{Handle, Known, MergeError, Merged, NodeId, Version};
 use super::Replicated;
 use super::large::Ended;
 use super::peer::VALUE_BYTES_ON_WIRE_MAX;
-use crate::ids::{Epoch, RequestId};
+use super::replies::{Replies, Reply, Request, Seen};
+use crate::config::ReplicationConfig;
+use crate::ids::RequestId;
 use crate::message::{CacheMessage, ModifiedAt};
 use crate::mode::{Ack, Outcome, Output, Published, Waiter};
 use crate::modify::{Modified, ModifyError, ModifyOp};
@@ -51,56 +53,23 @@ enum Answer {
     Peer { to: NodeId, request: Request },
 }
 
-/// A request among all of one cache.
-type Request = (NodeId, Epoch, RequestId);
-
-/// The last answers, so that a request that comes twice is applied once.
-#[derive(Debug)]
-struct Replies<V> {
-    /// Nothing while the request is worked on.
-    by_request: BTreeMap<Request, Option<Result<Modified<V>, ModifyError>>>,
-    order: VecDeque<Request>,
-    max: usize,
-}
-
-impl<V> Replies<V> {
-    fn begin(&mut self, request: Request) {
-        while self.order.len() >= self.max.max(1) {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_request.remove(&oldest);
-            }
-        }
-        self.order.push_back(request);
-        self.by_request.insert(request, None);
-    }
-
-    fn end(&mut self, request: Request, result: &Result<Modified<V>, ModifyError>)
-    where
-        V: Clone,
-    {
-        if let Some(reply) = self.by_request.get_mut(&request) {
-            *reply = Some(result.clone());
-        }
-    }
-}
-
-impl<V> Home<V> {
+impl<V: Payload> Home<V> {
     /// Whether something is yet to be decided here.
     pub(super) fn is_working(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    pub(super) const fn new(replies_max: usize) -> Self {
-        let replies = Replies {
-            by_request: BTreeMap::new(),
-            order: VecDeque::new(),
-            max: replies_max,
-        };
+    pub(super) const fn new(config: &ReplicationConfig) -> Self {
         Self {
             waiting: BTreeMap::new(),
             next_work: 0,
-            replies,
+            replies: Replies::new(config),
         }
+    }
+
+    /// A peer has a new connection.
+    pub(super) fn reconnected(&mut self, peer: NodeId) {
+        self.replies.reconnected(peer);
     }
 
     const fn next_id(&mut self) -> WorkId {
@@ -130,25 +99,30 @@ impl<V: Payload> Replicated<V> {
         let may_stamp = self.clock.held_for(now).is_zero() && !self.leave.has_begun();
         let may_decide = may_stamp && self.may_decide(now);
         let is_home = may_decide && peer.agrees() && self.home_of(&key) == self.me();
-        match self.home.replies.by_request.get(&id) {
-            Some(None) => return,
-            Some(Some(result)) => {
-                let mut result = reply(&key, result.clone());
-                if let Ok(modified) = &mut result {
-                    modified.fit(peer.reader(&self.config), VALUE_BYTES_ON_WIRE_MAX);
-                }
-                out.push(Output::Send {
-                    to: from,
-                    message: CacheMessage::Modified { request, result },
-                });
-                return;
+        let kept = match self.home.replies.seen(id) {
+            Seen::New => None,
+            Seen::Working => return,
+            Seen::Answered(kept) => Some(self.again(&key, kept)),
+            Seen::Gone => Some(Err(ModifyError::Indeterminate)),
+        };
+        if let Some(result) = kept {
+            let mut result = reply(&key, result);
+            if let Ok(modified) = &mut result {
+                modified.fit(peer.reader(&self.config), VALUE_BYTES_ON_WIRE_MAX);
             }
-            None => {}
+            out.push(Output::Send {
+                to: from,
+                message: CacheMessage::Modified { request, result },
+            });
+            return;
         }
+        let deadline = now + Duration::from_millis(u64::from(wait_ms));
         // A request that overtook the announcement is refused too: it comes again in a moment, and nothing has happened.
         let refusal = if !is_home {
             Some(ModifyError::NotHome)
-        } else if self.home.waiting.len() >= self.config.waiters_max {
+        } else if self.home.waiting.len() >= self.config.waiters_max
+            || !self.home.replies.begin(now, id, deadline)
+        {
             Some(ModifyError::Overloaded)
         } else {
             None
@@ -161,8 +135,6 @@ impl<V: Payload> Replicated<V> {
             out.push(Output::Send { to: from, message });
             return;
         }
-        self.home.replies.begin(id);
-        let deadline = now + Duration::from_millis(u64::from(wait_ms));
         let answer = Answer::Peer {
             to: from,
             request: id,
@@ -174,6 +146,25 @@ impl<V: Payload> Replicated<V> {
             deadline,
         };
         self.work(now, known, work, out);
+    }
+
+    /// The answer to a request that comes again.
+    fn again(&self, key: &[u8], kept: &Reply<V>) -> Result<Modified<V>, ModifyError> {
+        let version = match kept {
+            Reply::Whole(result) => return result.clone(),
+            Reply::Short(version) => *version,
+        };
+        let known = self.store.known(key);
+        if version.is_some_and(|version| known.version() != version) {
+            // Something newer is there: what was answered is not to be had any more.
+            return Err(ModifyError::Indeterminate);
+        }
+        Ok(Modified {
+            applied: version.is_some(),
+            previous: None,
+            current: known.live().cloned(),
+            version,
+        })
     }
 
     /// A caller of this node asks for a change of a key whose home this node is.
@@ -220,7 +211,7 @@ impl<V: Payload> Replicated<V> {
             .find_wait
             .min(work.deadline.saturating_since(now) / 2);
         self.home.waiting.insert(id, work);
-        if !self.find_for_home(key, now + wait, id, out) {
+        if !self.find_for_home(now, key, now + wait, id, out) {
             self.resume_work(now, id, out);
         }
     }

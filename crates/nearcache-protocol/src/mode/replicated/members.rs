@@ -46,6 +46,7 @@ impl<V: Payload> Replicated<V> {
         self.work_out_bound(now);
         self.announce(now, peer, out);
         self.comparison_peer_up(now);
+        self.home.reconnected(peer);
         self.modify_peer_up(now, peer, epoch, out);
     }
 

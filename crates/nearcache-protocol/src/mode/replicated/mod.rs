@@ -19,6 +19,7 @@
 //! | `find` | asking peers for one key |
 //! | `large` | long values: fetching them, and sending them to those who do |
 //! | `modify`, `home` | read-modify-write: the asker's side and the home node's |
+//! | `replies` | the home node's last answers, so that nothing is applied twice |
 //! | `lease` | who loads a key that is missing everywhere |
 //! | `peer` | what is kept about each peer |
 //!
@@ -45,6 +46,7 @@ mod modify;
 mod pace;
 mod peer;
 mod repair;
+mod replies;
 mod serve;
 mod split;
 mod streams;
@@ -193,7 +195,7 @@ impl<V: Payload> Replicated<V> {
             pieces: Pieces::new(config.fetch_bytes_per_second),
             refreshes: Refreshes::default(),
             asked: Asked::new(),
-            home: Home::new(config.modify_replies_max),
+            home: Home::new(&config),
             leases: Leases::default(),
             last_request: 0,
             next_heartbeat: now,

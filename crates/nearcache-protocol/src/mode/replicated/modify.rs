@@ -1,7 +1,7 @@
 //! The asker's side of a read-modify-write: sent to the key's home node, sent again where that is safe, answered by the deadline.
 //!
-//! What may be sent again: a request that was refused as `NotHome` (nothing happened), and the very same request to the very same
-//! node in the same epoch (it keeps its answers). Once a home node that was asked is gone, nobody can say whether the change
+//! What may be sent again: under a new name what was refused as `NotHome` (nothing happened), and the very same request to the very
+//! same node in the same epoch (it keeps its answers, or knows that it had one). Once a home node that was asked is gone, nobody can say whether the change
 //! was made, and the caller is told so (C7).
 
 use std::collections::BTreeMap;
@@ -129,6 +129,16 @@ impl<V: Payload> Replicated<V> {
             );
             self.drive(now, request, out);
         }
+    }
+
+    /// A new name for a request that nothing came of: home nodes take old names for answered.
+    fn renamed(&mut self, request: RequestId) -> RequestId {
+        let Some(asking) = self.asked.by_request.remove(&request) else {
+            return request;
+        };
+        let request = self.next_request();
+        self.asked.by_request.insert(request, asking);
+        request
     }
 
     /// Sends a request to the key's home, which may be this node by now.
@@ -287,6 +297,7 @@ impl<V: Payload> Replicated<V> {
             if let Asks::Lost { home, epoch, .. } = asking.state
                 && home == peer
                 && epoch == peer_epoch
+                && now < asking.waiter.deadline
             {
                 asking.state = Asks::Home { home, epoch };
                 let message = asking.message(now, *request, Version::ZERO);
@@ -310,6 +321,7 @@ impl<V: Payload> Replicated<V> {
             let error = match state {
                 Asks::Again { .. } if expired => Some(ModifyError::HomeUnreachable),
                 Asks::Again { at } if at <= now => {
+                    let request = self.renamed(request);
                     self.drive(now, request, out);
                     None
                 }

@@ -45,6 +45,8 @@ pub(super) struct Peer {
     /// What of its stream must be here before this node, joining, is ready.
     pub(super) join_target: u64,
     pub(super) early: Early,
+    /// Until when home nodes' questions do not wait for it: it let one wait to the end.
+    pub(super) finds_rest_until: Time,
 }
 
 /// What a peer asked for before it announced the cache: its announcement travels on another lane and may be overtaken. Kept
@@ -76,6 +78,7 @@ impl Peer {
             serving: None,
             join_target: 0,
             early: Early::default(),
+            finds_rest_until: now,
         }
     }
 

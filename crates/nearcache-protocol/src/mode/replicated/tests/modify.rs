@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use nearcache_store::Tags;
 
 use super::{SECOND, all, config};
+use crate::config::ReplicationConfig;
 use crate::mode::Outcome;
 use crate::modify::{Condition, ModifyError, ModifyOp, NewExpiry};
 use crate::testing::{Cluster, Text};
@@ -178,5 +179,142 @@ fn a_modify_that_overtakes_the_announcement_is_asked_again() {
             matches!(result, Outcome::Modified(Ok(done)) if done.applied),
             "{result:?}"
         );
+    }
+}
+
+#[test]
+fn c7_a_modify_that_is_sent_twice_is_never_applied_twice_though_its_answer_made_room() {
+    let mut cluster = Cluster::ready(
+        3,
+        ReplicationConfig {
+            modify_replies_max: 4,
+            ..config()
+        },
+    );
+    cluster.drops.insert((1, "modified"));
+    let waiters: Vec<u64> = (0..40)
+        .map(|n| cluster.modify(1, &format!("key-{n}"), ModifyOp::Add { delta: 1 }))
+        .collect();
+    cluster.deliver();
+    cluster.drops.clear();
+    for n in 0..40 {
+        cluster.modify(3, &format!("other-{n}"), ModifyOp::Add { delta: 1 });
+    }
+    cluster.deliver();
+    for home in [2, 3] {
+        cluster.cut(1, home);
+        // What is sent again may come before this node is known to agree.
+        cluster.drops.insert((home, "announce"));
+        cluster.connect(1, home);
+        cluster.deliver();
+        cluster.drops.clear();
+    }
+    cluster.run(SECOND * 3);
+    let (mut told, mut unknown) = (0, 0);
+    for (n, waiter) in waiters.into_iter().enumerate() {
+        match &cluster.nodes[&1].results[&waiter] {
+            Outcome::Modified(Ok(done)) if done.applied => told += 1,
+            Outcome::Modified(Err(ModifyError::Indeterminate)) => unknown += 1,
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(cluster.read_all(&format!("key-{n}")), all("1", 3), "{n}");
+    }
+    assert!(told > 0 && unknown > 0, "{told} told, {unknown} unknown");
+}
+
+#[test]
+fn a_refused_modify_is_driven_under_a_new_name_and_made_whatever_was_answered_since() {
+    let mut cluster = Cluster::ready(
+        2,
+        ReplicationConfig {
+            modify_replies_max: 1,
+            ..config()
+        },
+    );
+    cluster.cut(1, 2);
+    cluster.drops.insert((2, "announce"));
+    cluster.connect(1, 2);
+    cluster.deliver();
+    let waiters: Vec<u64> = (0..20)
+        .map(|n| cluster.modify(1, &format!("key-{n}"), ModifyOp::Add { delta: 1 }))
+        .collect();
+    cluster.deliver();
+    cluster.drops.clear();
+    cluster.run(SECOND);
+    for waiter in waiters {
+        let result = &cluster.nodes[&1].results[&waiter];
+        assert!(
+            matches!(result, Outcome::Modified(Ok(done)) if done.applied),
+            "{result:?}"
+        );
+    }
+}
+
+#[test]
+fn the_answer_to_a_long_value_is_given_again_though_the_value_is_not_kept_with_it() {
+    let config = ReplicationConfig {
+        modify_replies_bytes_max: 64 << 10,
+        ..config()
+    };
+    let mut cluster = Cluster::ready(2, config);
+    cluster.drops.insert((1, "modified"));
+    let long = "x".repeat(20_000);
+    let waiters: Vec<u64> = (0..40)
+        .map(|n| {
+            let op = ModifyOp::Set {
+                condition: Condition::IfAbsent,
+                value: Text::new(&long),
+                expiry: NewExpiry::Keep,
+                tags: Tags::NONE,
+                return_previous: false,
+            };
+            cluster.modify(1, &format!("key-{n}"), op)
+        })
+        .collect();
+    cluster.deliver();
+    cluster.drops.clear();
+    cluster.cut(1, 2);
+    cluster.connect(1, 2);
+    cluster.run(SECOND);
+    for waiter in waiters {
+        let result = &cluster.nodes[&1].results[&waiter];
+        assert!(
+            matches!(result, Outcome::Modified(Ok(done)) if done.applied && done.version.is_some()),
+            "{result:?}"
+        );
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_answer_costs_few_changes_of_absent_keys_their_time() {
+    let mut cluster = Cluster::ready(3, config());
+    // Node 3 hears and says everything but this.
+    cluster.drops.insert((3, "find"));
+    let began = cluster.now;
+    for n in 0..20 {
+        let waiter = cluster.modify(1, &format!("key-{n}"), set(Condition::IfAbsent, "mine"));
+        while !cluster.nodes[&1].results.contains_key(&waiter) {
+            cluster.run(SECOND / 100);
+        }
+    }
+    let took = cluster.now - began;
+    assert!(took < SECOND, "{took:?}");
+    // It answers again, and is asked again: what only it holds is found.
+    cluster.drops.clear();
+    cluster.run(SECOND * 6);
+    for id in [1, 2] {
+        cluster.drops.insert((id, "updates"));
+    }
+    for n in 0..20 {
+        cluster.put(3, &format!("there-{n}"), "there");
+    }
+    cluster.deliver();
+    for n in 0..20 {
+        let waiter = cluster.modify(1, &format!("there-{n}"), set(Condition::IfAbsent, "mine"));
+        cluster.deliver();
+        let Outcome::Modified(Ok(done)) = &cluster.nodes[&1].results[&waiter] else {
+            panic!("no result")
+        };
+        assert!(!done.applied);
     }
 }
