@@ -9,13 +9,25 @@
 //! to it are (R8). A batch that does not begin where the stream stands is a gap, and no gap is tolerated (I2). When an origin
 //! says that it cannot send what is missing, the stream goes on as a *live segment* beyond the hole, so that a joining node
 //! can subscribe first and fill the hole by a transfer afterwards.
+//!
+//! Each start of a node adds a stream for good, so those of the dead are forgotten: a while after their death if the start was
+//! longer ago than removals are remembered, and when there are too many. What is forgotten, or has no room, does not count as
+//! missing either: otherwise two nodes that forgot different ones would mend each other for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nearcache_store::NodeId;
 
 use crate::ids::{Epoch, StreamId};
 use crate::message::ProgressVector;
+use crate::time::Time;
+
+/// How long streams of old starts are kept after the death of their origin, in which its last updates spread (guess).
+const KEPT_AFTER_DEATH: Duration = Duration::from_secs(60 * 60);
+
+/// How long after its start a node has met all that live: before that it cannot tell strangers from the dead (guess).
+const MEETS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Epochs of one origin that are remembered. An older one can matter only to a node that missed its end and every
 /// transfer since (guess).
@@ -31,6 +43,13 @@ pub struct Progress {
     changed: u64,
     /// The members that are alive: their newest streams are forgotten last.
     living: BTreeSet<NodeId>,
+    /// Members that died here, and until when their streams are kept in any case; unknown before the next look.
+    dying: BTreeMap<NodeId, Option<Time>>,
+    /// Starts before this one are old.
+    old: Epoch,
+    /// Until when strangers may be alive; unknown before the first look.
+    meets_until: Option<Time>,
+    has_met_all: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +107,10 @@ impl Progress {
             changes: BTreeMap::new(),
             changed: 0,
             living: BTreeSet::new(),
+            dying: BTreeMap::new(),
+            old: Epoch::from_u64(0),
+            meets_until: None,
+            has_met_all: false,
         }
     }
 
@@ -95,8 +118,44 @@ impl Progress {
     pub(crate) fn member(&mut self, node: NodeId, alive: bool) {
         if alive {
             self.living.insert(node);
-        } else {
-            self.living.remove(&node);
+            self.dying.remove(&node);
+        } else if self.living.remove(&node) && self.meets_until.is_some() {
+            self.dying.insert(node, None);
+        }
+    }
+
+    /// Forgets the streams of starts before `old` whose origin has been dead for a while. Cost: linear.
+    pub(crate) fn forget_dead(&mut self, now: Time, old: Epoch) {
+        self.old = old;
+        self.has_met_all = now >= *self.meets_until.get_or_insert(now + MEETS_WITHIN);
+        let streams = &self.streams;
+        self.dying.retain(|node, until| {
+            let from = StreamId {
+                origin: *node,
+                epoch: Epoch::from_u64(0),
+            };
+            let mut after = streams.range(from..);
+            let is_known = after.next().is_some_and(|(next, _)| next.origin == *node);
+            is_known && now < *until.get_or_insert(now + KEPT_AFTER_DEATH)
+        });
+        let gone = self.streams.keys().filter(|stream| self.is_over(**stream));
+        for stream in gone.copied().collect::<Vec<_>>() {
+            self.remove(stream);
+        }
+    }
+
+    /// An old start of a node that is dead, or was not met here.
+    fn is_over(&self, stream: StreamId) -> bool {
+        let origin = &stream.origin;
+        self.has_met_all
+            && stream.epoch < self.old
+            && !self.living.contains(origin)
+            && !self.dying.contains_key(origin)
+    }
+
+    fn remove(&mut self, stream: StreamId) {
+        if let Some(state) = self.streams.remove(&stream) {
+            self.changes.remove(&state.changed_at);
         }
     }
 
@@ -289,9 +348,15 @@ impl Progress {
         ProgressVector(streams)
     }
 
-    /// Only the newest epochs of an origin count: the rule is the same on every node, so that two of them never pass the
-    /// same forgotten stream back and forth.
+    /// Only the newest epochs of an origin count, no old ones of the dead, and of those that are not known to live none that there is
+    /// no room for: so two nodes never pass the same forgotten stream back and forth.
     pub(crate) fn counts(&self, stream: StreamId) -> bool {
+        let full = self.streams.len() >= self.streams_max;
+        if self.is_over(stream)
+            || full && !self.living.contains(&stream.origin) && !self.knows(stream)
+        {
+            return false;
+        }
         let after = StreamId {
             origin: stream.origin,
             epoch: Epoch::from_u64(u64::MAX),
@@ -347,9 +412,7 @@ impl Progress {
             known.extend(first.map(|(stream, _)| *stream));
         }
         for stream in known {
-            if let Some(state) = self.streams.remove(&stream) {
-                self.changes.remove(&state.changed_at);
-            }
+            self.remove(stream);
         }
     }
 }
@@ -475,6 +538,61 @@ mod tests {
         progress.advance(of(61, 61), 0, 1);
         assert!(!progress.knows(of(11, 11)));
         assert_eq!(progress.applied(of(10, 10)), 11);
+    }
+
+    #[test]
+    fn c9_old_starts_of_the_dead_are_forgotten_a_while_after_their_death_and_are_not_missed() {
+        let of = |origin, epoch| StreamId {
+            origin: NodeId::from_u64(origin),
+            epoch: Epoch::from_u64(epoch),
+        };
+        let mut progress = Progress::new(16);
+        for origin in [10, 11] {
+            progress.member(NodeId::from_u64(origin), true);
+        }
+        for stream in [of(10, 50), of(10, 500), of(11, 50), of(12, 500)] {
+            progress.advance(stream, 0, 1);
+        }
+        let told = ProgressVector(vec![(of(10, 50), 9), (of(11, 50), 9), (of(13, 50), 9)]);
+        let missed = |progress: &Progress| progress.behind(&told).count();
+        assert_eq!(missed(&progress), 3);
+        let mut now = Time::ZERO;
+        progress.forget_dead(now, Epoch::from_u64(100));
+        assert_eq!(missed(&progress), 3, "strangers may be alive");
+        progress.member(NodeId::from_u64(10), false);
+        now += MEETS_WITHIN;
+        progress.forget_dead(now, Epoch::from_u64(100));
+        assert_eq!(
+            missed(&progress),
+            2,
+            "of the dead what spreads; nothing old of strangers"
+        );
+        now += KEPT_AFTER_DEATH;
+        progress.forget_dead(now, Epoch::from_u64(100));
+        assert!(!progress.knows(of(10, 50)));
+        assert_eq!(missed(&progress), 1, "what lives");
+        for stream in [of(10, 500), of(11, 50), of(12, 500)] {
+            assert!(progress.knows(stream), "young, or of one that lives");
+        }
+    }
+
+    #[test]
+    fn c9_a_dead_stream_that_there_is_no_room_for_is_not_missed() {
+        let of = |origin| StreamId {
+            origin: NodeId::from_u64(origin),
+            epoch: Epoch::from_u64(1),
+        };
+        let mut progress = Progress::new(4);
+        let told = ProgressVector((10..20).map(|origin| (of(origin), 3)).collect());
+        progress.raise(&told, OWN);
+        assert_eq!(progress.streams(), 4);
+        assert_eq!(progress.behind(&told).count(), 0);
+        // Whoever lives has room.
+        progress.member(NodeId::from_u64(30), true);
+        progress.advance(of(30), 0, 1);
+        assert_eq!(progress.applied(of(30)), 1);
+        assert_eq!(progress.streams(), 4);
+        assert_eq!(progress.behind(&told).count(), 0);
     }
 
     #[test]

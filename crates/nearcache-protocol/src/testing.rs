@@ -215,7 +215,7 @@ impl Cluster {
         store: Option<Arc<Store<Text>>>,
     ) {
         self.next_epoch += 1;
-        let epoch = Epoch::from_u64(self.next_epoch);
+        let epoch = Epoch::from_u64(WALL_MS + self.next_epoch);
         let clock = Arc::new(Hlc::new(
             NodeId::from_u64(id),
             wall_ms,

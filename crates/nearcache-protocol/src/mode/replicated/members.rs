@@ -137,6 +137,12 @@ impl<V: Payload> Replicated<V> {
         self.acks.gone(peer, out);
     }
 
+    /// Forgets how far it is in streams of starts that are over, and of which no removal is remembered any more.
+    pub(super) fn forget_dead_streams(&mut self, now: Time) {
+        let old_ms = self.forgotten_up_to(now).millis();
+        self.progress.forget_dead(now, Epoch::from_u64(old_ms));
+    }
+
     /// Forgets all that concerned the connection to a peer.
     fn drop_peer(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) -> Option<Peer> {
         let dropped = self.peers.remove(&peer)?;

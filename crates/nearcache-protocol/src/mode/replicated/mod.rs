@@ -296,6 +296,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.config.heartbeat_every;
             self.forget_lost(now);
+            self.forget_dead_streams(now);
             self.note_far();
             self.look_around(now, out);
             self.heartbeat(now, out);

@@ -96,7 +96,9 @@ impl<V: Payload> Replicated<V> {
                 .branch
                 .ahead()
                 .map(|(stream, number, _)| (stream, number));
-            let told = told.filter(|(stream, number)| *number > self.progress.applied(*stream));
+            let told = told.filter(|(stream, number)| {
+                *number > self.progress.applied(*stream) && self.progress.counts(*stream)
+            });
             for (stream, number) in self.progress.behind(&peer.progress).chain(told) {
                 if stream == self.own() {
                     continue;

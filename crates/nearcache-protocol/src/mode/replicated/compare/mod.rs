@@ -284,7 +284,10 @@ impl<V: Payload> Replicated<V> {
             return;
         };
         let (with, took) = (comparison.with, now - comparison.started);
-        self.compare.put_off(now, self.clock.origin(), &self.config);
+        // What mends puts off no check: mends that never end would leave none.
+        if !comparison.mends() {
+            self.compare.put_off(now, self.clock.origin(), &self.config);
+        }
         if comparison.updates + comparison.sent > 0 || comparison.floors_differ {
             // Who had it not before may be not the only one.
             self.hurry_checks(now);

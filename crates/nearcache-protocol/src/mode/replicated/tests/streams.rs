@@ -149,3 +149,47 @@ fn r5_a_node_whose_clock_is_far_from_its_peers_stops_writing_and_goes_on_reading
     cluster.cut(2, 3);
     assert!(stamp(&cluster, 3).is_ok(), "alone it cannot know");
 }
+
+#[test]
+fn c9_nodes_that_came_and_went_leave_nothing_to_be_mended_for_ever() {
+    let config = ReplicationConfig {
+        streams_max: 8,
+        ..config()
+    };
+    let mut cluster = Cluster::ready(2, config);
+    for id in 10..22 {
+        cluster.start(id);
+        cluster.connect(1, id);
+        cluster.connect(2, id);
+        cluster.run(SECOND / 2);
+        cluster.put(id, &format!("key-{id}"), "v");
+        cluster.deliver();
+        cluster.crash(id);
+        for survivor in [1, 2] {
+            cluster.act(survivor, |node, now, out| {
+                let dead = nearcache_store::NodeId::from_u64(id);
+                node.core.peer_dead(now, dead, out);
+            });
+        }
+    }
+    cluster.start(3);
+    cluster.connect_all(3);
+    for id in 1..=3 {
+        cluster.put(id, &format!("key-{id}"), "v");
+    }
+    cluster.run(SECOND * 15);
+    let comparisons = |cluster: &Cluster| -> u64 {
+        let nodes = cluster.nodes.values();
+        nodes.map(|node| node.core.stats().comparisons).sum()
+    };
+    let before = comparisons(&cluster);
+    cluster.run(SECOND * 40);
+    let made = comparisons(&cluster) - before;
+    assert!(
+        (6..=18).contains(&made),
+        "{made}: three nodes check one peer each ten seconds"
+    );
+    for id in 10..22 {
+        assert_eq!(cluster.read_all(&format!("key-{id}")), all("v", 3));
+    }
+}

@@ -222,7 +222,7 @@ fn who_waits_for_all_when_the_tree_turns_on_is_told_so() {
     assert!(!cluster.nodes[&1].results.contains_key(&waiter));
     for id in 4..=6 {
         let member = NodeId::from_u64(id);
-        let epoch = Epoch::from_u64(1);
+        let epoch = Epoch::from_u64(crate::testing::WALL_MS);
         cluster.act(1, |node, now, _| node.core.member_up(now, member, epoch));
     }
     cluster.run(SECOND);
