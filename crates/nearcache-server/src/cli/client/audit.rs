@@ -82,7 +82,7 @@ pub(in crate::cli) fn audit(args: &AuditArgs) -> Result<(), Failure> {
             print(&if args.json {
                 format!("{}\n", Value::Array(rows(&told)))
             } else {
-                tell(&rows(&told), args.all)
+                tell(&rows(&told), args.all, run.is_some())
             })?;
             if over && !(args.watch && until.is_none()) {
                 return match run {
@@ -165,11 +165,14 @@ fn rows(told: &[Value]) -> Vec<Value> {
 }
 
 /// The rows as text.
-fn tell(rows: &[Value], all: bool) -> String {
+fn tell(rows: &[Value], all: bool, is_run: bool) -> String {
     if rows.is_empty() {
-        return "no probe has been answered: nearcache audit --for 10s writes some, \
-                caches.NAME.audit_every in the configuration goes on for good\n"
-            .to_owned();
+        let what_to_do = if is_run {
+            ""
+        } else {
+            ": nearcache audit --for 10s writes some, caches.NAME.audit_every in the configuration goes on for good"
+        };
+        return format!("no probe has been answered{what_to_do}\n");
     }
     let (mut shown, mut left_out) = (Vec::new(), 0);
     for row in rows {
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn an_audit_is_told_as_a_table() {
-        let text = tell(&row(0), false);
+        let text = tell(&row(0), false, false);
         let line: Vec<&str> = text
             .lines()
             .nth(1)
@@ -302,7 +305,8 @@ mod tests {
         ] {
             assert!(line.contains(&cell), "{cell}: {text}");
         }
-        assert!(tell(&[], false).contains("--for"));
+        assert!(tell(&[], false, false).contains("--for"));
+        assert!(!tell(&[], false, true).contains("--for"));
         let covered = "1 of 2 other members have answered about probes of a in cache default within the last 60 min";
         assert!(text.contains(covered), "{text}");
     }
@@ -311,9 +315,9 @@ mod tests {
     fn of_many_nodes_those_are_shown_that_were_late() {
         let mut rows: Vec<Value> = (0..100).map(|_| row(0)[0].clone()).collect();
         rows[70] = row(1)[0].clone();
-        let text = tell(&rows, false);
+        let text = tell(&rows, false, true);
         assert_eq!(text.lines().count(), 1 + 1 + 1 + 1, "{text}");
         assert!(text.contains("99 nodes had every probe in time"), "{text}");
-        assert_eq!(tell(&rows, true).lines().count(), 1 + 100 + 1);
+        assert_eq!(tell(&rows, true, true).lines().count(), 1 + 100 + 1);
     }
 }

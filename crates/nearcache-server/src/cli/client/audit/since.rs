@@ -132,7 +132,7 @@ fn wrong_with_members(writer: &Value, name: &str, probes: u64, members: u64) -> 
     let unknown: Vec<String> = unknown.map(peer_name).collect();
     Some(if unknown.is_empty() {
         format!(
-            "{} of {members} other members have told nothing of probes of {name}: write more with a longer --for, and see `nearcache members`",
+            "{} of {members} other members have told nothing of probes of {name}: they are not connected, or have not opened the cache with the same settings; see `nearcache members`",
             members.saturating_sub(shown)
         )
     } else {
