@@ -331,7 +331,7 @@ impl Progress {
             .0
             .iter()
             .copied()
-            .filter(|&(stream, number)| number > self.applied(stream) && self.counts(stream))
+            .filter(|&(stream, number)| self.lacks(stream, number))
     }
 
     /// Everything claimed, `own` stream included.
@@ -346,6 +346,12 @@ impl Progress {
         streams.push((own, latest));
         streams.sort_unstable_by_key(|(stream, _)| *stream);
         ProgressVector(streams)
+    }
+
+    /// Whether an update of this number is missing here, and is not of a stream that is forgotten by rule: of that one nothing is ever claimed,
+    /// however much of it comes, and who waits for it waits for ever.
+    pub(crate) fn lacks(&self, stream: StreamId, number: u64) -> bool {
+        number > self.applied(stream) && self.counts(stream)
     }
 
     /// Only the newest epochs of an origin count, no old ones of the dead, and of those that are not known to live none that there is
@@ -504,6 +510,17 @@ mod tests {
             vec![(stream(2), 9)],
             "a forgotten epoch is not fetched again"
         );
+    }
+
+    #[test]
+    fn nothing_is_missing_of_a_start_that_is_forgotten_once_newer_ones_are_known() {
+        let mut progress = Progress::new(16);
+        assert!(progress.lacks(stream(1), 1));
+        for epoch in 2..=5 {
+            progress.advance(stream(epoch), 0, 1);
+        }
+        assert!(!progress.lacks(stream(1), 1));
+        assert!(progress.lacks(stream(2), 2) && !progress.lacks(stream(2), 1));
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub(crate) struct Host {
     pub(crate) narrow: (Time, u64),
     /// How far its wall clock is off, in milliseconds.
     pub(crate) clock_offset_ms: i64,
+    /// What it was when the last node was started.
+    started_offset_ms: i64,
     /// The newest version that any node on it has made for a write.
     pub(crate) stamped: Version,
     pub(crate) disk: write::Disk,
@@ -202,6 +204,7 @@ impl Cluster {
             slow: (Time::ZERO, Duration::ZERO),
             narrow: (Time::ZERO, u64::MAX),
             clock_offset_ms: plan.clock_offset_ms[host],
+            started_offset_ms: plan.clock_offset_ms[host],
             stamped: Version::ZERO,
             disk: write::Disk::default(),
         };
@@ -364,13 +367,15 @@ impl Cluster {
         self.recover(host)
     }
 
-    /// A clock that was set back by more than the drift bound gives stamps again that it gave before (R6 holds within the bound): who has
-    /// such a clock is refused by all, until it is set right.
+    /// A clock that was set back by more than the drift bound since the last start gives stamps again that it gave before (R6 holds within
+    /// the bound): who has such a clock is refused by all, until it is set right. What waiting after a start does for, it must do for here too.
     fn forget_stamps_of_a_later_time(&mut self, host: usize) {
         let state = &mut self.hosts[host];
+        let former_ms = std::mem::replace(&mut state.started_offset_ms, state.clock_offset_ms);
         let wall_ms =
             (EPOCH_MS + self.now.as_millis()).saturating_add_signed(state.clock_offset_ms);
-        if wall_ms + 2 * DRIFT_MS < state.stamped.time.millis() {
+        let was_set_back = former_ms - state.clock_offset_ms > DRIFT_MS.cast_signed();
+        if was_set_back && wall_ms + DRIFT_MS < state.stamped.time.millis() {
             state.stamped = Version::ZERO;
         }
     }

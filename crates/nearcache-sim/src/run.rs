@@ -415,6 +415,14 @@ fn difference(cluster: &Cluster) -> Option<String> {
     {
         return Some(format!("n{host} is apart: {:?}", node.core));
     }
+    // Whose misses are asked about for ever has not joined (R9).
+    let joins = |node: &Node| node.is_open && !node.core.is_ready();
+    if let Some((host, node)) = nodes
+        .iter()
+        .find(|(host, node)| linked(*host) && joins(node))
+    {
+        return Some(format!("n{host} is not ready: {:?}", node.core));
+    }
     let stranger = nodes
         .iter()
         .flat_map(|(at, a)| {

@@ -230,8 +230,8 @@ impl Cluster {
         self.leave_out_wrong_clocks();
         match self.plan.after.clone() {
             After::Whole => {}
-            // With nobody in between the two would be a cluster each.
-            After::Mesh(..) if self.running().count() < self.hosts.len() => {}
+            // With nobody in between, or only who is refused, the two would be a cluster each.
+            After::Mesh(..) if self.core().count() < self.hosts.len() => {}
             After::Mesh(a, b) => {
                 self.sometimes.reach(Place::RestBroken);
                 self.checkers.members.touch(a, Time::MAX);

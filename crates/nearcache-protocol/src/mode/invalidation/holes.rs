@@ -41,7 +41,7 @@ impl<V: Payload> Invalidation<V> {
         let mut ahead: BTreeMap<StreamId, u64> = BTreeMap::new();
         let links = self.members.values().filter_map(|m| m.link.as_ref());
         for (stream, number, _) in links.flat_map(|link| link.branch.ahead()) {
-            if number > self.progress.applied(stream) && self.progress.counts(stream) {
+            if self.progress.lacks(stream, number) {
                 let known = ahead.entry(stream).or_default();
                 *known = number.max(*known);
             }

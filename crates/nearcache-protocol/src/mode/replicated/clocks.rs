@@ -53,7 +53,7 @@ impl<V: Payload> Replicated<V> {
         if !self.clocks.is_due(now, every) || self.relay.is_on() {
             return;
         }
-        let ready = self.join.is_ready();
+        let ready = self.may_fill_others();
         let progress = self.progress.vector(self.own(), self.log.latest());
         let peers = self.peers.iter();
         let peers = peers.filter(|(_, peer)| peer.agrees() && !peer.echoes.is_measured(now, every));

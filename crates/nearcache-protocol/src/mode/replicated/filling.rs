@@ -166,7 +166,8 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         let mut idle = self.idle_sources(now, by_ready);
-        if self.store.digest_bits().is_none() {
+        // What was dropped here stands in the digest as evicted: only a transfer brings it back.
+        if self.store.digest_bits().is_none() || self.join.has_dropped() {
             begun = Parts::NONE;
         }
         if !begun.is_empty()
@@ -204,8 +205,9 @@ impl<V: Payload> Replicated<V> {
     /// Ends the filling without a claim: what has come stays.
     pub(super) fn give_up_filling(&mut self, now: Time) {
         if let Some(filling) = self.filling.take() {
-            // What has come need not come again, and nobody may know that it is here.
-            self.has_data |= filling.updates > 0;
+            // What has come need not come again, and nobody may know that it is here. But a comparison takes what this node has dropped for
+            // evicted, and never asks for it.
+            self.has_data |= filling.updates > 0 && !self.join.has_dropped();
             self.hurry_checks(now);
         }
     }
@@ -301,7 +303,7 @@ impl<V: Payload> Replicated<V> {
         let ahead: Vec<Ahead> = ahead
             .filter(|(stream, number, _)| {
                 *stream != self.own()
-                    && *number > self.progress.applied(*stream)
+                    && self.progress.lacks(*stream, *number)
                     && !self.flows(*stream)
             })
             .collect();

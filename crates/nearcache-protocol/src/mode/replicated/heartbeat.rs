@@ -18,7 +18,7 @@ const STALE_HEARTBEATS: u32 = 4;
 
 impl<V: Payload> Replicated<V> {
     pub(super) fn announce(&mut self, now: Time, to: NodeId, out: &mut Vec<Output<V>>) {
-        self.send_announcement(now, to, self.join.is_ready(), 0, out);
+        self.send_announcement(now, to, self.may_fill_others(), 0, out);
     }
 
     pub(super) fn on_announce(
@@ -86,7 +86,7 @@ impl<V: Payload> Replicated<V> {
         } else {
             self.progress.vector(self.own(), self.log.latest())
         };
-        let ready = self.join.is_ready();
+        let ready = self.may_fill_others();
         let peers = self.peers.iter();
         let peers: Vec<_> = peers
             .map(|(id, peer)| (*id, peer.gets_updates(), peer.agrees()))

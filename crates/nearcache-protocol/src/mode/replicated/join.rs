@@ -30,6 +30,8 @@ pub(super) struct Join {
     ahead: Vec<Ahead>,
     /// Only peers met from then on may fill this node: what the others hold may be as old as what it has just dropped.
     met_since: Time,
+    /// It has dropped what it held, and has nothing of that again yet.
+    has_dropped: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Join {
             gather_ends: None,
             ahead: Vec::new(),
             met_since: Time::ZERO,
+            has_dropped: false,
         }
     }
 
@@ -57,6 +60,7 @@ impl Join {
     pub(super) fn again(patience_ends: Time, met_since: Time) -> Self {
         Self {
             met_since,
+            has_dropped: true,
             ..Self::new(patience_ends)
         }
     }
@@ -68,6 +72,11 @@ impl Join {
 
     pub(super) fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether what peers hold may have been dropped here, and is to come as a whole.
+    pub(super) const fn has_dropped(&self) -> bool {
+        self.has_dropped
     }
 
     /// Only peers met from then on may fill this node.
@@ -148,6 +157,9 @@ impl<V: Payload> Replicated<V> {
                 self.catch_up(now, out);
                 return;
             }
+        } else if let [only] = from {
+            // All that it had is here, also of a start that it has forgotten meanwhile and so claims nothing of: nobody else would.
+            self.join.ahead.retain(|(_, _, who)| who != only);
         }
         self.repair(now, out);
     }
@@ -168,7 +180,7 @@ impl<V: Payload> Replicated<V> {
         let progress = &self.progress;
         self.join
             .ahead
-            .retain(|(stream, number, _)| progress.applied(*stream) < *number);
+            .retain(|(stream, number, _)| progress.lacks(*stream, *number));
         let ahead = self.join.ahead.iter();
         let mut ahead = ahead.filter(|(_, _, who)| self.peers.get(who).is_some_and(Peer::agrees));
         if let Some((_, _, who)) = ahead.next().copied() {

@@ -96,9 +96,7 @@ impl<V: Payload> Replicated<V> {
                 .branch
                 .ahead()
                 .map(|(stream, number, _)| (stream, number));
-            let told = told.filter(|(stream, number)| {
-                *number > self.progress.applied(*stream) && self.progress.counts(*stream)
-            });
+            let told = told.filter(|(stream, number)| self.progress.lacks(*stream, *number));
             for (stream, number) in self.progress.behind(&peer.progress).chain(told) {
                 if stream == self.own() {
                     continue;

@@ -152,6 +152,7 @@ impl<V: Payload> Replicated<V> {
     /// The next message of the transfer that `to` gets from us.
     pub(super) fn poll_bulk(&mut self, to: NodeId, budget_bytes: usize) -> Option<CacheMessage<V>> {
         let progress = self.progress.vector(self.own(), self.log.latest());
+        let ready = self.may_fill_others();
         let peer = self.peers.get_mut(&to)?;
         let reader = peer.reader(&self.config);
         let serving = peer.serving.as_mut()?;
@@ -169,7 +170,7 @@ impl<V: Payload> Replicated<V> {
                 .map(|(scope, version)| Update::Floor { scope, version });
             return Some(CacheMessage::TransferStart {
                 request: serving.request,
-                ready: self.join.is_ready(),
+                ready,
                 progress,
                 floors: floors.collect(),
             });

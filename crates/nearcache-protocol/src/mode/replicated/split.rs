@@ -74,6 +74,10 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         self.split.dropped = true;
+        // Whom this node fills asks somebody else for the rest.
+        for peer in self.peers.values_mut() {
+            peer.serving = None;
+        }
         let dropped = self.drop_up_to(self.settled_up_to(now));
         out.push(Output::Event(Event::Dropped { dropped }));
     }
@@ -94,9 +98,16 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
+    /// Whether peers are told that all is here: who takes in what this node holds takes itself for filled (R9). Not while contents are
+    /// dropped: it is with its cluster again, and heard, before it looks around and is filled again itself.
+    pub(super) fn may_fill_others(&self) -> bool {
+        self.join.is_ready() && !self.split.dropped
+    }
+
     /// Nothing is served after this time.
     pub(super) fn serve_until_now(&self) -> Time {
         match self.config.agreement.split {
+            SplitPolicy::Flush if self.split.dropped => Time::ZERO,
             SplitPolicy::Flush => self.view.until(),
             SplitPolicy::Serve | SplitPolicy::ReadOnly => Time::MAX,
         }

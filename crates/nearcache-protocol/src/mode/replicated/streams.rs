@@ -119,7 +119,7 @@ impl<V: Payload> Streaming<V> for Replicated<V> {
     }
 
     fn says_ready(&self) -> bool {
-        self.join.is_ready()
+        self.may_fill_others()
     }
 
     fn peer_says_ready(&mut self, peer: NodeId, ready: bool) {

@@ -110,7 +110,7 @@ impl<V: Payload> Replicated<V> {
         let message = AntiEntropy::Differs {
             batch,
             own_bits: byte(own_bits),
-            ready: self.join.is_ready(),
+            ready: self.may_fill_others(),
             progress: if first {
                 self.progress.vector(self.own(), self.log.latest())
             } else {

@@ -56,6 +56,70 @@ fn r9_a_joining_node_gets_all_entries_removals_and_floors_before_it_is_ready() {
     assert_eq!(cluster.nodes[&3].core.status(cluster.now), Status::Synced);
 }
 
+/// Of each origin the four newest starts are remembered; who has started six times tells of five of them, its own one included. A node
+/// that was filled by it alone waited for the oldest, of which it never claims anything, and was never ready (simulator, seed 186 beyond
+/// the mesh at full strength).
+#[test]
+fn r9_a_node_that_is_filled_by_one_that_was_started_often_is_ready() {
+    let mut cluster = Cluster::ready(2, config());
+    for n in 0..6 {
+        cluster.crash(2);
+        cluster.start(2);
+        cluster.connect_all(2);
+        cluster.run(SECOND * 3);
+        assert!(cluster.nodes[&2].core.is_ready());
+        cluster.put(2, &format!("k{n}"), "v");
+        cluster.run(SECOND);
+    }
+    cluster.start(3);
+    cluster.connect(2, 3);
+    cluster.run(SECOND * 3);
+    assert!(cluster.nodes[&3].core.is_ready());
+    assert_eq!(cluster.read(3, "k0"), Some("v".to_owned()));
+}
+
+/// Two sources remembered different starts of a third node, and the one that was ahead forgot the oldest before it was asked for the rest:
+/// it had nothing to claim of it any more, and the joining node waited for ever (simulator, 26 of 400 seeds at full strength).
+#[test]
+fn r9_what_a_source_was_ahead_in_and_has_forgotten_since_keeps_nobody_from_being_ready() {
+    let mut cluster = Cluster::ready(2, config());
+    let start_again = |cluster: &mut Cluster, n: u32| {
+        cluster.crash(3);
+        cluster.start(3);
+        cluster.connect(1, 3);
+        cluster.run(SECOND * 3);
+        cluster.put(3, &format!("k{n}"), "v");
+        cluster.run(SECOND);
+    };
+    cluster.start(3);
+    for n in 0..4 {
+        start_again(&mut cluster, n);
+        cluster.connect(2, 3);
+        cluster.run(SECOND);
+    }
+    // Only the first hears of the fifth.
+    start_again(&mut cluster, 4);
+    cluster.drops.insert((4, "differs"));
+    cluster.start(4);
+    cluster.connect(1, 4);
+    cluster.connect(2, 4);
+    cluster.run(GATHERS + SECOND / 5);
+    assert!(cluster.nodes[&4].core.store().len() > 3);
+    assert!(
+        !cluster.nodes[&4].core.is_ready(),
+        "the second is ahead in a start that the first has forgotten"
+    );
+    // Now the second forgets it too.
+    cluster.connect(2, 3);
+    cluster.run(SECOND);
+    cluster.put(3, "k5", "v");
+    cluster.run(SECOND);
+    cluster.drops.clear();
+    cluster.run(SECOND * 5);
+    assert!(cluster.nodes[&4].core.is_ready());
+    assert_eq!(cluster.read(4, "k0"), Some("v".to_owned()));
+}
+
 #[test]
 fn a_transfer_survives_the_death_of_the_peer_that_serves_it() {
     let mut cluster = Cluster::ready(

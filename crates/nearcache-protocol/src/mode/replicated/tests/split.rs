@@ -192,6 +192,72 @@ fn flush_serves_nothing_on_the_smaller_side_and_is_filled_again_when_it_heals() 
     }
 }
 
+/// A node that had dropped its contents for a netsplit said that it was ready until it was filled again. Others were filled by it, so to
+/// speak, and took what it lacked for evicted: nothing ever brought that back (simulator, seed 608 at full strength).
+#[test]
+fn r9_who_has_dropped_its_contents_for_a_split_fills_nobody() {
+    let mut cluster = cluster(3, SplitPolicy::Flush);
+    cluster.put(1, "k", "v");
+    cluster.run(SECOND * 9);
+    part(&mut cluster, &[3], &[1, 2]);
+    cluster.run(SECOND * 4);
+    assert_eq!(
+        events(&cluster, 3, |e| matches!(e, Event::Dropped { dropped: 1 })),
+        1
+    );
+    // A fourth one is started, which sees nobody but the third at first.
+    cluster.start(4);
+    cluster.connect(3, 4);
+    cluster.run(SECOND);
+    assert!(!cluster.nodes[&4].core.is_ready());
+    assert!(!serves(&cluster, 3), "one of four");
+    for (a, b) in [(1, 3), (2, 3), (1, 4), (2, 4)] {
+        cluster.connect(a, b);
+    }
+    cluster.run(SECOND * 3);
+    for id in 1..=4 {
+        assert!(serves(&cluster, id) && cluster.nodes[&id].core.is_ready());
+        assert_eq!(cluster.read(id, "k"), Some("v".to_owned()), "{id}");
+    }
+}
+
+/// What a cut transfer had begun to bring was looked for by comparing digests, in which what is dropped stands as evicted (simulator, seed 608
+/// at full strength).
+#[test]
+fn r1_what_was_dropped_for_a_split_comes_back_though_its_transfer_is_cut() {
+    let mut config = ReplicationConfig::default();
+    config.agreement.split = SplitPolicy::Flush;
+    config.transfer_credit_bytes = 8 << 10;
+    config.transfer_chunk_bytes = 4 << 10;
+    let mut cluster = Cluster::ready(4, config);
+    for n in 0..2_000 {
+        cluster.put(1, &format!("k{n}"), "value");
+    }
+    cluster.run(SECOND * 10);
+    part(&mut cluster, &[4], &[1, 2, 3]);
+    cluster.run(SECOND * 4);
+    assert_eq!(cluster.nodes[&4].core.store().len(), 0);
+    // Credit never arrives: the transfers stand still half way.
+    cluster
+        .drops
+        .extend([1, 2, 3].map(|id| (id, "transfer-credit")));
+    cluster.connect_all(4);
+    let held = |cluster: &Cluster| cluster.nodes[&4].core.store().len();
+    for _ in 0..100 {
+        cluster.run(SECOND / 20);
+        if held(&cluster) > 0 {
+            break;
+        }
+    }
+    let held = held(&cluster);
+    assert!((1..2_000).contains(&held), "{held} of 2,000");
+    cluster.crash(1);
+    cluster.drops.clear();
+    cluster.run(SECOND * 15);
+    assert!(cluster.nodes[&4].core.is_ready());
+    assert_eq!(cluster.nodes[&4].core.store().len(), 2_000);
+}
+
 #[test]
 fn flush_drops_nothing_after_a_pause_alone() {
     let mut cluster = cluster(3, SplitPolicy::Flush);

@@ -41,7 +41,7 @@ pub(in crate::mode) trait Mends<V: Payload>: Streaming<V> {
             let patience = shared.config.relay_patience;
             pair.branch
                 .ahead
-                .retain(|stream, (number, _)| *number > progress.applied(*stream));
+                .retain(|stream, (number, _)| progress.lacks(*stream, *number));
             lacking |= !pair.branch.ahead.is_empty();
             if !may_ask {
                 continue;

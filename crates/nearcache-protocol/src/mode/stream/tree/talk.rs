@@ -146,18 +146,18 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         {
             if stream == own {
                 acked = Some(number);
-            } else if number > shared.progress.applied(stream)
-                && shared.progress.counts(stream)
+            } else if shared.progress.lacks(stream, number)
                 && branch.ahead.len() < shared.config.streams_max
             {
                 let (known, _) = branch.ahead.entry(stream).or_insert((number, now));
                 *known = number.max(*known);
             }
         }
+        // What counted when it was told may be of a start that is forgotten by now.
         let progress = &*shared.progress;
         branch
             .ahead
-            .retain(|stream, (number, _)| *number > progress.applied(*stream));
+            .retain(|stream, (number, _)| progress.lacks(*stream, *number));
         if !branch.ahead.is_empty() {
             let look_at = now + shared.config.relay_patience / 2;
             shared.relay.look_at = shared.relay.look_at.min(look_at);
