@@ -3,7 +3,8 @@
 //! Who counts is the **view**: this node and every node that has ever answered it about this cache. A node leaves the view when it
 //! leaves the cluster on purpose or no longer runs the cache alike, and when it has been dead for the window and [`DEAD_COUNT_BEYOND_WINDOW`] while this
 //! node was with most all that time. So those who were declared dead a moment ago still count, and the smaller side of a netsplit does
-//! not become most of what remains by declaring the others dead one by one.
+//! not become most of what remains by declaring the others dead one by one. For whoever comes to be with most after it was not, all the dead
+//! have just died: they may be alive on the side that it is about to meet, of which it has heard one so far.
 //!
 //! Who is here is whoever answered within the **window**, counted from when this node asked: a pause, a suspend and an answer that
 //! waited in a buffer end it, a link that works in one direction only does not renew it. This node is with most if it hears more than
@@ -36,6 +37,8 @@ pub(super) struct View {
     most_heard: Time,
     /// When it last was, as far as that is known.
     with_most_at: Time,
+    /// It was not with most at some time since the last look at which it was.
+    was_apart: bool,
 }
 
 /// Another node of the view.
@@ -43,7 +46,7 @@ pub(super) struct View {
 struct Member {
     /// When we asked what it last answered.
     heard: Time,
-    /// Since when membership takes it for dead.
+    /// Since when membership takes it for dead, and this node was with most.
     dead_since: Option<Time>,
 }
 
@@ -56,11 +59,13 @@ impl View {
             members: BTreeMap::new(),
             most_heard: Time::MAX,
             with_most_at: now,
+            was_apart: false,
         }
     }
 
     /// The peer has answered what we asked at `asked`.
     pub(super) fn heard(&mut self, now: Time, peer: NodeId, asked: Time) {
+        self.was_apart |= !self.is_with_most(now);
         let has_room = self.members.len() < MEMBERS_MAX;
         let member = match self.members.get_mut(&peer) {
             Some(member) => member,
@@ -119,9 +124,18 @@ impl View {
 
     /// Looks who is here; with every heartbeat. Returns whether this node is with most. Cost: O(members).
     pub(super) fn look(&mut self, now: Time, planted: PlantedBug) -> bool {
+        self.was_apart |= !self.is_with_most(now);
         self.most_heard = self.find_most_heard();
         if !self.is_with_most(now) {
+            self.was_apart = true;
             return false;
+        }
+        if std::mem::take(&mut self.was_apart) {
+            // Those who were declared dead meanwhile may be alive on the side that is about to be met.
+            let members = self.members.values_mut();
+            for dead in members.filter_map(|member| member.dead_since.as_mut()) {
+                *dead = now;
+            }
         }
         self.with_most_at = now.min(self.most_heard);
         let before = self.members.len();
@@ -259,6 +273,57 @@ mod tests {
                 "{now:?}"
             );
         }
+    }
+
+    #[test]
+    fn r4_a_short_glimpse_of_one_of_the_other_side_does_not_make_this_side_most() {
+        let mut view = view(1, 5);
+        for other in 3..=5 {
+            view.died(at(3_000), id(other));
+        }
+        for step in 0..120 {
+            let now = at(1_500 + step * 500);
+            hear(&mut view, now, &[2]);
+            view.look(now, PlantedBug::None);
+        }
+        // Three of five, until node 3 is cut off again before 4 and 5 are heard.
+        view.alive(id(3));
+        hear(&mut view, at(61_600), &[2, 3]);
+        assert!(view.look(at(61_700), PlantedBug::None));
+        assert_eq!(view.counts(at(61_700)), (3, 5));
+        for step in 0..40 {
+            let now = at(62_000 + step * 500);
+            if step == 8 {
+                view.died(now, id(3));
+            }
+            hear(&mut view, now, &[2]);
+            assert_eq!(
+                view.look(now, PlantedBug::None),
+                now <= at(63_600),
+                "{now:?}"
+            );
+        }
+        assert_eq!(view.counts(at(81_500)), (2, 5));
+    }
+
+    #[test]
+    fn the_dead_count_as_long_as_ever_after_a_moment_apart_between_two_looks() {
+        let mut view = view(1, 3);
+        view.died(at(1_000), id(3));
+        hear(&mut view, at(10_000), &[2]);
+        assert!(view.look(at(10_000), PlantedBug::None));
+        hear(&mut view, at(12_300), &[2]);
+        assert!(view.look(at(12_500), PlantedBug::None));
+        assert_eq!(view.counts(at(12_500)), (2, 3));
+        for step in 0..20 {
+            let now = at(12_500 + step * 500);
+            hear(&mut view, now, &[2]);
+            assert!(view.look(now, PlantedBug::None));
+            assert_eq!(view.counts(now).1, 3, "{now:?}");
+        }
+        hear(&mut view, at(22_500), &[2]);
+        assert!(view.look(at(22_500), PlantedBug::None));
+        assert_eq!(view.counts(at(22_500)), (2, 2));
     }
 
     #[test]
