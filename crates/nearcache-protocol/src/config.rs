@@ -80,9 +80,14 @@ pub struct ReplicationConfig {
     /// Bytes of long values that this node sends to all its peers together, per second; 0 for no limit. Default 160 MiB:
     /// an eighth of a 10 Gbit/s link.
     pub fetch_bytes_per_second: u64,
-    /// Bytes of long values that may be arriving here at once; what would exceed it waits, unless nothing else is arriving. Default
-    /// 128 MiB: two of the longest.
+    /// Bytes of long values that may be arriving here at once, half of them from one peer; what would exceed it waits, unless nothing
+    /// else is arriving. Default 128 MiB: two of the longest.
     pub fetch_bytes_max: usize,
+    /// How long a peer that was asked for a long value may send nothing before another that may hold it is asked as well. Default 1 s.
+    pub fetch_patience: Duration,
+    /// How long nothing may come of a long value before it is asked for again, or given up if nobody waits for it any more. Default
+    /// 5 s: over a slow link a piece takes a while.
+    pub fetch_stall_after: Duration,
     /// Mode `invalidation`: how long after it last had all of a peer's invalidations a node may serve what that peer may have
     /// invalidated since. Default 3 s; at least a few times `heartbeat_every`, because each heartbeat renews it.
     pub link_timeout: Duration,
@@ -171,6 +176,8 @@ impl Default for ReplicationConfig {
             inline_limit: 64 << 10,
             fetch_bytes_per_second: 160 << 20,
             fetch_bytes_max: 128 << 20,
+            fetch_patience: Duration::from_secs(1),
+            fetch_stall_after: Duration::from_secs(5),
             link_timeout: Duration::from_secs(3),
             on_disconnect: OnDisconnect::Bypass,
             dead_counts_for: Duration::from_secs(60),

@@ -148,6 +148,14 @@ pub(crate) struct Cluster {
     pub(crate) carried: BTreeMap<&'static str, (u64, usize)>,
     /// Messages with these names are overtaken by all others on their way to this node: they arrive after the rest.
     pub(crate) delays: BTreeSet<(u64, &'static str)>,
+    /// What the first says takes so long to the second.
+    pub(crate) slow: BTreeMap<(u64, u64), Duration>,
+    /// Each piece of a long value takes so long on its way from the first to the second, one after the other.
+    pub(crate) piece_takes: BTreeMap<(u64, u64), Duration>,
+    /// When the last of them is there.
+    busy_until: BTreeMap<(u64, u64), Time>,
+    /// What arrives later, in the order of sending.
+    later: Vec<(Time, u64, u64, CacheMessage<Text>)>,
     config: ReplicationConfig,
     next_waiter: u64,
     next_epoch: u64,
@@ -168,6 +176,10 @@ impl Cluster {
             mute: BTreeSet::new(),
             carried: BTreeMap::new(),
             delays: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            piece_takes: BTreeMap::new(),
+            busy_until: BTreeMap::new(),
+            later: Vec::new(),
             config,
             next_waiter: 0,
             next_epoch: 0,
@@ -308,6 +320,9 @@ impl Cluster {
         self.queue.retain(
             |(from, to, _)| !matches!((*from, *to), pair if pair == (a, b) || pair == (b, a)),
         );
+        self.later.retain(
+            |(_, from, to, _)| !matches!((*from, *to), pair if pair == (a, b) || pair == (b, a)),
+        );
         for (from, to) in [(a, b), (b, a)] {
             if self.links.remove(&(from, to)) && self.nodes.contains_key(&from) {
                 self.act(from, |node, now, out| {
@@ -378,10 +393,43 @@ impl Cluster {
         assert!(out.is_empty());
     }
 
+    /// What was slow and is there now, in order.
+    fn arrived(&mut self) -> VecDeque<(u64, u64, CacheMessage<Text>)> {
+        let now = self.now;
+        let mut arrived: Vec<_> = self.later.extract_if(.., |(at, ..)| *at <= now).collect();
+        arrived.sort_by_key(|(at, ..)| *at);
+        let message = |(_, from, to, message)| (from, to, message);
+        arrived.into_iter().map(message).collect()
+    }
+
+    /// When a message that is sent now arrives, if that is later.
+    fn due_at(&mut self, from: u64, to: u64, name: &str) -> Option<Time> {
+        let delay = self.slow.get(&(from, to)).copied().unwrap_or_default();
+        let takes = self.piece_takes.get(&(from, to));
+        let takes = takes.filter(|_| name == "fetch-piece").copied();
+        let mut at = self.now + delay;
+        if let Some(takes) = takes {
+            let busy = self.busy_until.entry((from, to)).or_insert(self.now);
+            *busy = (*busy).max(self.now) + takes;
+            at = *busy + delay;
+        }
+        (at > self.now).then_some(at)
+    }
+
     /// Delivers everything that is on its way, and what comes of it.
     pub(crate) fn deliver(&mut self) {
         let (mut delivered, mut late) = (0, VecDeque::new());
-        while let Some((from, to, message)) = self.queue.pop_front().or_else(|| late.pop_front()) {
+        let mut arrived = self.arrived();
+        loop {
+            let is_due = !arrived.is_empty();
+            let next = arrived.pop_front().or_else(|| self.queue.pop_front());
+            let Some((from, to, message)) = next.or_else(|| late.pop_front()) else {
+                break;
+            };
+            if !is_due && let Some(at) = self.due_at(from, to, message.name()) {
+                self.later.push((at, from, to, message));
+                continue;
+            }
             if self.delays.contains(&(to, message.name())) && !self.queue.is_empty() {
                 late.push_back((from, to, message));
                 continue;

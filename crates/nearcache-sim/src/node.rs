@@ -87,6 +87,8 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
         Some(_) => ReplicationConfig {
             replay_retry_after: Duration::from_millis(100),
             transfer_stall_after: Duration::from_millis(600),
+            fetch_patience: Duration::from_millis(100),
+            fetch_stall_after: Duration::from_millis(600),
             ..shipped
         },
     }

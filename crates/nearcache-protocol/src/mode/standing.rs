@@ -175,6 +175,10 @@ pub struct Held {
     pub streams: usize,
     /// Walks and lists on which peers are served.
     pub serving: usize,
+    /// Long values that somebody waits for, or that are on their way.
+    pub fetching: usize,
+    /// Room that they take, in bytes.
+    pub fetch_bytes: usize,
 }
 
 #[cfg(test)]

@@ -402,6 +402,7 @@ impl<V: Payload> Mode<V> for Invalidation<V> {
             waiters: self.acks.len() + self.refreshes.len(),
             streams: self.progress.streams(),
             serving: 0,
+            ..Held::default()
         }
     }
 

@@ -71,6 +71,7 @@ impl<V: Payload> Replicated<V> {
         if let Some(asked) = early.transfer {
             self.on_transfer_request(from, asked, out);
         }
+        self.wake_pieces(from, out);
     }
 
     /// Tells every peer how far we are, and asks.

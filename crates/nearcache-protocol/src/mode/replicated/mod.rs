@@ -313,7 +313,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             self.clocks.next(),
             self.acks.next_deadline(),
             self.finds.next_deadline(),
-            self.large.next_tick(self.config.replay_retry_after),
+            self.large.next_tick(),
             self.pieces.next_tick(),
             self.refreshes.next_deadline(),
             self.asked.next_deadline(),
@@ -464,6 +464,8 @@ impl<V: Payload> Mode<V> for Replicated<V> {
             waiters: self.acks.len() + self.asked.len() + self.refreshes.len(),
             streams: self.progress.streams(),
             serving: self.pages.len() + self.lists.len(),
+            fetching: self.large.wanted(),
+            fetch_bytes: self.large.room_bytes(),
         }
     }
 

@@ -1,25 +1,31 @@
 //! Long values: only key, version and length travel with the update; the value is fetched when somebody reads it.
 //!
 //! ```text
-//! read of a stub ─▶ Wanted ─ room? ─▶ Ask the origin ─▶ pieces ─▶ merge in the stub's version ─▶ all who wait are told
-//!                     ▲                   │ refused, silent, gone
-//!                     │                   └▶ ask another peer to go on from here; none left: a miss
+//! read of a stub ─▶ Wanted ─ turn and room? ─▶ Ask the origin ─▶ pieces ─▶ merge in the stub's version ─▶ all who wait are told
+//!                     ▲                            │ silent: ask another peer as well
+//!                     │                            │ refused, gone: ask another to go on from here; none left: a miss
 //!                     └── a newer stub came: what has arrived is dropped, who waits waits for the newer
 //! ```
+//!
+//! What is on its way counts from whomever it comes, because the same version has the same bytes everywhere; a slow peer is not asked
+//! to begin anew. One peer takes at most half of the room for values that arrive, and one that says nothing none.
 //!
 //! However many wait for a key, its value is fetched once. A caller's deadline ends its wait and not the fetch, so that a value
 //! which takes longer than anybody waits does arrive; when the last caller gives up on its own, the fetch is stopped. A miss is
 //! told only when every live member has said that it does not hold the value.
 
+mod asking;
 mod fetch;
 mod pieces;
+#[cfg(test)]
+mod slow_tests;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod wanted;
 
 use bytes::Bytes;
 use nearcache_store::{Handle, Known, NodeId};
-use smallvec::SmallVec;
 
 use self::wanted::{State, Wanted};
 use super::home::WorkId;
@@ -93,9 +99,7 @@ impl<V: Payload> Replicated<V> {
             out.push(found(waiter.id, false));
             return;
         }
-        let wanted = self.want(&key, stub);
-        wanted.readers.push(waiter);
-        self.start_fetches(now, out);
+        self.want(now, (&key, stub), |wanted| wanted.readers.push(waiter), out);
     }
 
     /// A modify of which this node is the home needs the value of a stub. It is told by `fetched_for_home`.
@@ -107,9 +111,12 @@ impl<V: Payload> Replicated<V> {
         (work, deadline): (WorkId, Time),
         out: &mut Vec<Output<V>>,
     ) {
-        let wanted = self.want(&key, stub);
-        wanted.works.push((work, deadline));
-        self.start_fetches(now, out);
+        self.want(
+            now,
+            (&key, stub),
+            |wanted| wanted.works.push((work, deadline)),
+            out,
+        );
     }
 
     /// A holder of the value leaves, and nobody else has it.
@@ -120,32 +127,25 @@ impl<V: Payload> Replicated<V> {
         (key, stub): (Bytes, Handle<V>),
         out: &mut Vec<Output<V>>,
     ) {
-        let wanted = self.want(&key, stub);
-        wanted.keeps.push(keep);
-        self.start_fetches(now, out);
+        self.want(now, (&key, stub), |wanted| wanted.keeps.push(keep), out);
     }
 
-    fn want(&mut self, key: &Bytes, stub: Handle<V>) -> &mut Wanted<V> {
-        let Large {
-            wanted,
-            queue,
-            callers,
-            ..
-        } = &mut self.large;
-        *callers += 1;
-        wanted.entry(key.clone()).or_insert_with(|| {
-            queue.push_back(key.clone());
-            Wanted {
-                stub,
-                readers: Vec::new(),
-                works: Vec::new(),
-                keeps: Vec::new(),
-                state: State::Queued,
-                bytes: Vec::new(),
-                without: SmallVec::new(),
-                silent: SmallVec::new(),
-            }
-        })
+    /// Somebody wants the value: `wants` notes who.
+    fn want(
+        &mut self,
+        now: Time,
+        (key, stub): (&Bytes, Handle<V>),
+        wants: impl FnOnce(&mut Wanted<V>),
+        out: &mut Vec<Output<V>>,
+    ) {
+        self.large.callers += 1;
+        let is_new = !self.large.wanted.contains_key(key);
+        let wanted = self.large.wanted.entry(key.clone());
+        wants(wanted.or_insert_with(|| Wanted::new(stub, Vec::new(), Vec::new())));
+        if is_new {
+            self.place(now, key, out);
+        }
+        self.start_fetches(now, out);
     }
 
     pub(in crate::mode::replicated) fn on_fetching(
@@ -233,9 +233,7 @@ impl<V: Payload> Replicated<V> {
         if newer.is_ok() && self.planted.takes_late_values_for_newer() {
             return;
         }
-        if let State::Arriving { request, from, .. } = wanted.state {
-            self.stop_fetch(from, request, out);
-        }
+        self.withdraw(now, key, out);
         match newer {
             Err(ended) => self.end_fetch(now, key, ended, out),
             Ok(stub) => {
@@ -246,18 +244,9 @@ impl<V: Payload> Replicated<V> {
                 for (to, request) in former.keeps {
                     out.push(bequeath::send(to, request, Fetching::Kept { held: true }));
                 }
-                let wanted = Wanted {
-                    stub,
-                    readers: former.readers,
-                    works: former.works,
-                    keeps: Vec::new(),
-                    state: State::Queued,
-                    bytes: Vec::new(),
-                    without: SmallVec::new(),
-                    silent: SmallVec::new(),
-                };
+                let wanted = Wanted::new(stub, former.readers, former.works);
                 self.large.wanted.insert(key.clone(), wanted);
-                self.large.queue.push_back(key.clone());
+                self.place(now, key, out);
                 self.start_fetches(now, out);
             }
         }
@@ -270,9 +259,16 @@ impl<V: Payload> Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         self.pieces.peer_down(peer);
-        let asked = |wanted: &Wanted<V>| matches!(wanted.state, State::Arriving { from, .. } if from == peer);
-        let cut = self.large.wanted.iter().filter(|(_, wanted)| asked(wanted));
-        let cut: Vec<Bytes> = cut.map(|(key, _)| key.clone()).collect();
+        let asked = |(key, wanted): (&Bytes, &Wanted<V>)| {
+            let is_asked = wanted.asked.contains(&peer);
+            is_asked.then(|| (key.clone(), wanted.request))
+        };
+        let cut: Vec<_> = self.large.wanted.iter().filter_map(asked).collect();
+        for (key, _) in &cut {
+            let is_other = |id: &mut NodeId| *id != peer;
+            self.large
+                .change(key, |wanted| wanted.asked.retain(is_other));
+        }
         for wanted in self.large.wanted.values_mut() {
             // Started again it may hold what it did not.
             wanted.without.retain(|id| *id != peer);
@@ -280,53 +276,41 @@ impl<V: Payload> Replicated<V> {
             wanted.keeps.retain(|(holder, _)| *holder != peer);
             self.large.callers -= keeps - wanted.keeps.len();
         }
+        let queued = self.large.sources.take_queue(peer);
+        self.large.sources.forget(peer);
         self.bequest_peer_down(now, peer, out);
-        for key in cut {
-            self.stats.fetches_moved += 1;
-            self.ask_next(now, &key, out);
+        for (key, request) in cut {
+            self.unless_asked(now, &key, request, out);
         }
+        for key in queued {
+            self.place(now, &key, out);
+        }
+        self.start_fetches(now, out);
     }
 
     /// Tells those whose time is over, and moves fetches that stand still.
     pub(in crate::mode::replicated) fn tick_wanted(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        for (from, request) in std::mem::take(&mut self.large.stops) {
-            self.stop_fetch(from, request, out);
-        }
         self.start_fetches(now, out);
-        let patience = self.config.replay_retry_after;
-        if self.large.next_tick(patience) > now {
+        if self.large.next_tick() > now {
             return;
         }
         let keys: Vec<Bytes> = self.large.wanted.keys().cloned().collect();
         for key in keys {
             self.tell_late(now, &key, out);
-            let Some(wanted) = self.large.wanted.get_mut(&key) else {
+            let Some(wanted) = self.large.wanted.get(&key) else {
                 continue;
             };
             match wanted.state {
-                // Nobody waits, and nothing has come yet.
-                State::Queued | State::Stranded { .. } if wanted.is_unwanted() => {
+                // Nobody waits, and nothing is on its way.
+                State::Queued { .. } | State::Stranded { .. } if wanted.is_unwanted() => {
                     self.end_fetch(now, &key, Ended::Late, out);
                 }
-                State::Arriving {
-                    request,
-                    from,
-                    moved,
-                } if moved + patience <= now => {
-                    let gives_up = wanted.is_unwanted() && wanted.silent.contains(&from);
-                    wanted.silent.push(from);
-                    self.stats.fetches_moved += 1;
-                    self.stop_fetch(from, request, out);
-                    if gives_up {
-                        self.end_fetch(now, &key, Ended::Late, out);
-                    } else {
-                        self.ask_next(now, &key, out);
-                    }
-                }
-                State::Stranded { again_at } if again_at <= now => self.ask_next(now, &key, out),
-                State::Queued | State::Arriving { .. } | State::Stranded { .. } => {}
+                State::Arriving { .. } | State::Silent { .. } => self.look_after(now, &key, out),
+                State::Stranded { again_at } if again_at <= now => self.place(now, &key, out),
+                State::Queued { .. } | State::Stranded { .. } => {}
             }
         }
+        self.start_fetches(now, out);
     }
 
     fn tell_late(&mut self, now: Time, key: &Bytes, out: &mut Vec<Output<V>>) {

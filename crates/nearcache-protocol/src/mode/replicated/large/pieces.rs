@@ -16,10 +16,12 @@ use crate::message::CacheMessage;
 use crate::mode::Output;
 use crate::mode::replicated::Replicated;
 use crate::mode::replicated::pace::Pace;
+use crate::mode::replicated::peer::Agreed;
 use crate::payload::Payload;
 use crate::time::Time;
 
-/// Fetches that one peer may have under way here; more are refused. An honest peer has few, because it bounds what arrives there.
+/// Fetches that one peer may have under way here; more are not answered. An honest peer has at most
+/// [`FETCHES_MAX`](super::sources::FETCHES_MAX), so that there is room for as many whose end it has not heard of.
 const SERVED_MAX: usize = 256;
 
 /// Values that peers get from us.
@@ -73,21 +75,24 @@ impl<V: Payload> Replicated<V> {
         (key, version, from_byte): (Bytes, Version, u32),
         out: &mut Vec<Output<V>>,
     ) {
-        let agrees = self
-            .peers
-            .get(&from)
-            .is_some_and(crate::mode::replicated::Peer::agrees);
+        let Some(peer) = self.peers.get(&from) else {
+            return;
+        };
+        let agreement = peer.agreement;
         let serves = self.pieces.by_peer.entry(from).or_default();
-        if serves.iter().any(|serve| serve.request == request) {
+        // "Not now" must not be taken for "not here", which makes a miss.
+        if serves.len() >= SERVED_MAX || serves.iter().any(|serve| serve.request == request) {
             return;
         }
-        // A peer that was just met may have to start clean before it tells what it holds.
-        if !agrees || serves.len() >= SERVED_MAX {
-            self.refuse_fetch(from, request, None, out);
-            return;
-        }
-        if self.holder_of(&key, version).is_none() {
-            let known = self.newer_than(from, key, version);
+        // A peer that was just met may have to start clean before it tells what it holds: the question waits for the announcement,
+        // which travels on another lane.
+        let refusal = match agreement {
+            Agreed::Unknown => None,
+            Agreed::Yes if self.holder_of(&key, version).is_some() => None,
+            Agreed::Yes => Some(self.newer_than(from, key.clone(), version)),
+            Agreed::No(_) => Some(None),
+        };
+        if let Some(known) = refusal {
             self.refuse_fetch(from, request, known, out);
             return;
         }
@@ -99,10 +104,24 @@ impl<V: Payload> Replicated<V> {
             version,
             at,
         });
-        out.push(Output::Transmit {
-            peer: from,
-            lane: Lane::Bulk,
-        });
+        self.wake_pieces(from, out);
+    }
+
+    /// A peer that was just met has announced the cache: what it asked for before is served now.
+    pub(in crate::mode::replicated) fn wake_pieces(
+        &mut self,
+        peer: NodeId,
+        out: &mut Vec<Output<V>>,
+    ) {
+        if self
+            .pieces
+            .by_peer
+            .get(&peer)
+            .is_some_and(|serves| !serves.is_empty())
+        {
+            let lane = Lane::Bulk;
+            out.push(Output::Transmit { peer, lane });
+        }
     }
 
     /// The peer no longer wants it.
@@ -166,7 +185,7 @@ impl<V: Payload> Replicated<V> {
     }
 
     fn poll_pieces(&mut self, now: Time, to: NodeId) -> Option<CacheMessage<V>> {
-        if self.pieces.by_peer.get(&to)?.is_empty() {
+        if !self.peers.get(&to)?.agrees() || self.pieces.by_peer.get(&to)?.is_empty() {
             return None;
         }
         if !self.pieces.pace.lets(now, to) {

@@ -1,18 +1,22 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use nearcache_store::{Change, NodeId};
 
 use crate::config::ReplicationConfig;
+use crate::fetching::Fetching;
+use crate::ids::RequestId;
+use crate::message::CacheMessage;
 use crate::mode::{Ack, HandedOver, Outcome};
-use crate::modify::{ExpireCondition, ModifyOp, NewExpiry};
-use crate::testing::Cluster;
+use crate::modify::{ExpireCondition, ModifyError, ModifyOp, NewExpiry};
+use crate::testing::{Cluster, Text};
 
 /// Longer than what travels inside an update here, and than a piece.
-fn long(letter: char) -> String {
+pub(super) fn long(letter: char) -> String {
     std::iter::repeat_n(letter, 5_000).collect()
 }
 
-fn config() -> ReplicationConfig {
+pub(super) fn config() -> ReplicationConfig {
     ReplicationConfig {
         inline_limit: 100,
         transfer_chunk_bytes: 512,
@@ -20,11 +24,19 @@ fn config() -> ReplicationConfig {
     }
 }
 
-fn begin_read(cluster: &mut Cluster, id: u64, key: &str) -> u64 {
+/// Where single messages are lost, which on real connections they are not.
+fn losing() -> ReplicationConfig {
+    ReplicationConfig {
+        fetch_stall_after: Duration::from_secs(1),
+        ..config()
+    }
+}
+
+pub(super) fn begin_read(cluster: &mut Cluster, id: u64, key: &str) -> u64 {
     begin_read_for(cluster, id, key, Duration::from_secs(2))
 }
 
-fn begin_read_for(cluster: &mut Cluster, id: u64, key: &str, wait: Duration) -> u64 {
+pub(super) fn begin_read_for(cluster: &mut Cluster, id: u64, key: &str, wait: Duration) -> u64 {
     let (waiter, key) = (cluster.waiter(wait), key.to_owned());
     cluster.act(id, |node, now, out| {
         node.core.find(now, key.into_bytes().into(), waiter, out);
@@ -33,7 +45,7 @@ fn begin_read_for(cluster: &mut Cluster, id: u64, key: &str, wait: Duration) -> 
 }
 
 /// What a reader that was told that the value is here finds; nothing if it was told that it is not.
-fn ended(cluster: &Cluster, id: u64, waiter: u64, key: &str) -> Option<String> {
+pub(super) fn ended(cluster: &Cluster, id: u64, waiter: u64, key: &str) -> Option<String> {
     match cluster.nodes[&id].results.get(&waiter) {
         Some(Outcome::Found(true)) => value(cluster, id, key),
         Some(Outcome::Found(false)) => None,
@@ -42,16 +54,16 @@ fn ended(cluster: &Cluster, id: u64, waiter: u64, key: &str) -> Option<String> {
 }
 
 /// The value, if it is in this node's memory.
-fn value(cluster: &Cluster, id: u64, key: &str) -> Option<String> {
+pub(super) fn value(cluster: &Cluster, id: u64, key: &str) -> Option<String> {
     let entry = cluster.nodes[&id].core.store().peek(key.as_bytes())?;
     (!entry.is_stub()).then(|| String::from_utf8(entry.value().1.clone()).unwrap())
 }
 
-fn carried(cluster: &Cluster, name: &'static str) -> u64 {
+pub(super) fn carried(cluster: &Cluster, name: &'static str) -> u64 {
     cluster.carried.get(name).map_or(0, |(count, _)| *count)
 }
 
-fn settle(cluster: &mut Cluster) {
+pub(super) fn settle(cluster: &mut Cluster) {
     cluster.run(Duration::from_millis(100));
 }
 
@@ -250,7 +262,7 @@ fn when_the_last_reader_gives_up_the_fetch_is_stopped() {
 
 #[test]
 fn a_piece_that_is_lost_or_comes_twice_does_no_harm() {
-    let mut cluster = Cluster::ready(2, config());
+    let mut cluster = Cluster::ready(2, losing());
     cluster.put(1, "key", &long('a'));
     settle(&mut cluster);
     cluster.drops.insert((2, "fetch-piece"));
@@ -277,6 +289,116 @@ fn what_arrives_at_once_is_bounded_and_the_rest_waits_its_turn() {
     cluster.run(Duration::from_secs(1));
     for (key, reader) in readers {
         assert_eq!(ended(&cluster, 2, reader, key), Some(long('a')));
+    }
+}
+
+/// Node 2 waits for 300 long values of node 1, which takes about a second to send them.
+fn many_readers(cluster: &mut Cluster) -> Vec<(String, u64)> {
+    let keys: Vec<String> = (0..300).map(|n| format!("key {n}")).collect();
+    for key in &keys {
+        cluster.put(1, key, &long('a'));
+    }
+    settle(cluster);
+    let wait = Duration::from_secs(4);
+    let begin = |key: String| (key.clone(), begin_read_for(cluster, 2, &key, wait));
+    keys.into_iter().map(begin).collect()
+}
+
+fn slow_sender() -> ReplicationConfig {
+    ReplicationConfig {
+        fetch_bytes_per_second: 4_000_000,
+        ..config()
+    }
+}
+
+#[test]
+fn r9_a_holder_with_much_to_do_is_not_taken_for_one_that_does_not_hold_it() {
+    let mut cluster = Cluster::ready(3, slow_sender());
+    let readers = many_readers(&mut cluster);
+    assert!(
+        carried(&cluster, "fetch") + cluster.queue.len() as u64 <= 128,
+        "what is on its way is bounded"
+    );
+    cluster.run(Duration::from_secs(3));
+    for (key, reader) in readers {
+        assert_eq!(ended(&cluster, 2, reader, &key), Some(long('a')), "{key}");
+    }
+    assert_eq!(cluster.nodes[&2].core.stats().fetches_unheld, 0);
+}
+
+#[test]
+fn r9_a_question_that_overtakes_the_announcement_waits_for_it() {
+    let mut cluster = Cluster::ready(3, config());
+    cluster.put(1, "key", &long('a'));
+    settle(&mut cluster);
+    cluster.cut(1, 2);
+    let reader = begin_read(&mut cluster, 2, "key");
+    settle(&mut cluster);
+    cluster.connect(1, 2);
+    let is_announcement = |(from, to, message): &(u64, u64, CacheMessage<Text>)| {
+        (*from, *to) == (2, 1) && message.name() == "announce"
+    };
+    let at = cluster.queue.iter().position(is_announcement).unwrap();
+    let announcement = cluster.queue.remove(at).unwrap();
+    cluster.drops.insert((1, "announce"));
+    let asked = carried(&cluster, "fetch");
+    settle(&mut cluster);
+    assert!(carried(&cluster, "fetch") > asked, "it has asked by now");
+    assert!(!cluster.nodes[&2].results.contains_key(&reader));
+    cluster.drops.clear();
+    cluster.queue.push_back(announcement);
+    settle(&mut cluster);
+    assert_eq!(ended(&cluster, 2, reader, "key"), Some(long('a')));
+}
+
+#[test]
+fn who_asks_for_more_than_it_may_is_not_told_that_it_is_not_here() {
+    let mut cluster = Cluster::ready(2, slow_sender());
+    let keys = (0..300).map(|n| Bytes::from(format!("key {n}")));
+    for key in keys.clone() {
+        cluster.put(1, std::str::from_utf8(&key).unwrap(), &long('a'));
+    }
+    settle(&mut cluster);
+    cluster.drops.insert((2, "fetch-piece"));
+    for (request, key) in keys.enumerate() {
+        let version = cluster.nodes[&1].core.store().known(&key).version();
+        let from_byte = 0;
+        let message = Fetching::Ask {
+            key,
+            version,
+            from_byte,
+        };
+        let request = RequestId(1 << 40 | request as u64);
+        let message = CacheMessage::Fetching { request, message };
+        cluster.queue.push_back((2, 1, message));
+    }
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(carried(&cluster, "fetch-refused"), 0);
+    assert_eq!(carried(&cluster, "fetch"), 300);
+}
+
+#[test]
+fn a_modify_waits_for_its_value_while_many_are_fetched() {
+    let mut cluster = Cluster::ready(3, slow_sender());
+    let readers = many_readers(&mut cluster);
+    // Whichever node is the home of them: the last ones have not begun to arrive there.
+    let modifies: Vec<u64> = (290..300)
+        .map(|n| {
+            let add = ModifyOp::Add { delta: 1 };
+            cluster.modify(2, &format!("key {n}"), add)
+        })
+        .collect();
+    cluster.run(Duration::from_secs(3));
+    for waiter in modifies {
+        let result = &cluster.nodes[&2].results[&waiter];
+        let is_right = matches!(
+            result,
+            Outcome::Modified(Err(ModifyError::NotAnInteger | ModifyError::Overloaded))
+        );
+        assert!(is_right, "{result:?}");
+    }
+    for (key, reader) in readers {
+        assert_eq!(ended(&cluster, 2, reader, &key), Some(long('a')), "{key}");
     }
 }
 
@@ -358,7 +480,7 @@ fn c3_whoever_sets_a_long_value_at_its_home_holds_it() {
         let key = format!("key {n}");
         let set = ModifyOp::Set {
             condition: crate::modify::Condition::IfAbsent,
-            value: crate::testing::Text::new(&long('a')),
+            value: Text::new(&long('a')),
             expiry: NewExpiry::Never,
             tags: nearcache_store::Tags::NONE,
             return_previous: false,
@@ -397,7 +519,7 @@ fn the_expiry_of_a_stub_is_that_of_its_value() {
         let version = node.core.clock().stamp(now).unwrap();
         let expiry = nearcache_store::Expiry::at_millis(node.core.clock().physical_ms(now) + 500);
         let change = Change::Put {
-            value: crate::testing::Text::new(&long('a')),
+            value: Text::new(&long('a')),
             expiry,
             tags: nearcache_store::Tags::NONE,
         };
@@ -530,7 +652,7 @@ fn k4_what_is_decided_while_a_node_leaves_is_handed_over_too() {
 
 #[test]
 fn k4_when_the_one_that_fetches_is_lost_another_one_does() {
-    let mut cluster = Cluster::ready(3, config());
+    let mut cluster = Cluster::ready(3, losing());
     cluster.put(1, "key", &long('a'));
     settle(&mut cluster);
     for id in [2, 3] {

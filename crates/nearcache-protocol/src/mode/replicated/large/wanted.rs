@@ -1,12 +1,12 @@
 //! The book of long values that somebody here waits for: who waits for what, what has arrived, and who holds it not.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use nearcache_store::{Handle, NodeId};
 use smallvec::SmallVec;
 
+use super::sources::Sources;
 use crate::ids::{RequestId, WaiterId};
 use crate::mode::replicated::home::WorkId;
 use crate::mode::{Published, Waiter};
@@ -22,10 +22,8 @@ const ROOM_MIN: usize = 1 << 20;
 pub(in crate::mode::replicated) struct Large<V> {
     pub(super) wanted: BTreeMap<Bytes, Wanted<V>>,
     pub(super) by_request: BTreeMap<RequestId, Bytes>,
-    /// Those that wait for room, first come first served.
-    pub(super) queue: VecDeque<Bytes>,
-    /// Lengths of the values that are arriving.
-    pub(super) arriving_bytes: usize,
+    /// Who is asked for them, those that wait for their turn, and the room that they take.
+    pub(super) sources: Sources,
     /// Callers that wait, of all keys.
     pub(super) callers: usize,
     /// Keys of updates that have just been applied.
@@ -33,6 +31,8 @@ pub(in crate::mode::replicated) struct Large<V> {
     pub(super) touched_all: bool,
     /// Requests whose last caller has gone.
     pub(super) stops: Vec<(NodeId, RequestId)>,
+    /// Room was given back since fetches were last begun.
+    pub(super) freed: bool,
 }
 
 #[derive(Debug)]
@@ -43,24 +43,28 @@ pub(super) struct Wanted<V> {
     /// Holders that leave, to be told when it is here.
     pub(super) keeps: Vec<(NodeId, RequestId)>,
     pub(super) state: State,
+    /// Under which number it is asked for.
+    pub(super) request: RequestId,
+    /// Who is asked for it under that number; the first is the one that it takes room from.
+    pub(super) asked: SmallVec<[NodeId; 2]>,
     /// What has arrived.
     pub(super) bytes: Vec<u8>,
     /// Who does not hold it.
     pub(super) without: SmallVec<[NodeId; 4]>,
-    /// Who was asked and did not go on.
-    pub(super) silent: SmallVec<[NodeId; 4]>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum State {
-    /// In the queue.
-    Queued,
-    /// On its way.
+    /// Waits for its turn with a source.
+    Queued { at: NodeId },
+    /// On its way: room is kept for all of it.
     Arriving {
-        request: RequestId,
-        from: NodeId,
+        /// When anything of it last came, or it was asked for.
         moved: Time,
+        look_at: Time,
     },
+    /// Asked for, and nothing comes: it takes no more room than what has come.
+    Silent { moved: Time, look_at: Time },
     /// Nobody can be asked just now.
     Stranded { again_at: Time },
 }
@@ -81,12 +85,12 @@ impl<V> Default for Large<V> {
         Self {
             wanted: BTreeMap::new(),
             by_request: BTreeMap::new(),
-            queue: VecDeque::new(),
-            arriving_bytes: 0,
+            sources: Sources::default(),
             callers: 0,
             touched: SmallVec::new(),
             touched_all: false,
             stops: Vec::new(),
+            freed: false,
         }
     }
 }
@@ -131,12 +135,11 @@ impl<V: Payload> Large<V> {
         wanted.readers.retain(|reader| reader.id != waiter);
         self.callers -= 1;
         if wanted.is_unwanted()
-            && let Some(Wanted {
-                state: State::Arriving { request, from, .. },
-                ..
-            }) = self.take(&key)
+            && let Some(wanted) = self.take(&key)
         {
-            self.stops.push((from, request));
+            let request = wanted.request;
+            let stops = wanted.asked.iter().map(|from| (*from, request));
+            self.stops.extend(stops);
         }
         true
     }
@@ -146,30 +149,85 @@ impl<V: Payload> Large<V> {
         self.wanted.values().map(|wanted| wanted.keeps.len()).sum()
     }
 
+    /// How many are wanted.
+    pub(in crate::mode::replicated) fn wanted(&self) -> usize {
+        self.wanted.len()
+    }
+
+    /// Room that they take.
+    pub(in crate::mode::replicated) const fn room_bytes(&self) -> usize {
+        self.sources.room_bytes()
+    }
+
     /// Takes a wish off all lists.
     pub(super) fn take(&mut self, key: &Bytes) -> Option<Wanted<V>> {
         let wanted = self.wanted.remove(key)?;
         self.callers -= wanted.readers.len() + wanted.works.len() + wanted.keeps.len();
-        match wanted.state {
-            State::Queued => self.queue.retain(|queued| queued != key),
-            State::Arriving { request, .. } => {
-                self.by_request.remove(&request);
-                self.arriving_bytes -= wanted.len();
-            }
-            State::Stranded { .. } => self.arriving_bytes -= wanted.len(),
+        self.sources.strike(&wanted);
+        self.by_request.remove(&wanted.request);
+        if let State::Queued { at } = wanted.state {
+            self.sources.unqueue(at, key);
         }
+        self.freed = true;
         Some(wanted)
     }
 
-    pub(in crate::mode::replicated) fn next_tick(&self, patience: Duration) -> Time {
-        let may_start = self.arriving_bytes == 0 && !self.queue.is_empty();
-        if may_start || !self.stops.is_empty() {
+    /// Changes how a wanted value stands, and counts it anew.
+    pub(super) fn change<R>(
+        &mut self,
+        key: &Bytes,
+        change: impl FnOnce(&mut Wanted<V>) -> R,
+    ) -> Option<R> {
+        let wanted = self.wanted.get_mut(key)?;
+        self.sources.strike(wanted);
+        let result = change(wanted);
+        self.sources.enter(wanted);
+        Some(result)
+    }
+
+    /// It is asked of nobody any more: who was, and under which number. What has come stays.
+    pub(super) fn close(
+        &mut self,
+        now: Time,
+        key: &Bytes,
+    ) -> Option<(RequestId, SmallVec<[NodeId; 2]>)> {
+        let (request, asked) = self.change(key, |wanted| {
+            wanted.state = State::Stranded { again_at: now };
+            (wanted.request, std::mem::take(&mut wanted.asked))
+        })?;
+        self.by_request.remove(&request);
+        self.freed = true;
+        Some((request, asked))
+    }
+
+    /// Whether there is room for all of the value. What has come of others that stand still is given up for it.
+    pub(super) fn make_room(&mut self, key: &Bytes, room_max: usize) -> bool {
+        let Some(wanted) = self.wanted.get(key) else {
+            return false;
+        };
+        let (own, lacking) = (wanted.bytes.len(), wanted.len() - wanted.bytes.len());
+        if self.sources.has_room(own, lacking, room_max) {
+            return true;
+        }
+        if self.sources.partial_bytes() > own {
+            let others = self.wanted.iter_mut().filter(|(other, _)| *other != key);
+            for (_, other) in others.filter(|(_, other)| other.partial() > 0) {
+                self.sources.strike(other);
+                other.bytes = Vec::new();
+                self.sources.enter(other);
+            }
+        }
+        self.sources.has_room(own, lacking, room_max)
+    }
+
+    pub(in crate::mode::replicated) fn next_tick(&self) -> Time {
+        if self.freed || !self.stops.is_empty() {
             return Time::ZERO;
         }
         let due = self.wanted.values().map(|wanted| {
             let moves = match wanted.state {
-                State::Queued => Time::MAX,
-                State::Arriving { moved, .. } => moved + patience,
+                State::Queued { .. } => Time::MAX,
+                State::Arriving { look_at, .. } | State::Silent { look_at, .. } => look_at,
                 State::Stranded { again_at } => again_at,
             };
             wanted.deadline().min(moves)
@@ -179,8 +237,44 @@ impl<V: Payload> Large<V> {
 }
 
 impl<V: Payload> Wanted<V> {
+    pub(super) fn new(stub: Handle<V>, readers: Vec<Waiter>, works: Vec<(WorkId, Time)>) -> Self {
+        Self {
+            stub,
+            readers,
+            works,
+            keeps: Vec::new(),
+            state: State::Stranded {
+                again_at: Time::ZERO,
+            },
+            request: RequestId(0),
+            asked: SmallVec::new(),
+            bytes: Vec::new(),
+            without: SmallVec::new(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         crate::update::value_len(&self.stub)
+    }
+
+    /// Room that it takes.
+    pub(super) fn room(&self) -> usize {
+        match self.state {
+            State::Arriving { .. } => self.len(),
+            State::Queued { .. } | State::Silent { .. } | State::Stranded { .. } => {
+                self.bytes.len()
+            }
+        }
+    }
+
+    /// What has come of it, unless it is arriving.
+    pub(super) fn partial(&self) -> usize {
+        match self.state {
+            State::Arriving { .. } => 0,
+            State::Queued { .. } | State::Silent { .. } | State::Stranded { .. } => {
+                self.bytes.len()
+            }
+        }
     }
 
     /// When the first of those who wait gives up.
