@@ -29,6 +29,7 @@ mod round;
 mod suite;
 mod work;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -39,6 +40,7 @@ use clap::{Parser, Subcommand};
 
 use crate::history::History;
 use crate::machine::ability::{self, Abilities};
+use crate::machine::bite;
 use crate::machine::network::Network;
 use crate::machine::process::Setup;
 use crate::machine::reaper::{self, Reaper};
@@ -90,6 +92,18 @@ enum Task {
     /// Make the namespaces and wait to be killed
     #[command(hide = true)]
     Hold,
+    /// Send datagrams back and accept connections at an address, until standard input ends
+    #[command(hide = true)]
+    Reflect {
+        /// The address.
+        at: SocketAddr,
+    },
+    /// Print what comes back from there
+    #[command(hide = true)]
+    Measure {
+        /// The address.
+        at: SocketAddr,
+    },
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -154,6 +168,11 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Task::Hold => hold::wait_to_be_killed().map(|()| true),
+        Task::Reflect { at } => bite::reflect(at).map(|()| true),
+        Task::Measure { at } => bite::measure(at).map(|seen| {
+            println!("{seen}");
+            true
+        }),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -177,7 +196,8 @@ fn outside(run: &Run, smoke: bool) -> anyhow::Result<bool> {
     let folder = make_folder(owner)?;
     let reaper = Reaper::start(&network.namespaces(), &folder)?;
     if let Err(error) = network.build() {
-        report.skipped("network namespaces", &format!("{error:#}"));
+        // Root, with the tools there: that nothing was tried must not look like success.
+        report.failed("network namespaces", &[format!("{error:#}")]);
         return Ok(report.finish());
     }
     if smoke {
@@ -281,7 +301,7 @@ fn probe() -> anyhow::Result<bool> {
     let network = Network::of(owner, SMOKE_NODES);
     let _reaper = Reaper::start(&network.namespaces(), &make_folder(owner)?)?;
     network.build()?;
-    for line in Abilities::probe(&network).describe() {
+    for line in Abilities::probe(&network)?.describe() {
         println!("{line}");
     }
     Ok(true)

@@ -305,6 +305,7 @@ mod tests {
             reset: true,
             slow: Some(slow::Tool::Tbf),
             clock: Some("clock".into()),
+            ..Abilities::default()
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) fn run(
     let token = std::fs::read_to_string(&setup.token_file)?
         .trim()
         .to_owned();
-    let abilities = Abilities::probe(&setup.network);
+    let abilities = Abilities::probe(&setup.network)?;
     for line in abilities.describe() {
         report.say(&line);
     }

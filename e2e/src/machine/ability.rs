@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::ensure;
 use rustix::time::{ClockId, clock_gettime};
 
+use super::bite::{self, Mirror, Seen};
 use super::cut::{self, Drops};
 use super::network::Network;
 use super::{command, slow};
@@ -21,6 +23,8 @@ pub(crate) struct Abilities {
     pub(crate) slow: Option<slow::Tool>,
     /// For clock jumps: the libfaketime library.
     pub(crate) clock: Option<PathBuf>,
+    /// What was measured under each fault of the network.
+    pub(crate) seen: Vec<String>,
 }
 
 /// Why no namespaces can be made here, or `None` when they can.
@@ -37,32 +41,59 @@ pub(crate) fn why_not() -> Option<String> {
 }
 
 impl Abilities {
-    /// Tries each means in `network`, which is built.
-    pub(crate) fn probe(network: &Network) -> Self {
-        let works = |tool: cut::Tool, percent: u8| {
-            let drops = Drops::from([((0, 1), percent)]);
-            let tried = cut::apply(tool, network, &drops)
-                .and_then(|()| cut::apply(tool, network, &Drops::new()));
-            tried.is_ok()
+    /// Tries each means in `network`, which is built: what a tool has made counts when it shows in what comes back from another node.
+    ///
+    /// # Errors
+    /// When nodes do not hear each other without any fault, before or afterwards.
+    pub(crate) fn probe(network: &Network) -> anyhow::Result<Self> {
+        let mirror = Mirror::start(network)?;
+        let well = mirror.look(network)?;
+        ensure!(well.is_well(), "a link without faults: {}", well.describe());
+        let mut lines = vec![format!("no fault: {}", well.describe())];
+        let mut bites = |what: &str, made: anyhow::Result<()>, is: fn(Seen) -> bool| {
+            let seen = made.and_then(|()| mirror.look(network));
+            let (told, is) = match seen {
+                Ok(seen) => (seen.describe(), is(seen)),
+                Err(error) => (format!("{error:#}"), false),
+            };
+            let verdict = if is { "" } else { ": NOT THERE" };
+            lines.push(format!("{what}{verdict}: {told}"));
+            is
+        };
+        let mut works = |tool: cut::Tool, percent: u8, is: fn(Seen) -> bool| {
+            let drops = Drops::from([((bite::FROM, bite::TO), percent)]);
+            let what = format!("{percent} % dropped by {}", tool.name());
+            let there = bites(&what, cut::apply(tool, network, &drops), is);
+            cut::apply(tool, network, &Drops::new()).is_ok() && there
         };
         let cut = [cut::Tool::NftBridge, cut::Tool::Iptables]
             .into_iter()
-            .find(|tool| works(*tool, 100));
+            .find(|tool| works(*tool, 100, Seen::is_cut));
+        let loss = cut.is_some_and(|tool| works(tool, 20, Seen::is_lossy));
         let slow = [slow::Tool::Netem, slow::Tool::Tbf]
             .into_iter()
             .find(|tool| {
-                let set = slow::set(*tool, network, 0, true);
-                set.and_then(|()| slow::set(*tool, network, 0, false))
-                    .is_ok()
+                let made = slow::set(*tool, network, bite::FROM, true);
+                let there = bites(tool.name(), made, Seen::is_slow);
+                slow::set(*tool, network, bite::FROM, false).is_ok() && there
             });
-        let reset = cut::reset(network, 0, true).and_then(|()| cut::reset(network, 0, false));
-        Self {
+        let made = cut::reset(network, bite::TO, true);
+        let reset = bites("reset by nft", made, Seen::is_reset);
+        let reset = cut::reset(network, bite::TO, false).is_ok() && reset;
+        let well = mirror.look(network)?;
+        ensure!(
+            well.is_well(),
+            "a link after all faults: {}",
+            well.describe()
+        );
+        Ok(Self {
             cut,
-            reset: reset.is_ok(),
-            loss: cut.is_some_and(|tool| works(tool, 20)),
+            reset,
+            loss,
             slow,
             clock: clock_library(),
-        }
+            seen: lines,
+        })
     }
 
     /// One line for each fault: what makes it, or that nothing does.
@@ -92,6 +123,7 @@ impl Abilities {
                 let means = means.unwrap_or_else(|| "nothing on this machine".to_owned());
                 format!("{fault}: {means}")
             })
+            .chain(self.seen.iter().map(|line| format!("measured: {line}")))
             .collect()
     }
 }
