@@ -32,6 +32,8 @@ pub enum PlantedBug {
     ResumesPastAHole,
     /// Who is declared dead no longer counts in the view, at once (breaks what `split` says).
     DeadCountForNothing,
+    /// Who is declared dead counts for nobody's freshness, whether this node is with most or not.
+    DeadMakeFresh,
     /// A stub that arrives does not drop the older value (breaks R1, C2 for whoever waited for `Ack::All`).
     StubKeepsTheOld,
     /// The value of an older version that arrives late is taken for that of the newer one (breaks C6).
@@ -106,6 +108,10 @@ impl PlantedBug {
 
     pub(crate) const fn keeps_state_when_away(self) -> bool {
         self.is(Self::StateKeptWhenAway)
+    }
+
+    pub(crate) const fn is_fresh_without_the_dead(self) -> bool {
+        self.is(Self::DeadMakeFresh)
     }
 
     pub(crate) const fn resumes_past_a_hole(self) -> bool {

@@ -3,6 +3,9 @@
 //! Whatever may make it worse (a member or a peer that comes, goes or announces something) works it out anew. Updates and the answers of neighbours
 //! can only make it better; beyond the mesh they do so at most so often. What is read meanwhile is older than it might be, and never younger than
 //! it is (C11).
+//!
+//! Who is declared dead counts no longer, unless this node hears most of its cluster only with the dead: then it is more likely cut off than they are
+//! dead, and it knows the cluster as of when it last heard most of it, however long ago that is.
 
 use std::time::Duration;
 
@@ -49,7 +52,7 @@ pub(super) const fn can_only_help<V: Payload>(message: &CacheMessage<V>) -> bool
 impl<V: Payload> Replicated<V> {
     /// Works it out. Cost: O(members).
     pub(super) fn work_out_bound(&mut self, now: Time) {
-        let fresh_since = self.fresh_since();
+        let fresh_since = self.fresh_since(now);
         self.bound = Bound {
             fresh_since,
             at: now,
@@ -71,10 +74,20 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
-    fn fresh_since(&self) -> Time {
+    fn fresh_since(&self, now: Time) -> Time {
         let all = self.each_that_counts();
-        all.fold(Time::MAX, |since, (_, at)| {
+        let living = all.fold(Time::MAX, |since, (_, at)| {
             since.min(at.unwrap_or(Time::ZERO))
-        })
+        });
+        let at_best = self.view.known_at_best();
+        // Beyond the mesh members are heard through others, and taken note of only with each heartbeat.
+        let is_late_only = self.relay.is_on() && self.view.is_with_most(now);
+        if at_best >= living || is_late_only || self.planted.is_fresh_without_the_dead() {
+            return living;
+        }
+        // Without the dead this node is not with most of its cluster: they may be alive, and write.
+        let dead = self.lost.values().filter(|lost| lost.dead_since.is_some());
+        let dead = dead.map(|lost| lost.fresh_at.unwrap_or(Time::ZERO));
+        dead.fold(at_best, Time::min)
     }
 }

@@ -163,6 +163,19 @@ impl View {
         self.with_most_at
     }
 
+    /// What this node can have of the cluster as a whole, where it counts members as dead: all that there was when it asked what most have
+    /// answered. Where it needs nobody else, or nobody is dead, that bounds nothing.
+    pub(super) fn known_at_best(&self) -> Time {
+        if self
+            .members
+            .values()
+            .all(|member| member.dead_since.is_none())
+        {
+            return Time::MAX;
+        }
+        self.find_most_heard()
+    }
+
     /// As if this node had just started to be with most.
     pub(super) const fn begin_again(&mut self, now: Time) {
         self.with_most_at = now;
