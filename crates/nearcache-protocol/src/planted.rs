@@ -50,6 +50,18 @@ pub enum PlantedBug {
     LeavesWithoutHandOver,
     /// What a home node answers is told to the caller and not kept here (breaks C3).
     AnswerNotKept,
+    /// The ring for replay holds one update more than it may (breaks K5).
+    ReplayBeyondBound,
+    /// Who waits for an acknowledgement is not told when its time is over (breaks C10).
+    AckWaitsForEver,
+    /// Who waits for a home node is not told when its time is over (breaks C10).
+    ModifyWaitsForEver,
+    /// Mode `invalidation`: after a reconnection nothing extends the lease (breaks liveness of I1).
+    LeaseNotGivenAgain,
+    /// Mode `invalidation`: a write that waits for all waits for a dead member although that one's lease has run out (breaks I8).
+    WaitsForTheDead,
+    /// Mode `invalidation`, `on_disconnect = "flush"`: copies stay when the lease runs out (breaks what it says).
+    FlushForgotten,
     /// A load is stamped at its end, and compared with nothing (breaks C1).
     FenceDropped,
     /// A load is stamped at its end, and compared with what is known of its key, but not of its tags (breaks C4).
@@ -179,6 +191,35 @@ impl PlantedBug {
 
     pub(crate) const fn leaves_long_values_behind(self) -> bool {
         self.is(Self::LongValuesLeftBehind)
+    }
+
+    /// How many updates a ring holds that may hold `max`.
+    pub(crate) const fn replay_max(self, max: usize) -> usize {
+        if self.is(Self::ReplayBeyondBound) {
+            max.saturating_add(1)
+        } else {
+            max
+        }
+    }
+
+    pub(crate) const fn forgets_ack_deadlines(self) -> bool {
+        self.is(Self::AckWaitsForEver)
+    }
+
+    pub(crate) const fn forgets_modify_deadlines(self) -> bool {
+        self.is(Self::ModifyWaitsForEver)
+    }
+
+    pub(crate) const fn renews_no_lease(self) -> bool {
+        self.is(Self::LeaseNotGivenAgain)
+    }
+
+    pub(crate) const fn waits_for_the_dead(self) -> bool {
+        self.is(Self::WaitsForTheDead)
+    }
+
+    pub(crate) const fn forgets_to_flush(self) -> bool {
+        self.is(Self::FlushForgotten)
     }
 
     pub(crate) const fn keeps_no_answer(self) -> bool {

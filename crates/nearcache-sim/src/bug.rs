@@ -99,6 +99,24 @@ bugs! {
     AbsenceKept = "absence-kept" by ["C3"],
     /// What has expired is served until the store's chores take it away.
     ExpiryBySweeperOnly = "expiry-by-sweeper-only" by ["C5"],
+    /// The ring for replay holds one update more than it may.
+    ReplayBeyondBound = "replay-beyond-bound" by ["K5"],
+    /// Who does not answer at once has no time to refute that it is dead.
+    NoTimeToRefute = "no-time-to-refute" by ["K10 (M1)"],
+    /// Who does not answer has six seconds to refute that it is dead.
+    DeathsNoticedLate = "deaths-noticed-late" by ["K10 (M3)"],
+    /// Who waits for an acknowledgement is not told when its time is over.
+    AckWaitsForEver = "ack-waits-for-ever" by ["C10"],
+    /// Who waits for a home node is not told when its time is over.
+    ModifyWaitsForEver = "modify-waits-for-ever" by ["C10"],
+    /// Removals are forgotten so early that in the end nobody knows of them, not even who made them.
+    RemovalsForgotten = "removals-forgotten" by ["K4 (survivors)"],
+    /// Mode `invalidation`: after a reconnection nothing extends the lease.
+    LeaseNotGivenAgain = "lease-not-given-again" by ["I1 (liveness)"],
+    /// Mode `invalidation`: a write that waits for all waits for a dead member too, however long.
+    WaitsForTheDead = "waits-for-the-dead" by ["I8 (liveness)"],
+    /// Mode `invalidation`, `on_disconnect = "flush"`: copies stay when the lease runs out.
+    FlushForgotten = "flush-forgotten" by ["on_disconnect"],
     /// Loads: stamped at their end, compared with nothing.
     FenceDropped = "fence-dropped" by ["C1"],
     /// Loads: stamped at their end, compared with what is known of the key but not of its tags.
@@ -125,6 +143,10 @@ bugs! {
     BreakerStaysClosed = "breaker-stays-closed" by ["O11 (open)"],
     /// Loads: after an outage all are let through at once.
     RampsAtOnce = "ramps-at-once" by ["O11 (ramp)"],
+    /// Loads: refreshed ahead as if loads took eight times as long.
+    RefreshesEarly = "refreshes-early" by ["refresh ahead (early)"],
+    /// Loads: refreshed ahead as if loads took an eighth of the time.
+    RefreshesLate = "refreshes-late" by ["refresh ahead (late)"],
     /// Loads: an expired copy is served for as long as it is in memory.
     StaleBeyondLimit = "stale-beyond-limit" by ["stale limit"],
     /// Write-behind: a write is acknowledged before its journal record is on the disk.
@@ -159,7 +181,13 @@ impl Bug {
     pub const fn is_of_invalidation(self) -> bool {
         matches!(
             self,
-            Self::LeaseOnEcho | Self::EchoEvicts | Self::HoleSkipped | Self::OwnCopiesKept
+            Self::LeaseOnEcho
+                | Self::EchoEvicts
+                | Self::HoleSkipped
+                | Self::OwnCopiesKept
+                | Self::LeaseNotGivenAgain
+                | Self::WaitsForTheDead
+                | Self::FlushForgotten
         )
     }
 
@@ -170,6 +198,8 @@ impl Bug {
             self,
             Self::FenceDropped
                 | Self::AbsenceKept
+                | Self::RefreshesEarly
+                | Self::RefreshesLate
                 | Self::FenceDroppedForTags
                 | Self::LoadIgnoresClockBound
                 | Self::JoinsOldFlights
@@ -242,6 +272,12 @@ impl Bug {
             Self::EchoEvicts => ProtocolBug::EchoEvicts,
             Self::HoleSkipped => ProtocolBug::HoleSkipped,
             Self::AnswerNotKept => ProtocolBug::AnswerNotKept,
+            Self::ReplayBeyondBound => ProtocolBug::ReplayBeyondBound,
+            Self::AckWaitsForEver => ProtocolBug::AckWaitsForEver,
+            Self::ModifyWaitsForEver => ProtocolBug::ModifyWaitsForEver,
+            Self::LeaseNotGivenAgain => ProtocolBug::LeaseNotGivenAgain,
+            Self::WaitsForTheDead => ProtocolBug::WaitsForTheDead,
+            Self::FlushForgotten => ProtocolBug::FlushForgotten,
             Self::FenceDropped => ProtocolBug::FenceDropped,
             Self::FenceDroppedForTags => ProtocolBug::FenceDroppedForTags,
             Self::LoadIgnoresClockBound => ProtocolBug::LoadIgnoresClockBound,

@@ -160,6 +160,8 @@ pub(crate) struct Cluster {
     /// By how much messages from one host to another take longer, and until when.
     pub(crate) lags: BTreeMap<(usize, usize), (Time, Duration)>,
     pub(crate) healed: bool,
+    /// The last writes wait for all, to see that they hear from all.
+    pub(crate) ends_with_writes: bool,
     /// Hosts that stay broken once the faults have ended.
     pub(crate) outside: BTreeSet<usize>,
     pub(crate) checkers: Checkers,
@@ -227,6 +229,7 @@ impl Cluster {
             cuts: vec![vec![0; nodes]; nodes],
             lags: BTreeMap::new(),
             healed: false,
+            ends_with_writes: false,
             outside: BTreeSet::new(),
             checkers,
             sometimes: Sometimes::default(),

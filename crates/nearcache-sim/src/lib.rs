@@ -32,6 +32,8 @@ mod value;
 mod violation;
 
 pub use self::bug::Bug;
+pub use self::check::members::noticed_late;
+pub use self::check::refresh::Refreshes;
 pub use self::crossing::{Counted, Crossing, cross};
 pub use self::run::{Failure, Find, Options, Report, hunt, run, run_text};
 pub use self::scale::{Row, Scale, Verdict, judge, measure, to_json};

@@ -39,6 +39,12 @@ const STORE_TICK: Duration = Duration::from_millis(50);
 /// When a store with that bug forgets what was removed.
 const TOO_EARLY: Duration = Duration::from_millis(300);
 
+/// How long the dead have to refute with the bug that is about it.
+const TOO_LATE: Duration = Duration::from_secs(6);
+
+/// How long members have to answer, and to refute, with the bug that is about it.
+const TOO_SOON: Duration = Duration::from_millis(5);
+
 /// R5: the drift bound of the nodes.
 pub(crate) const DRIFT_MS: u64 = 500;
 
@@ -77,6 +83,7 @@ fn replication(plan: &Plan, bug: Option<Bug>) -> ReplicationConfig {
     shipped.agreement.tombstone_ttl_ms = plan.tombstone_ttl_ms;
     shipped.agreement.mode = plan.mode;
     shipped.agreement.split = plan.split;
+    shipped.on_disconnect = plan.on_disconnect;
     // Runs are short: something must be old enough to be dropped.
     shipped.split_keeps = Duration::from_millis(500);
     // Where single messages go astray, which on real connections they do not, retries must be quick for
@@ -315,7 +322,7 @@ impl Node {
             hash_seed: plan.seed ^ host as u64,
             digest_key: Some(PlacementKey::of_cluster(CLUSTER).bytes()),
             tombstone_ttl: match bug {
-                Some(Bug::TombstonesCollectedEarly) => TOO_EARLY,
+                Some(Bug::TombstonesCollectedEarly | Bug::RemovalsForgotten) => TOO_EARLY,
                 _ => Duration::from_millis(plan.tombstone_ttl_ms),
             },
             stale_for: if plan.loads {
@@ -337,11 +344,25 @@ impl Node {
         }));
         let identity = Identity::new(id, epoch, address(host), Zone::default());
         let seed = plan.seed ^ (host as u64) << 56 ^ now.as_nanos();
+        let usual = match bug {
+            Some(Bug::DeathsNoticedLate) => MembershipConfig {
+                suspicion: TOO_LATE,
+                suspicion_after_loss: TOO_LATE,
+                ..MembershipConfig::default()
+            },
+            Some(Bug::NoTimeToRefute) => MembershipConfig {
+                probe_period: TOO_SOON * 4,
+                probe_timeout: TOO_SOON,
+                suspicion: TOO_SOON,
+                ..MembershipConfig::default()
+            },
+            _ => MembershipConfig::default(),
+        };
         let membership_config = MembershipConfig {
             mesh_max: plan.mesh_max,
             mesh_grace: plan.mesh_grace,
             member_limit: MEMBER_LIMIT_MAX,
-            ..MembershipConfig::default()
+            ..usual
         };
         let membership = Membership::new(membership_config, identity, seed, Time::ZERO).ok()?;
         let config = replication(plan, bug);

@@ -6,14 +6,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
+use nearcache_protocol::config::OnDisconnect;
 
 use crate::bug::Bug;
+use crate::check::members::noticed_late;
+use crate::check::refresh::Refreshes;
 use crate::check::{convergence, resurrection, whole};
 use crate::cluster::Cluster;
 use crate::cluster::connect::LOOK_AGAIN;
 use crate::node::{Node, address};
 use crate::plan::{After, Plan};
-use crate::sometimes::Sometimes;
+use crate::sometimes::{Place, Sometimes};
 use crate::violation::Violation;
 
 /// R1: how long after the faults have ended all nodes may take to hold the same.
@@ -22,6 +25,12 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(5);
 const LINK_SILENCE: Duration = Duration::from_secs(3);
 /// Loads: when all callers must have been answered, once the faults have ended.
 const ANSWERED_MAX: Duration = Duration::from_secs(12);
+/// Mode `invalidation`: how long a write waits for all when all is well.
+const ACKED_MAX: Duration = Duration::from_secs(1);
+/// For how long who died for good is missed.
+const DEAD_COUNT_FOR: Duration = Duration::from_secs(60);
+/// In one of so many runs that is waited for.
+const DEAD_AWAITED_EVERY: u64 = 4;
 /// How often they are compared.
 const COMPARE_PERIOD: Duration = Duration::from_millis(100);
 /// Entries that comparisons may still bring in that time: a straggler is found late, what is evicted and brought back goes on for ever.
@@ -30,6 +39,9 @@ const MOVED_MAX: u64 = 4;
 const DEAD_KNOWN_AFTER: Duration = Duration::from_secs(8);
 /// How long the agreement must last.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// The rule on how soon deaths are noticed, in all runs together.
+const NOTICED: &str = "K10 (M3)";
 
 /// How to run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,9 +95,21 @@ pub struct Find {
 /// The rules that it broke instead, if any.
 pub fn hunt(bug: Bug, seeds: Range<u64>) -> Result<Find, BTreeSet<&'static str>> {
     let options = Options::hunting(bug);
-    let mut others = BTreeSet::new();
+    let (mut others, mut detected) = (BTreeSet::new(), Vec::new());
+    let mut refreshes = Refreshes::default();
     for seed in seeds {
-        let Some(failure) = run(seed, options).failure else {
+        let report = run(seed, options);
+        detected.extend(&report.detected);
+        // One run has too few deaths for a percentile.
+        if bug.rules().contains(&NOTICED) && noticed_late(&detected).is_some() {
+            let rule = NOTICED;
+            return Ok(Find { seed, rule, others });
+        }
+        refreshes.add(&report.refreshes);
+        if let Some(rule) = refreshes.broken().filter(|rule| bug.rules().contains(rule)) {
+            return Ok(Find { seed, rule, others });
+        }
+        let Some(failure) = report.failure else {
             continue;
         };
         let rule = failure.violation.rule;
@@ -114,6 +138,8 @@ pub struct Report {
     pub kinds_at_once: usize,
     /// How long it took those who were well to notice that somebody had died.
     pub detected: Vec<Duration>,
+    /// What readers loaded anew ahead of its expiry.
+    pub refreshes: Refreshes,
     /// How long the nodes took to agree once the faults had ended.
     pub converged_after: Duration,
     /// The rule that was broken, if any.
@@ -233,6 +259,7 @@ fn run_plan(plan: Plan, options: Options) -> Report {
         succeeded: cluster.succeeded,
         kinds_at_once,
         detected: cluster.checkers.members.detected().to_vec(),
+        refreshes: cluster.checkers.refreshes,
         converged_after,
         failure,
     }
@@ -246,20 +273,55 @@ fn judge_loads(cluster: &mut Cluster) -> Result<Duration, Violation> {
     Ok(Duration::ZERO)
 }
 
-/// Mode `invalidation`: once the faults have ended, every node that hears all others serves again, and nothing that is superseded.
+/// Mode `invalidation`: once the faults have ended, every node that hears all others serves again, takes writes, and hears in time that all have them. Where
+/// somebody died for good the others serve again when the dead count no longer.
 fn judge_leases(cluster: &mut Cluster) -> Result<Duration, Violation> {
     let heal = cluster.plan.heal;
-    cluster.run_until(heal + CONVERGENCE_MAX)?;
-    // A member that died for good is missed for longer than a run lasts.
     let all_run = cluster.core().count() == cluster.plan.nodes;
-    let without = cluster
-        .core()
-        .find(|(_, node)| all_run && node.time(cluster.now) > node.core.read_bound().serve_until);
-    if let Some((host, node)) = without {
-        let what = format!("n{host} has no lease: {:?}", node.core);
-        return Err(violation(cluster, "I1 (liveness)", what));
+    // A death right before the end must be noticed, and the lease of the dead must run out.
+    let settled = if all_run {
+        CONVERGENCE_MAX
+    } else {
+        CONVERGENCE_MAX + LINK_SILENCE
+    };
+    cluster.run_until(heal + settled)?;
+    if all_run {
+        has_leases(cluster)?;
+    }
+    // Nobody waits for all beyond the mesh; a longer lease takes longer to run out.
+    let serves_stale = matches!(cluster.plan.on_disconnect, OnDisconnect::ServeStale { .. });
+    if !cluster.plan.is_beyond_mesh() && (all_run || !serves_stale) {
+        let asked = cluster.write_for_all()?;
+        let end = cluster.now + ACKED_MAX;
+        cluster.run_until(end)?;
+        let acked = cluster.sometimes.count(Place::WaitedForAll);
+        if acked != asked {
+            let what = format!("{asked} writes wait for all, {acked} are acknowledged");
+            return Err(violation(cluster, "I8 (liveness)", what));
+        }
+    }
+    let waits_for_the_dead = cluster.plan.seed.is_multiple_of(DEAD_AWAITED_EVERY);
+    if all_run {
+        has_leases(cluster)?;
+    } else if waits_for_the_dead && !cluster.plan.is_beyond_mesh() {
+        cluster.run_until(heal + settled + DEAD_COUNT_FOR)?;
+        has_leases(cluster)?;
     }
     Ok(Duration::ZERO)
+}
+
+/// Every node of the core may serve.
+fn has_leases(cluster: &Cluster) -> Result<(), Violation> {
+    let without = cluster
+        .core()
+        .find(|(_, node)| node.time(cluster.now) > node.core.read_bound().serve_until);
+    match without {
+        Some((host, node)) => {
+            let what = format!("n{host} has no lease: {:?}", node.core);
+            Err(violation(cluster, "I1 (liveness)", what))
+        }
+        None => Ok(()),
+    }
 }
 
 /// First safety, under faults; then, with the faults gone, that all comes right in time and stays so.

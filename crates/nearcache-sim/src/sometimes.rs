@@ -118,6 +118,10 @@ places! {
     RemoteInvalidation,
     /// All was dropped because an invalidation may have been missed (mode `invalidation`).
     Flushed,
+    /// A lease ran out, and the copies went with it.
+    FlushedByLapse,
+    /// In the end a write that waited for all was acknowledged by all who were left.
+    WaitedForAll,
     /// A loaded value was kept (mode `invalidation`).
     Filled,
     /// A caller waited for a load of somebody else on its node.

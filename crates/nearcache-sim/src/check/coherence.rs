@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nearcache_protocol::config::OnDisconnect;
 use nearcache_protocol::ids::Epoch;
 use nearcache_protocol::payload::Payload as _;
 use nearcache_protocol::time::Time;
@@ -20,11 +21,17 @@ use crate::plan::{COUNTS_AFTER, KEYS, Plan, key};
 /// I1: how long a superseded value may be served, whatever the network does, with some reserve for the steps of the simulation.
 const STALE_MAX: Duration = Duration::from_millis(3_000 + 20);
 
+/// How long a lease is by default.
+const LEASE: Duration = Duration::from_millis(3_000);
+
 /// For how long who is held for dead counts, by default, less what clocks differ in.
 const DEAD_COUNT_FOR: Duration = Duration::from_millis(60_000 - 100);
 
-/// The same beyond the mesh: a heartbeat more for each hop, one more, and 100 ms.
+/// The same where copies are served for longer; and beyond the mesh: a heartbeat more for each hop, one more, and 100 ms.
 fn stale_max(plan: &Plan) -> Duration {
+    if let OnDisconnect::ServeStale { max } = plan.on_disconnect {
+        return max + STALE_MAX - LEASE;
+    }
     if !plan.is_beyond_mesh() {
         return STALE_MAX;
     }

@@ -14,6 +14,31 @@ use super::Broken;
 /// For how long a node must have been left alone to count as well: suspicions of the time before are refuted by then.
 const WELL_AFTER: Duration = Duration::from_secs(6);
 
+/// M3: by when half of all deaths are noticed, and 99 of 100.
+const NOTICED_WITHIN: [(usize, Duration); 2] =
+    [(50, Duration::from_secs(2)), (99, Duration::from_secs(5))];
+/// Deaths from which on percentiles say something.
+const DEATHS_MIN: usize = 50;
+
+/// M3: what is wrong with how long it took to notice these deaths, if there are enough of them to say.
+#[must_use]
+pub fn noticed_late(detected: &[Duration]) -> Option<String> {
+    let mut detected = detected.to_vec();
+    detected.sort_unstable();
+    let late = |(percent, within): (usize, Duration)| {
+        let at = (detected.len() * percent / 100).min(detected.len().saturating_sub(1));
+        let took = detected.get(at).filter(|took| **took > within)?;
+        Some(format!(
+            "{percent} of 100 deaths were noticed after {took:?} only"
+        ))
+    };
+    let is_enough = detected.len() >= DEATHS_MIN;
+    NOTICED_WITHIN
+        .into_iter()
+        .filter(|_| is_enough)
+        .find_map(late)
+}
+
 /// What has happened to whom.
 #[derive(Debug)]
 pub(crate) struct Members {

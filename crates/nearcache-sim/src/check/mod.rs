@@ -12,12 +12,14 @@ pub(crate) mod convergence;
 pub(crate) mod expiry;
 pub(crate) mod freshness;
 pub(crate) mod guard;
+pub(crate) mod lapses;
 pub(crate) mod leases;
 pub(crate) mod leaving;
 pub(crate) mod loads;
 pub(crate) mod members;
 pub(crate) mod monotone;
 pub(crate) mod own_writes;
+pub(crate) mod refresh;
 pub(crate) mod removals;
 pub(crate) mod resurrection;
 pub(crate) mod whole;
@@ -54,6 +56,8 @@ pub(crate) struct Checkers {
     pub(crate) removals: removals::Removals,
     pub(crate) own_writes: own_writes::OwnWrites,
     pub(crate) expiry: expiry::Expiries,
+    pub(crate) lapses: lapses::Lapses,
+    pub(crate) refreshes: refresh::Refreshes,
 }
 
 impl Checkers {
@@ -76,6 +80,8 @@ impl Checkers {
             removals: removals::Removals::default(),
             own_writes: own_writes::OwnWrites::default(),
             expiry: expiry::Expiries::default(),
+            lapses: lapses::Lapses::default(),
+            refreshes: refresh::Refreshes::default(),
         }
     }
 
@@ -87,6 +93,7 @@ impl Checkers {
         self.guards.forget(host);
         self.freshness.forget(host);
         self.own_writes.forget(host);
+        self.lapses.forget(host);
         self.monotone[host] = monotone::Monotone::default();
     }
 

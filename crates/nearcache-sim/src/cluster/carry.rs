@@ -12,7 +12,7 @@ use nearcache_protocol::load::lease::{Answer, LoadMessage};
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{DownReason, MembershipMessage, MembershipOutput};
 use nearcache_protocol::message::CacheMessage;
-use nearcache_protocol::mode::{Event as CacheEvent, Output};
+use nearcache_protocol::mode::{Event as CacheEvent, FlushCause, Output};
 use nearcache_protocol::time::Time;
 use nearcache_protocol::wire;
 use nearcache_store::NodeId;
@@ -232,8 +232,11 @@ impl Cluster {
                     self.checkers.dropped(host, node);
                 }
             }
-            CacheEvent::Flushed { .. } => {
-                self.sometimes.reach(Place::Flushed);
+            CacheEvent::Flushed { cause, .. } => {
+                self.sometimes.reach(match cause {
+                    FlushCause::Disconnected => Place::FlushedByLapse,
+                    _ => Place::Flushed,
+                });
                 self.checkers.flushed(host, self.now);
             }
             CacheEvent::TransferCut { .. } => self.sometimes.reach(Place::TransferCut),

@@ -44,9 +44,14 @@ fn read(
         coherence,
         freshness,
         departed,
+        lapses,
         ..
     } = checkers;
     let replicated = plan.mode == ModeKind::Replicated;
+    if plan.on_disconnect.flushes() {
+        let is_leased = node.time(now) <= node.core.read_bound().serve_until;
+        lapses.read(host, node, is_leased)?;
+    }
     if !replicated {
         coherence.read(now, host, node, plan)?;
         if let Some(claim) = freshness.claim(now, (host, node), departed) {

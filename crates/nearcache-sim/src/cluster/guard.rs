@@ -12,6 +12,7 @@ use nearcache_store::Expiry;
 use rand::RngExt as _;
 
 use super::Cluster;
+use crate::bug::Bug;
 use crate::plan::Plan;
 use crate::sometimes::Place;
 use crate::violation::Violation;
@@ -116,8 +117,15 @@ impl Cluster {
         let Some(remaining) = expiry.remaining(node.clock.physical_ms(own)) else {
             return false;
         };
-        remaining <= early::window(takes, 1.0)
-            && early::is_due(remaining, takes, 1.0, self.rng.random())
+        let counted = match self.bug {
+            Some(Bug::RefreshesEarly) => takes * 8,
+            Some(Bug::RefreshesLate) => takes / 8,
+            _ => takes,
+        };
+        let refreshes = remaining <= early::window(counted, 1.0)
+            && early::is_due(remaining, counted, 1.0, self.rng.random());
+        self.checkers.refreshes.read(remaining, takes, refreshes);
+        refreshes
     }
 
     /// A flight's time in the queue is over: without a place it ends.

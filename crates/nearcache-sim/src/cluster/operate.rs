@@ -198,6 +198,33 @@ impl Cluster {
         }
     }
 
+    /// Every node of the core invalidates a key and waits for all; how many do.
+    pub(crate) fn write_for_all(&mut self) -> Result<u64, Violation> {
+        let hosts: Vec<usize> = self.core().map(|(host, _)| host).collect();
+        self.ends_with_writes = true;
+        for host in &hosts {
+            let now = self.now;
+            let Some(node) = self.hosts[*host].node.as_mut() else {
+                continue;
+            };
+            let (own, mut out) = (node.time(now), Vec::new());
+            let (number, ack) = (*host % KEYS, Ack::All);
+            let stamps = node.stamped.len();
+            perform(
+                node,
+                own,
+                0,
+                Operation::Remove { key: number, ack },
+                &mut out,
+            );
+            self.note_write(*host, stamps, Some((number, false)));
+            self.check_stamps(*host)?;
+            self.carry_cache(*host, out)?;
+            self.settle(*host)?;
+        }
+        Ok(hosts.len() as u64)
+    }
+
     /// Every node that runs reads what it knows of and does not hold.
     pub(crate) fn read_stubs(&mut self) -> Result<(), Violation> {
         for host in 0..self.hosts.len() {
@@ -253,6 +280,9 @@ impl Cluster {
         );
         if place != Place::AckedByAll || by_all {
             self.sometimes.reach(place);
+        }
+        if place == Place::AckedByAll && by_all && self.ends_with_writes {
+            self.sometimes.reach(Place::WaitedForAll);
         }
         self.trace
             .step(self.now, &[13, host as u64, waiter.0, place as u64], || {

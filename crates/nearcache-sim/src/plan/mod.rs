@@ -5,6 +5,7 @@
 //! from the same seed.
 
 mod after;
+mod disconnect;
 mod faults;
 mod full;
 mod late;
@@ -14,6 +15,7 @@ mod text;
 use std::time::Duration;
 
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
+use nearcache_protocol::config::OnDisconnect;
 use nearcache_protocol::time::Time;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -124,6 +126,8 @@ pub(crate) struct Plan {
     pub(crate) mode: ModeKind,
     /// What a node does that is not with most of its cluster.
     pub(crate) split: SplitPolicy,
+    /// What becomes of copies when the lease runs out.
+    pub(crate) on_disconnect: OnDisconnect,
     /// Whether callers read through the cache, and a system of record is behind it.
     pub(crate) loads: bool,
     pub(crate) nodes: usize,
@@ -200,6 +204,7 @@ impl Plan {
     pub(crate) fn read_through(&mut self) {
         self.loads = true;
         self.split = SplitPolicy::Serve;
+        self.on_disconnect = OnDisconnect::Bypass;
         self.store_bytes = 1 << 20;
         self.value_bytes = 0;
         self.after = After::Whole;
@@ -338,6 +343,7 @@ impl Plan {
             seed,
             mode,
             split,
+            on_disconnect: disconnect::on_disconnect(seed, mode),
             loads: false,
             nodes,
             mesh_max,

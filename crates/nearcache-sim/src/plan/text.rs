@@ -16,6 +16,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use nearcache_protocol::announce::{ModeKind, SplitPolicy};
+use nearcache_protocol::config::OnDisconnect;
 use nearcache_protocol::mode::Ack;
 use nearcache_protocol::time::Time;
 
@@ -66,6 +67,13 @@ impl fmt::Display for Plan {
             self.mode.word()
         )?;
         writeln!(f, "split {}\nnodes {}", self.split.word(), self.nodes)?;
+        match self.on_disconnect {
+            OnDisconnect::Bypass => {}
+            OnDisconnect::Flush => writeln!(f, "on_disconnect flush")?,
+            OnDisconnect::ServeStale { max } => {
+                writeln!(f, "on_disconnect serve-stale {}", max.as_millis())?;
+            }
+        }
         writeln!(f, "mesh_max {}\nloads {}", self.mesh_max, self.loads)?;
         writeln!(f, "mesh_grace_ms {}", self.mesh_grace.as_millis())?;
         writeln!(f, "clock_offset_ms {}", list(&self.clock_offset_ms))?;
@@ -455,6 +463,17 @@ impl<'a> Line<'a> {
         })
     }
 
+    fn on_disconnect(&mut self) -> Read<OnDisconnect> {
+        Ok(match self.next()? {
+            "bypass" => OnDisconnect::Bypass,
+            "flush" => OnDisconnect::Flush,
+            "serve-stale" => OnDisconnect::ServeStale {
+                max: Duration::from_millis(self.value()?),
+            },
+            other => return Err(self.wrong(&format!("copies cannot {other:?}"))),
+        })
+    }
+
     fn after(&mut self) -> Read<After> {
         Ok(match self.next()? {
             "whole" => After::Whole,
@@ -494,6 +513,7 @@ impl FromStr for Plan {
                 "seed" => plan.seed = line.value()?,
                 "mode" => plan.mode = line.word()?,
                 "split" => plan.split = line.word()?,
+                "on_disconnect" => plan.on_disconnect = line.on_disconnect()?,
                 "nodes" => plan.nodes = line.value()?,
                 "mesh_max" => plan.mesh_max = line.value()?,
                 "mesh_grace_ms" => plan.mesh_grace = Duration::from_millis(line.value()?),

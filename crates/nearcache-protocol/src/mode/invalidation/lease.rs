@@ -81,7 +81,11 @@ impl<V: Payload> Invalidation<V> {
         self.settled_at = now;
         self.update_bound(now);
         let lapsed = now > self.bound.serve_until;
-        if lapsed && !self.lapsed && self.config.on_disconnect.flushes() {
+        if lapsed
+            && !self.lapsed
+            && self.config.on_disconnect.flushes()
+            && !self.config.planted.forgets_to_flush()
+        {
             self.flush(now, FlushCause::Disconnected, out);
         }
         self.lapsed = lapsed;
@@ -104,7 +108,8 @@ impl<V: Payload> Invalidation<V> {
             if !self.counts(now, member) {
                 continue;
             }
-            let fresh_at = self.fresh_at(*id, member);
+            let gives_none = self.config.planted.renews_no_lease() && member.is_met_again();
+            let fresh_at = self.fresh_at(*id, member).filter(|_| !gives_none);
             let fresh_since = fresh_at.unwrap_or(Time::ZERO);
             heard &= fresh_since > Time::ZERO;
             bound.fresh_since = bound.fresh_since.min(fresh_since);

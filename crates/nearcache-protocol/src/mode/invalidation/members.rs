@@ -123,6 +123,12 @@ impl Member {
         !self.counts(now, listened) && self.link.is_some() && may_say
     }
 
+    /// Whether its connection is not the first one to it.
+    pub(super) fn is_met_again(&self) -> bool {
+        let link = self.link.as_ref();
+        link.is_some_and(|link| link.since - self.known_since > CONNECTED_WITHIN)
+    }
+
     pub(super) fn is_met(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.met)
     }
@@ -308,7 +314,9 @@ impl<V: Payload> Invalidation<V> {
         }
         // Its own lease ends by itself, and whoever waits for it learns of that then.
         let excused_at = member.excused_at(told_at, lease_max);
-        self.acks.excuse(peer, excused_at);
+        if !self.config.planted.waits_for_the_dead() {
+            self.acks.excuse(peer, excused_at);
+        }
     }
 
     /// Gives up those that have been dead for too long.

@@ -54,8 +54,15 @@ impl<V: Payload> Streaming<V> for Invalidation<V> {
         let members = self.members.iter();
         let holding = members.filter(|(_, member)| member.may_hold_copies(now));
         let (told_at, lease_max) = (self.relay.told_at, self.lease_max());
+        let excused_at = |member: &Member| {
+            if self.config.planted.waits_for_the_dead() {
+                Time::MAX
+            } else {
+                member.excused_at(told_at, lease_max)
+            }
+        };
         holding
-            .map(|(id, member)| (*id, member.excused_at(told_at, lease_max)))
+            .map(|(id, member)| (*id, excused_at(member)))
             .collect()
     }
 

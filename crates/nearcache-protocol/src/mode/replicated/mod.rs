@@ -174,7 +174,11 @@ impl<V: Payload> Replicated<V> {
             epoch,
             placement,
             planted: config.planted,
-            log: Log::new(epoch, config.replay_updates_max, config.replay_bytes_max),
+            log: Log::new(
+                epoch,
+                config.planted.replay_max(config.replay_updates_max),
+                config.replay_bytes_max,
+            ),
             progress: Progress::new(config.streams_max),
             peers: BTreeMap::new(),
             lost: BTreeMap::new(),
@@ -276,7 +280,9 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output<V>>) {
-        self.acks.tick(now, out);
+        if !self.planted.forgets_ack_deadlines() {
+            self.acks.tick(now, out);
+        }
         self.judge_silent(now);
         self.work_out_bound(now);
         self.serve_refreshes(now, out);

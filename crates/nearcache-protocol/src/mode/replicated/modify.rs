@@ -317,7 +317,7 @@ impl<V: Payload> Replicated<V> {
             .map(|(id, asking)| (*id, asking.state, asking.waiter))
             .collect();
         for (request, state, waiter) in requests {
-            let expired = waiter.deadline <= now;
+            let expired = waiter.deadline <= now && !self.planted.forgets_modify_deadlines();
             let error = match state {
                 Asks::Again { .. } if expired => Some(ModifyError::HomeUnreachable),
                 Asks::Again { at } if at <= now => {
