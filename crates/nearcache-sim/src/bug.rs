@@ -103,7 +103,7 @@ bugs! {
     ReplayBeyondBound = "replay-beyond-bound" by ["K5"],
     /// Who does not answer at once has no time to refute that it is dead.
     NoTimeToRefute = "no-time-to-refute" by ["K10 (M1)"],
-    /// Who does not answer has six seconds to refute that it is dead.
+    /// Who does not answer has two and a half seconds to refute that it is dead.
     DeathsNoticedLate = "deaths-noticed-late" by ["K10 (M3)"],
     /// Who waits for an acknowledgement is not told when its time is over.
     AckWaitsForEver = "ack-waits-for-ever" by ["C10"],

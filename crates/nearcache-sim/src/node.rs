@@ -40,7 +40,7 @@ const STORE_TICK: Duration = Duration::from_millis(50);
 const TOO_EARLY: Duration = Duration::from_millis(300);
 
 /// How long the dead have to refute with the bug that is about it.
-const TOO_LATE: Duration = Duration::from_secs(6);
+const TOO_LATE: Duration = Duration::from_millis(2_500);
 
 /// How long members have to answer, and to refute, with the bug that is about it.
 const TOO_SOON: Duration = Duration::from_millis(5);

@@ -18,7 +18,7 @@ const WELL_AFTER: Duration = Duration::from_secs(6);
 const NOTICED_WITHIN: [(usize, Duration); 2] =
     [(50, Duration::from_secs(2)), (99, Duration::from_secs(5))];
 /// Deaths from which on percentiles say something.
-const DEATHS_MIN: usize = 50;
+const DEATHS_MIN: usize = 30;
 
 /// M3: what is wrong with how long it took to notice these deaths, if there are enough of them to say.
 #[must_use]
