@@ -258,8 +258,8 @@ impl<V: Payload> CacheCore<V> {
         self.mode.clock_bound(now)
     }
 
-    /// Whether something is being sent at a limited rate. Meanwhile a [`tick`](Self::tick) every millisecond spreads it evenly; with
-    /// fewer it goes in bursts, and slower.
+    /// Whether something is being sent at a limited rate, or the store gone through in small steps. Meanwhile a
+    /// [`tick`](Self::tick) every millisecond spreads it evenly; with fewer it goes in bursts, and slower.
     #[must_use]
     pub fn is_paced(&self, now: Time) -> bool {
         self.mode.is_paced(now)

@@ -144,7 +144,8 @@ pub trait Mode<V: Payload>: Send + fmt::Debug {
     fn clock_bound(&self, now: Time) -> Duration;
     /// Somebody is about to load, and will ask for that: it is to be narrow.
     fn loads_begin(&mut self, _: Time) {}
-    /// Whether something is being sent at a limited rate, so that a tick every millisecond spreads it evenly.
+    /// Whether something is being sent at a limited rate, or the store gone through in small steps, so that a tick every millisecond
+    /// spreads it evenly.
     fn is_paced(&self, _: Time) -> bool {
         false
     }

@@ -9,7 +9,7 @@ use super::shared::NodeShared;
 /// itself is checked on every read and does not wait for it).
 const TICK: Duration = Duration::from_millis(10);
 
-/// As long as something is sent at a limited rate, it is sent in steps of this length.
+/// As long as something is sent at a limited rate, or a store gone through for a list, it is done in steps of this length.
 const PACED_TICK: Duration = Duration::from_millis(1);
 
 /// Starts the task; it ends when the node stops.

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A peer has everything if it says so of every stream that does not come to it from a live origin, or if a comparison with it found
-//! nothing that it wants. The second is quick and sure where nobody else writes; under load the first comes with the next heartbeat.
+//! nothing that it wants. The second is quick and sure where nobody else writes; under load the first comes with the next heartbeat. Where
+//! something was forgotten for want of room, two nodes differ for ever and comparing proves nothing: there only the first counts.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub(super) struct Leave {
     begun: bool,
     /// Peers that were compared with and wanted nothing.
     compared: BTreeSet<NodeId>,
+    /// Peers that wanted nothing of what could be compared, which was not all: this says little about what they have.
+    partly: BTreeSet<NodeId>,
     /// The peer that is compared with now or was last, and how often in a row.
     with: Option<(NodeId, u32)>,
     next_look: Option<Time>,
@@ -49,13 +52,29 @@ impl Leave {
         self.next_look.unwrap_or(Time::MAX)
     }
 
-    /// A comparison has ended in which the peer wanted so many things.
-    pub(super) fn compared(&mut self, with: NodeId, wanted: u64, is_partial: bool) {
+    /// A comparison has ended in which the peer wanted so many things: a partial one, because something was lost or because of what
+    /// differs for ever (`is_lossy`).
+    pub(super) fn compared(&mut self, with: NodeId, wanted: u64, is_partial: bool, is_lossy: bool) {
         let rounds = self.with.filter(|(last, _)| *last == with);
         let rounds = rounds.map_or(1, |(_, rounds)| rounds);
         if !is_partial && (wanted == 0 || rounds >= ROUNDS_MAX) {
-            self.compared.insert(with);
+            let whole = if is_lossy {
+                &mut self.partly
+            } else {
+                &mut self.compared
+            };
+            whole.insert(with);
         }
+    }
+
+    /// Nothing more is found by comparing with this peer.
+    fn is_done_with(&self, peer: &NodeId) -> bool {
+        self.compared.contains(peer) || self.partly.contains(peer)
+    }
+
+    /// With somebody a comparison has ended: what no stream tells of is handed over, as far as it can be found.
+    fn has_compared(&self) -> bool {
+        !self.compared.is_empty() || !self.partly.is_empty()
     }
 }
 
@@ -88,9 +107,8 @@ impl<V: Payload> Replicated<V> {
         }
         let last = self.leave.with;
         let lacking = self.peers.iter().filter(|(id, peer)| {
-            let compared = self.leave.compared.contains(id);
-            let needed = self.leave.compared.is_empty() || !self.covers(peer);
-            peer.agrees() && !compared && needed
+            let needed = !self.leave.has_compared() || !self.covers(peer);
+            peer.agrees() && !self.leave.is_done_with(id) && needed
         });
         // The same one until it wants nothing, then the next one; one that does not answer is not waited for.
         let next = match last {
@@ -144,7 +162,7 @@ impl<V: Payload> Replicated<V> {
             (all && has_all, some || has_all)
         });
         let nobody_to_compare_with = !self.peers.values().any(Peer::agrees);
-        let compared = !self.leave.compared.is_empty()
+        let compared = self.leave.has_compared()
             || nobody_to_compare_with
             || self.store.digest_bits().is_none();
         match (all && compared, some) {

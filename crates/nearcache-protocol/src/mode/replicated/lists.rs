@@ -1,8 +1,9 @@
 //! Lists of what is known where two nodes differ, one each way: each is told what the other knows, asks for what it lacks, and gets it.
 //!
 //! A list is made by going through the store in small steps, one per tick; its pieces are pulled when the connection has room, and
-//! only a few are on their way unanswered. Who lacks what is decided by the receiver, against all it knows, so that nothing is sent
-//! that it would refuse or has evicted (R10).
+//! only a few are on their way unanswered. Going through a large store takes longer than a peer may be silent, and where little
+//! differs nothing is found for most of that time: a piece goes out every so often all the same, with what there is. Who lacks what is
+//! decided by the receiver, against all it knows, so that nothing is sent that it would refuse or has evicted (R10).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::update::Update;
 const STEP: usize = 2_048;
 /// The time between two such steps: others get the lock.
 const STEP_EVERY: Duration = Duration::from_millis(1);
+/// So many pieces at least go out, without keys if need be, in the time after which an exchange counts as stalled.
+const SIGNS_PER_STALL: u32 = 5;
 /// Pieces of a list that may be unanswered.
 const WINDOW: u32 = 4;
 /// A key's version and length in a piece.
@@ -41,6 +44,8 @@ pub(super) struct Listing {
     /// Where the going through the store stands; nothing at its end.
     cursor: Option<ListCursor>,
     step_at: Time,
+    /// When a piece is sent even if there is nothing in it.
+    sign_at: Time,
     keys: VecDeque<(Box<[u8]>, Version)>,
     key_bytes: usize,
     /// Pieces sent, and answered.
@@ -64,9 +69,17 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    fn has_something(&self, piece_bytes: usize) -> bool {
-        let piece = self.key_bytes >= piece_bytes || (self.cursor.is_none() && !self.sent_all);
+    fn has_something(&self, now: Time, piece_bytes: usize) -> bool {
+        let piece = match self.cursor {
+            Some(_) => self.key_bytes >= piece_bytes || self.sign_at <= now,
+            None => !self.sent_all,
+        };
         !self.wanted.is_empty() || (piece && self.sent - self.answered < WINDOW)
+    }
+
+    /// Whether there is more of the store to go through, and room for what is found.
+    fn is_made(&self, room_below: usize) -> bool {
+        self.cursor.is_some() && self.key_bytes < room_below
     }
 
     fn is_answered(&self) -> bool {
@@ -93,9 +106,10 @@ impl<V: Payload> Replicated<V> {
         let listing = Listing {
             request,
             own,
+            cursor: (!leaves.is_empty()).then(ListCursor::default),
             leaves,
-            cursor: Some(ListCursor::default()),
             step_at: now,
+            sign_at: now + self.sign_every(),
             keys: VecDeque::new(),
             key_bytes: 0,
             sent: 0,
@@ -112,6 +126,10 @@ impl<V: Payload> Replicated<V> {
         };
         self.lists.insert((peer, own), listing);
         self.step_lists(now, out);
+    }
+
+    fn sign_every(&self) -> Duration {
+        self.config.transfer_stall_after / SIGNS_PER_STALL
     }
 
     /// A peer that found differences asks to exchange lists.
@@ -151,9 +169,8 @@ impl<V: Payload> Replicated<V> {
             self.list_moved(now, peer, request, own, out);
         }
         for ((peer, _), listing) in &mut self.lists {
-            let room = listing.key_bytes < piece_bytes * WINDOW as usize;
             if listing.step_at <= now
-                && room
+                && listing.is_made(piece_bytes * WINDOW as usize)
                 && let Some(cursor) = listing.cursor
             {
                 let (listed, next) = self.store.list(cursor, &listing.leaves, STEP);
@@ -167,7 +184,7 @@ impl<V: Payload> Replicated<V> {
                     }
                 }
             }
-            if !listing.awake && listing.has_something(piece_bytes) {
+            if !listing.awake && listing.has_something(now, piece_bytes) {
                 listing.awake = true;
                 let (peer, lane) = (*peer, Lane::Bulk);
                 out.push(Output::Transmit { peer, lane });
@@ -175,11 +192,16 @@ impl<V: Payload> Replicated<V> {
         }
     }
 
+    /// Whether this node is going through its store, so that it should be ticked as often as it takes steps.
+    pub(super) fn is_listing(&self) -> bool {
+        let room_below = self.config.transfer_chunk_bytes * WINDOW as usize;
+        self.lists.values().any(|list| list.is_made(room_below))
+    }
+
     pub(super) fn next_list_step(&self) -> Time {
         let room_below = self.config.transfer_chunk_bytes * WINDOW as usize;
-        let steps = self.lists.values().filter(|listing| {
-            listing.is_over() || (listing.cursor.is_some() && listing.key_bytes < room_below)
-        });
+        let lists = self.lists.values();
+        let steps = lists.filter(|listing| listing.is_over() || listing.is_made(room_below));
         steps
             .map(|listing| listing.step_at)
             .min()
@@ -195,14 +217,16 @@ impl<V: Payload> Replicated<V> {
     ) -> Option<CacheMessage<V>> {
         let piece_bytes = self.config.transfer_chunk_bytes;
         let budget_bytes = budget_bytes.min(piece_bytes);
+        let sign_at = now + self.sign_every();
         for own in [false, true] {
             let Some(listing) = self.lists.get_mut(&(to, own)) else {
                 continue;
             };
             let request = listing.request;
             let message = if !listing.wanted.is_empty() {
-                self.entries_of(to, own, budget_bytes)
-            } else if listing.has_something(piece_bytes) {
+                self.entries_of(now, (to, own), budget_bytes)
+            } else if listing.has_something(now, piece_bytes) {
+                listing.sign_at = sign_at;
                 Some(next_piece(listing, budget_bytes))
             } else {
                 listing.awake = false;
@@ -212,6 +236,12 @@ impl<V: Payload> Replicated<V> {
                 self.add_floors(to, &mut message);
                 if let Some(listing) = self.lists.get_mut(&(to, own)) {
                     listing.moved = now;
+                }
+                // Nobody answers entries: that the connection takes them is what tells that the peer does.
+                if let AntiEntropy::Entries { own: true, .. } = message
+                    && let Some(comparison) = self.exchanging(to, request)
+                {
+                    comparison.moves(now);
                 }
                 return Some(CacheMessage::AntiEntropy { request, message });
             }
@@ -235,11 +265,16 @@ impl<V: Payload> Replicated<V> {
     }
 
     /// Some of what the peer wants of our list.
-    fn entries_of(&mut self, to: NodeId, own: bool, budget_bytes: usize) -> Option<AntiEntropy<V>> {
+    fn entries_of(
+        &mut self,
+        now: Time,
+        (to, own): (NodeId, bool),
+        budget_bytes: usize,
+    ) -> Option<AntiEntropy<V>> {
         let reader = self.peers.get(&to)?.reader(&self.config);
         let listing = self.lists.get_mut(&(to, own))?;
         let keys = listing.wanted.front_mut()?;
-        let (mut updates, mut bytes, mut invalidated) = (Vec::new(), 0, false);
+        let (mut updates, mut bytes, mut invalidated) = (Vec::<Update<V>>::new(), 0, false);
         while bytes < budget_bytes
             && let Some(key) = keys.pop_front()
         {
@@ -265,12 +300,16 @@ impl<V: Payload> Replicated<V> {
         let part = listing.parts_sent;
         listing.parts_sent += 1;
         let (request, count) = (listing.request, updates.len() as u64);
+        let versions = updates.iter().map(Update::version);
+        let oldest = versions.min();
         if invalidated {
             updates.extend(self.floors_to_tell());
         }
         self.stats.reconciled_sent += count;
+        let is_overdue = oldest.is_some_and(|version| self.is_overdue(now, version));
         if let Some(comparison) = self.exchanging(to, request).filter(|_| own) {
             comparison.sent += count;
+            comparison.is_overdue |= is_overdue;
         }
         Some(AntiEntropy::Entries {
             own,
@@ -379,11 +418,17 @@ impl<V: Payload> Replicated<V> {
         let is_floor = |update: &Update<V>| matches!(update, Update::Floor { .. });
         // Group invalidations that are about to be forgotten would be dug up again.
         updates.retain(|update| !is_floor(update) || self.store.is_remembered(update.version()));
-        let count = updates.iter().filter(|update| !is_floor(update)).count() as u64;
+        let versions = updates.iter().filter(|update| !is_floor(update));
+        let versions = versions.map(Update::version);
+        let count = versions.clone().count() as u64;
+        let is_overdue = versions
+            .min()
+            .is_some_and(|version| self.is_overdue(now, version));
         self.stats.reconciled += count;
         let refused = !self.apply_all(now, from, updates, out);
         if let Some(comparison) = self.exchanging(from, request).filter(|_| !theirs) {
             comparison.updates += count;
+            comparison.is_overdue |= is_overdue;
             comparison.is_partial |= refused || skipped;
         }
         self.list_moved(now, from, request, !theirs, out);

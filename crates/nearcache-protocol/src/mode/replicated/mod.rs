@@ -338,7 +338,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
     }
 
     fn is_paced(&self, now: Time) -> bool {
-        self.pace.is_in_use(now) || self.pieces.is_paced(now)
+        self.pace.is_in_use(now) || self.pieces.is_paced(now) || self.is_listing()
     }
 
     fn poll_transmit(

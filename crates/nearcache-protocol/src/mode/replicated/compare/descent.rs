@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use nearcache_store::{LeafRange, LeafSet, NodeId};
+use nearcache_store::{LeafRange, LeafSet, NodeId, Store};
 
-use super::{Comparison, Stage, anti_entropy};
+use super::{Comparison, Purpose, Stage, anti_entropy};
 use crate::anti_entropy::AntiEntropy;
 use crate::ids::RequestId;
 use crate::message::ProgressVector;
@@ -22,9 +22,10 @@ const BATCH_RANGES: usize = 512;
 const LIST_FROM_PARTS: usize = 4_096;
 /// Leaves that one exchange names: 256 KiB.
 const LEAVES_MAX: usize = 1 << 16;
-/// Leaves that one check has listed. The rest waits for the next one, so that a cache whose leaves always differ because it evicts
-/// costs a bounded share of the network (guess: some thousands of keys).
-const CHECKED_LEAVES_MAX: usize = 256;
+/// Ranges of each size that one check looks into, and leaves that it has listed, of the store that has more of them. The rest waits for
+/// the next ones, so that a cache whose leaves always differ because it evicts costs a bounded share of the network: 128 KiB of sums of
+/// each size and some sixteen thousand keys (guess).
+const CHECKED_MAX: usize = 1 << 10;
 
 /// An answer to sums, taken out of its message.
 pub(in crate::mode::replicated) struct Differs<V> {
@@ -133,7 +134,8 @@ impl<V: Payload> Replicated<V> {
         floors.collect()
     }
 
-    /// Takes in a peer's group invalidations; those that are about to be forgotten would be dug up again.
+    /// Takes in a peer's group invalidations; those that are about to be forgotten would be dug up again. If one that is no longer on
+    /// its way was missing here, it may be missing elsewhere.
     pub(in crate::mode::replicated) fn apply_floors(
         &mut self,
         now: Time,
@@ -141,8 +143,25 @@ impl<V: Payload> Replicated<V> {
         mut floors: Vec<Update<V>>,
         out: &mut Vec<Output<V>>,
     ) -> bool {
-        floors.retain(|floor| self.store.is_remembered(floor.version()));
-        self.apply_all(now, from, floors, out)
+        if floors.is_empty() {
+            return true;
+        }
+        let known: BTreeSet<_> = self.store.remembered_floors().into_iter().collect();
+        floors.retain(|floor| {
+            let told = match floor {
+                Update::Floor { scope, version } => known.contains(&(scope.clone(), *version)),
+                _ => false,
+            };
+            !told && self.store.is_remembered(floor.version())
+        });
+        let overdue = |floor: &Update<V>| self.is_overdue(now, floor.version());
+        let (overdue, young): (Vec<_>, Vec<_>) = floors.into_iter().partition(overdue);
+        let before = self.store.generation();
+        let taken = self.apply_all(now, from, overdue, out);
+        if self.store.generation() != before {
+            self.hurry_checks(now);
+        }
+        self.apply_all(now, from, young, out) && taken
     }
 
     /// The parts that differ.
@@ -167,11 +186,13 @@ impl<V: Payload> Replicated<V> {
         comparison.moved = now;
         comparison.batch += 1;
         if answer.batch == 0 {
+            comparison.fine_bits = comparison.bits.max(answer.own_bits);
             comparison.bits = comparison.bits.min(answer.own_bits);
             comparison.ready = answer.ready;
             comparison.progress = Some(answer.progress);
         }
-        comparison.floors_differ |= answer.floors_differ;
+        // What differed before the peer's were taken in, or was on its way then, no longer does.
+        comparison.floors_differ = answer.floors_differ;
         let most = comparison.ranges.len() << comparison.part_bits;
         comparison.differing.extend(answer.parts);
         comparison.differing.truncate(most);
@@ -200,24 +221,29 @@ impl<V: Payload> Replicated<V> {
             self.exchange(now, depth, found, out);
             return;
         }
+        let is_check = comparison.purpose == Purpose::Check;
         let deep_enough = depth >= comparison.bits
-            || (found.len() >= LIST_FROM_PARTS && found.len() * 2 > looked_at);
+            || (!is_check && found.len() >= LIST_FROM_PARTS && found.len() * 2 > looked_at);
         let at_once = comparison.mends() || comparison.hands_over();
-        if found.is_empty() || (deep_enough && at_once) {
+        let nothing = found.is_empty();
+        if (nothing && !comparison.floors_differ) || ((nothing || deep_enough) && at_once) {
             self.exchange(now, depth, found, out);
-        } else if deep_enough {
+        } else if nothing || deep_enough {
             let until = now + self.config.compare_confirm_after;
             comparison.stage = Stage::Waiting {
                 until,
                 leaves: found,
             };
         } else {
+            if is_check {
+                comparison.turn = take_turn(&mut found, CHECKED_MAX, comparison.turn);
+            }
             comparison.descend(depth, found);
             self.send_sums(out);
         }
     }
 
-    /// Looks once more at leaves that differed.
+    /// Looks once more at leaves that differed, and at the group invalidations.
     pub(super) fn confirm(&mut self, now: Time, leaves: Vec<u32>, out: &mut Vec<Output<V>>) {
         let Some(comparison) = &mut self.compare.current else {
             return;
@@ -241,44 +267,38 @@ impl<V: Payload> Replicated<V> {
         mut leaves: Vec<u32>,
         out: &mut Vec<Output<V>>,
     ) {
-        let floors_differ = self
-            .compare
-            .current
-            .as_ref()
-            .is_some_and(|c| c.floors_differ);
+        let Some(comparison) = &mut self.compare.current else {
+            return;
+        };
+        let lossy =
+            |store: &Store<V>, prefix: u32| store.digest_is_lossy(LeafRange { bits, prefix });
+        match comparison.purpose {
+            // Where something was forgotten for want of room, two nodes differ for ever, whether or not one has what the other lacks.
+            Purpose::HandOver => {
+                let found = leaves.len();
+                leaves.retain(|prefix| !lossy(&self.store, *prefix));
+                comparison.is_lossy = leaves.len() < found;
+            }
+            // Those first that have no reason to differ; another part of the others each time.
+            Purpose::Check => {
+                let most = (CHECKED_MAX >> comparison.fine_bits.saturating_sub(bits)).max(1);
+                let is_lossy = |prefix: &u32| lossy(&self.store, *prefix);
+                let (mut others, sure): (Vec<_>, Vec<_>) = leaves.into_iter().partition(is_lossy);
+                leaves = sure;
+                take_turn(&mut leaves, most, comparison.turn);
+                let room = most - leaves.len();
+                if room > 0 {
+                    take_turn(&mut others, room, comparison.turn);
+                    leaves.append(&mut others);
+                    leaves.sort_unstable();
+                }
+            }
+            Purpose::Mend(_) => {}
+        }
+        let floors_differ = comparison.floors_differ;
         if leaves.is_empty() && !floors_differ {
             self.finish_comparison(now, out);
             return;
-        }
-        let hands_over = self
-            .compare
-            .current
-            .as_ref()
-            .is_some_and(Comparison::hands_over);
-        if hands_over {
-            // Where something was forgotten for want of room, two nodes differ for ever.
-            leaves.retain(|prefix| {
-                !self.store.digest_is_lossy(LeafRange {
-                    bits,
-                    prefix: *prefix,
-                })
-            });
-            if leaves.is_empty() && !floors_differ {
-                self.finish_comparison(now, out);
-                return;
-            }
-        } else if !self.compare.is_mending() && leaves.len() > CHECKED_LEAVES_MAX {
-            // Those first that have no reason to differ; another part of the others each time.
-            let turn = usize::try_from(self.compare.count).unwrap_or(0) * CHECKED_LEAVES_MAX;
-            let len = leaves.len();
-            leaves.rotate_left(turn % len);
-            leaves.sort_by_key(|prefix| {
-                self.store.digest_is_lossy(LeafRange {
-                    bits,
-                    prefix: *prefix,
-                })
-            });
-            leaves.truncate(CHECKED_LEAVES_MAX);
         }
         while leaves.len() > LEAVES_MAX {
             bits -= 1;
@@ -312,6 +332,39 @@ impl<V: Payload> Replicated<V> {
     }
 }
 
+/// Leaves at most `most` of what was found: another part each turn, so that all have had theirs after as many turns as there are parts.
+/// Returns how often that was already, the turn of what is chosen within this part.
+fn take_turn(found: &mut Vec<u32>, most: usize, turn: usize) -> usize {
+    let most = most.max(1);
+    let parts = found.len().div_ceil(most).max(1);
+    let first = turn % parts * most;
+    found.truncate(first + most);
+    found.drain(..first);
+    turn / parts
+}
+
 fn byte(number: u32) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_found_has_its_turn_and_never_more_than_there_is_room_for() {
+        for (len, outer, inner) in [(4_096, 64, 16), (100, 7, 3), (5, 8, 2), (1, 1, 1)] {
+            let mut seen = BTreeSet::new();
+            let turns = 4_096 / outer * outer.div_ceil(inner) + 200;
+            for turn in 0..turns {
+                let mut found: Vec<u32> = (0..len).collect();
+                let rest = take_turn(&mut found, outer, turn);
+                assert!(!found.is_empty() && found.len() <= outer);
+                take_turn(&mut found, inner, rest);
+                assert!(!found.is_empty() && found.len() <= inner);
+                seen.extend(found);
+            }
+            assert_eq!(seen.len(), len as usize, "{len} {outer} {inner}");
+        }
+    }
 }

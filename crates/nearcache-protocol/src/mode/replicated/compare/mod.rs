@@ -18,7 +18,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nearcache_store::NodeId;
+use nearcache_store::{NodeId, Version};
 
 pub(super) use self::descent::Differs;
 use super::Replicated;
@@ -42,6 +42,8 @@ pub(super) struct Compare {
     /// With whom the last one was.
     last: Option<NodeId>,
     count: u64,
+    /// How often all peers were checked: each has its turn of what is too much for one check.
+    turn: usize,
     /// How many checks are still to follow each other more closely: one with each peer.
     hurried: usize,
     pub(super) current: Option<Comparison>,
@@ -82,6 +84,10 @@ pub(super) struct Comparison {
     stage: Stage,
     /// The leaves that both have, as a power of two.
     bits: u32,
+    /// The leaves of the one that has more.
+    fine_bits: u32,
+    /// Which part of what differs is looked at, if it is too much.
+    turn: usize,
     /// How many bits the ranges have that are being looked at, and their parts more.
     depth: u32,
     part_bits: u32,
@@ -91,6 +97,7 @@ pub(super) struct Comparison {
     batch: u32,
     /// Parts found to differ.
     differing: Vec<u32>,
+    /// Whether the two did not know the same group invalidations, when they last told each other.
     floors_differ: bool,
     ready: bool,
     progress: Option<ProgressVector>,
@@ -99,6 +106,10 @@ pub(super) struct Comparison {
     pub(super) updates: u64,
     /// Not all that differs was listed, or something did not arrive: the end must not be claimed.
     pub(super) is_partial: bool,
+    /// Of what differs some was left out, because it might do so for ever.
+    is_lossy: bool,
+    /// Something that was exchanged is too old to have been on its way.
+    pub(super) is_overdue: bool,
     /// How many the peer wanted.
     pub(super) sent: u64,
 }
@@ -245,6 +256,8 @@ impl<V: Payload> Replicated<V> {
             moved: now,
             stage: Stage::Descending,
             bits,
+            fine_bits: bits,
+            turn: self.compare.turn,
             depth: 0,
             part_bits: 0,
             ranges: Vec::new(),
@@ -257,6 +270,8 @@ impl<V: Payload> Replicated<V> {
             leaves: 0,
             updates: 0,
             is_partial: false,
+            is_lossy: false,
+            is_overdue: false,
             sent: 0,
         };
         match purpose {
@@ -288,8 +303,9 @@ impl<V: Payload> Replicated<V> {
         if !comparison.mends() {
             self.compare.put_off(now, self.clock.origin(), &self.config);
         }
-        if comparison.updates + comparison.sent > 0 || comparison.floors_differ {
-            // Who had it not before may be not the only one.
+        let exchanged = comparison.updates + comparison.sent > 0;
+        if comparison.is_overdue || (exchanged && comparison.purpose != Purpose::Check) {
+            // Who had it not before may be not the only one. A key that is always being written is no reason.
             self.hurry_checks(now);
         }
         self.stats.comparisons += 1;
@@ -300,8 +316,12 @@ impl<V: Payload> Replicated<V> {
             took,
         }));
         if comparison.hands_over() {
-            self.leave
-                .compared(with, comparison.sent, comparison.is_partial);
+            self.leave.compared(
+                with,
+                comparison.sent,
+                comparison.is_partial,
+                comparison.is_lossy,
+            );
             return;
         }
         if let Purpose::Mend(parts) = comparison.purpose {
@@ -368,9 +388,16 @@ impl<V: Payload> Replicated<V> {
             .find(|id| *id > after)
             .or_else(|| peers.next());
         if let Some(with) = with {
+            self.compare.turn += usize::from(with <= after);
             self.compare.last = Some(with);
             self.compare_with(now, with, Purpose::Check, out);
         }
+    }
+
+    /// Whether what was made at `version` should long have arrived everywhere. A load's is as old as its start: then a check too many is made.
+    pub(super) fn is_overdue(&self, now: Time, version: Version) -> bool {
+        let late_ms = u64::try_from(self.config.repair_every.as_millis()).unwrap_or(u64::MAX);
+        version.time.millis().saturating_add(late_ms) < self.clock.physical_ms(now)
     }
 
     /// Whether this node is getting what it is known to lack.

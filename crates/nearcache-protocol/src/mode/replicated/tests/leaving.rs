@@ -1,13 +1,16 @@
 //! Nodes that leave on purpose.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nearcache_store::NodeId;
+use nearcache_store::{
+    Change, CoarseClock, Expiry, LeafRange, NodeId, Store, StoreConfig, Tags, Timestamp, Version,
+};
 
 use super::{SECOND, all, config};
 use crate::mode::HandedOver;
 use crate::modify::ModifyOp;
-use crate::testing::Cluster;
+use crate::testing::{Cluster, Text, WALL_MS};
 
 fn hand_over(cluster: &mut Cluster, id: u64) {
     cluster.act(id, |node, now, out| node.core.hand_over(now, out));
@@ -96,5 +99,49 @@ fn a_node_alone_has_nobody_to_hand_over_to() {
     let mut cluster = Cluster::ready(1, config());
     cluster.put(1, "k", "v");
     hand_over(&mut cluster, 1);
+    assert_eq!(handed_over(&cluster, 1), HandedOver::ToAll);
+}
+
+/// A store of which every leaf has forgotten something for want of room.
+fn forgetful() -> Arc<Store<Text>> {
+    let config = StoreConfig {
+        key_floor_percent: 0,
+        digest_key: Some([7; 16]),
+        shards: std::num::NonZeroUsize::new(1),
+        ..StoreConfig::new(128 << 10)
+    };
+    let store = Store::new(config, CoarseClock::new(WALL_MS)).unwrap();
+    let version = Version::new(Timestamp::from_parts(WALL_MS, 0), NodeId::from_u64(9));
+    for n in 0..20_000 {
+        let change = Change::Put {
+            value: Text::new("v"),
+            expiry: Expiry::NEVER,
+            tags: Tags::NONE,
+        };
+        let key = format!("k{n}");
+        let _ = store.merge(key.as_bytes(), version, change).unwrap();
+    }
+    let bits = store.digest_bits().unwrap();
+    let mut leaves = LeafRange::ALL.parts(bits);
+    assert!(leaves.all(|leaf| store.digest_is_lossy(leaf)));
+    Arc::new(store)
+}
+
+#[test]
+fn k4_a_comparison_that_leaves_out_what_differs_for_ever_hands_nothing_over() {
+    let mut cluster = Cluster::new(config());
+    cluster.start_on(1, config(), forgetful());
+    cluster.start(2);
+    cluster.connect(1, 2);
+    cluster.run(SECOND * 5);
+    cluster.drops.insert((2, "updates"));
+    cluster.put(1, "k", "last");
+    hand_over(&mut cluster, 1);
+    cluster.run(SECOND);
+    assert_eq!(cluster.read(2, "k"), None);
+    assert_eq!(handed_over(&cluster, 1), HandedOver::ToNobody);
+    cluster.drops.clear();
+    cluster.run(SECOND * 2);
+    assert_eq!(cluster.read(2, "k").as_deref(), Some("last"));
     assert_eq!(handed_over(&cluster, 1), HandedOver::ToAll);
 }

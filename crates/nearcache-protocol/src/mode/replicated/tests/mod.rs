@@ -4,6 +4,7 @@ mod freshness;
 mod joining;
 mod leaving;
 mod limits;
+mod lists;
 mod loads;
 mod modify;
 mod split;
