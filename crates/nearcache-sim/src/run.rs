@@ -395,10 +395,8 @@ fn judge(cluster: &mut Cluster) -> Result<Duration, Violation> {
     if let Some(what) = resurrected {
         return Err(violation(cluster, "R3", what));
     }
-    // Where removals are forgotten, or a side drops what it held, less may be known than was.
-    let keeps = cluster.plan.split != SplitPolicy::Flush
-        && !cluster.plan.is_small()
-        && !cluster.plan.forgets();
+    // Where removals are forgotten, less may be known than was. Whoever has dropped what it held is no survivor of that (`checkers.dropped`).
+    let keeps = !cluster.plan.is_small() && !cluster.plan.forgets();
     if let Some(what) = resurrection::lost(&cluster.checkers, &nodes).filter(|_| keeps) {
         return Err(violation(cluster, "K4 (survivors)", what));
     }

@@ -1,6 +1,7 @@
-//! Dropping the copy of one key without removing the key: [`Store::forget`].
+//! Dropping the copy of one key without removing the key: as an eviction would ([`Store::forget`]), or as something that this store lacks
+//! from then on ([`Store::withdraw`]).
 
-use crate::shard::Displaced;
+use crate::shard::{Displaced, Writer};
 use crate::{Event, Store, Version, Weigh};
 
 impl<V: Weigh> Store<V> {
@@ -11,6 +12,41 @@ impl<V: Weigh> Store<V> {
     ///
     /// Returns false if something newer is known; nothing has changed then.
     pub fn forget(&self, key: &[u8], version: Version) -> bool {
+        self.drop_copy(key, version, |writer, key_hash| {
+            writer.raise_key_floor(key_hash, version);
+        })
+    }
+
+    /// Drops the same as one that is to be got again: this store [lacks](Store::lacks) that very version then, and its digest differs from
+    /// that of a store that holds it. What is older stays out as far as there is room to remember that: unlike an eviction this makes no other
+    /// floor less exact, because a floor that stands for several keys would keep out what is to come back. Cost and locks as those of
+    /// [`Store::forget`].
+    ///
+    /// Returns false if something newer is known; nothing has changed then.
+    pub fn withdraw(&self, key: &[u8], version: Version) -> bool {
+        self.drop_copy(key, version, |writer, key_hash| {
+            if writer.key_floors.has_room_for(key_hash) {
+                writer.raise_key_floor(key_hash, version.before());
+            }
+        })
+    }
+
+    /// Forgets the floors up to `version` that stand for several keys at once, which were evicted here or elsewhere: they would keep out what is
+    /// to come back after much was [withdrawn](Store::withdraw). Cost: linear in the memory of floors, under one shard's lock after the other.
+    pub fn drop_common_floors(&self, version: Version) {
+        for shard in self.shards() {
+            shard.writer.lock().key_floors.drop_common_up_to(version);
+        }
+        self.told.drop_common_up_to(version);
+    }
+
+    /// Drops a copy, and leaves in its place what `leave` does, by the key's hash.
+    fn drop_copy(
+        &self,
+        key: &[u8],
+        version: Version,
+        leave: impl FnOnce(&mut Writer<V>, u64),
+    ) -> bool {
         let hash = self.hasher.hash(key);
         let key_hash = self.key_hash(hash, key);
         let shard = self.shard(hash);
@@ -30,7 +66,7 @@ impl<V: Weigh> Store<V> {
             }
             writer.unbury(hash, key, key_hash);
             self.drop_told_floor(key_hash);
-            writer.raise_key_floor(key_hash, version);
+            leave(&mut writer, key_hash);
             writer.fit(&shard.table, &mut displaced);
             held
         };
@@ -76,6 +112,47 @@ mod tests {
         assert!(matches!(store.known(b"key"), Known::Absent { .. }));
         assert!(!put(&store, 6));
         assert!(put(&store, 7));
+    }
+
+    #[test]
+    fn c2_what_is_withdrawn_is_lacked_in_its_own_version_and_kept_out_in_an_older_one() {
+        let store = store();
+        assert!(put(&store, 5));
+        assert!(!store.lacks(b"key", version(5)));
+        assert!(store.withdraw(b"key", version(5)));
+        assert!(store.peek(b"key").is_none());
+        assert!(store.lacks(b"key", version(5)));
+        assert!(!put(&store, 4));
+        assert!(put(&store, 5));
+        assert!(!store.lacks(b"key", version(5)));
+        assert!(!store.withdraw(b"key", version(4)), "something newer");
+    }
+
+    #[test]
+    fn all_that_is_withdrawn_comes_back_however_much_that_is() {
+        let mut config = StoreConfig::new(1 << 20);
+        config.digest_key = Some([7; 16]);
+        let store: Store<Vec<u8>> = Store::new(config, CoarseClock::new(1_000)).unwrap();
+        let put = |number: u64, ms: u64| {
+            let change = Change::Put {
+                value: vec![1; 32],
+                expiry: Expiry::NEVER,
+                tags: Tags::NONE,
+            };
+            let merged = store.merge(&number.to_be_bytes(), version(ms), change);
+            matches!(merged, Ok(Merged::Applied { .. }))
+        };
+        let fill = || (1..=6_000).filter(|n| put(*n, *n)).count();
+        assert_eq!(fill(), 6_000);
+        // Some were evicted before, and stand in common floors.
+        assert!((6_001..=20_000).all(|n| put(n, n)));
+        let held = store.len();
+        for number in 1..=20_000_u64 {
+            store.withdraw(&number.to_be_bytes(), version(number));
+        }
+        store.drop_common_floors(version(20_000));
+        assert!(store.is_empty() && held > 2_000);
+        assert_eq!((1..=2_000).filter(|n| put(*n, *n)).count(), 2_000);
     }
 
     #[test]

@@ -178,6 +178,22 @@ impl KeyFloors {
         raised
     }
 
+    /// Whether a floor of `hash` is known exactly, or would be without another having to make room.
+    pub(crate) fn has_room_for(&self, hash: u64) -> bool {
+        let is_usable = |floor: &Floor| floor.version == Version::ZERO || floor.hash == hash;
+        let bucket = self.buckets.get(self.home(hash));
+        bucket.is_none_or(|bucket| bucket.exact.iter().any(is_usable))
+    }
+
+    /// Drops the common floors up to `version`; those of single keys stay. Cost: linear.
+    pub(crate) fn drop_common_up_to(&mut self, version: Version) {
+        for bucket in &mut self.buckets {
+            if bucket.common <= version {
+                bucket.common = Version::ZERO;
+            }
+        }
+    }
+
     /// Drops the floor of `hash`: an entry that is at least as new holds the key now. Returns what it was, if there was one.
     #[inline]
     pub(crate) fn drop_hash(&mut self, hash: u64) -> Option<Version> {

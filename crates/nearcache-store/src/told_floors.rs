@@ -91,6 +91,13 @@ impl ToldFloors {
         (some.collect(), end >= told.floors.buckets())
     }
 
+    /// Drops what stands for several keys at once, up to `version`.
+    pub(crate) fn drop_common_up_to(&self, version: Version) {
+        if !self.is_empty() {
+            self.told.lock().floors.drop_common_up_to(version);
+        }
+    }
+
     pub(crate) fn weight_bytes(&self) -> u64 {
         self.told.lock().floors.weight_bytes()
     }

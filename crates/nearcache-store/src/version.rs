@@ -101,6 +101,13 @@ impl Version {
         Self { time, origin }
     }
 
+    /// The highest version below this one; zero is its own.
+    #[must_use]
+    pub fn before(self) -> Self {
+        let bits = u128::from_be_bytes(self.to_bytes());
+        Self::from_bytes(bits.saturating_sub(1).to_be_bytes())
+    }
+
     /// Big-endian bytes; their order is the order of versions.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
@@ -149,6 +156,14 @@ mod tests {
             prop_assert_eq!(a.cmp(&b), a.to_bytes().cmp(&b.to_bytes()));
             prop_assert_eq!(Version::from_bytes(a.to_bytes()), a);
         }
+    }
+
+    #[test]
+    fn nothing_lies_between_a_version_and_the_one_before_it() {
+        let version = |t, o| Version::new(Timestamp::from_u64(t), NodeId::from_u64(o));
+        assert_eq!(version(5, 3).before(), version(5, 2));
+        assert_eq!(version(5, 0).before(), version(4, u64::MAX));
+        assert_eq!(Version::ZERO.before(), Version::ZERO);
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Cluster {
             CacheEvent::Dropped { .. } => {
                 self.sometimes.reach(Place::Dropped);
                 if let Some(node) = self.hosts[host].node.as_ref() {
-                    self.checkers.dropped(host, node);
+                    self.checkers.dropped(host, node, self.now);
                 }
             }
             CacheEvent::Flushed { cause, .. } => {

@@ -9,10 +9,12 @@
 
 use std::time::Duration;
 
-use nearcache_store::{Item, Known, Timestamp, WalkCursor};
+use nearcache_store::{Item, Known, NodeId, Timestamp, Version, WalkCursor};
 
 use super::Replicated;
 use super::join::Join;
+use super::serve::Serving;
+use crate::message::CacheMessage;
 use crate::mode::{Event, Output};
 use crate::payload::Payload;
 use crate::time::Time;
@@ -63,29 +65,44 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         self.view.begin_again(now);
-        let dropped = self.drop_up_to(self.forgotten_up_to(now));
+        let dropped = self.drop_up_to(self.forgotten_up_to(now), out);
         // What it said meanwhile is told by a transfer, if it is not too old itself.
         self.log.forget();
         self.fill_again(now, since);
         out.push(Output::Event(Event::StartedClean { away, dropped }));
     }
 
-    /// Drops the entries whose versions are not newer than `old`, as an eviction would; returns how many. Cost: O(entries).
-    pub(super) fn drop_up_to(&self, old: Timestamp) -> u64 {
+    /// Drops the entries whose versions are not newer than `old`, so that they are lacking here; returns how many. Cost: O(entries).
+    pub(super) fn drop_up_to(&mut self, old: Timestamp, out: &mut Vec<Output<V>>) -> u64 {
+        self.stop_serving(out);
         let (mut cursor, mut dropped) = (Some(WalkCursor::START), 0);
         while let Some(from) = cursor {
             let (items, next) = self.store.walk(from, PAGE_ITEMS);
             for item in items {
                 if let Item::Entry(entry) = item
                     && entry.version().time <= old
-                    && self.store.forget(entry.key(), entry.version())
+                    && self.store.withdraw(entry.key(), entry.version())
                 {
                     dropped += 1;
                 }
             }
             cursor = next;
         }
+        // What is that old has long been everywhere: whoever fills this node again has nothing older of it.
+        let newest = Version::new(old, NodeId::from_u64(u64::MAX));
+        self.store.drop_common_floors(newest);
         dropped
+    }
+
+    /// What those were promised who are being filled by this node is no longer here: others have to bring it.
+    fn stop_serving(&mut self, out: &mut Vec<Output<V>>) {
+        for (id, peer) in &mut self.peers {
+            if let Some(request) = peer.serving.as_mut().and_then(Serving::stop) {
+                let message = CacheMessage::TransferRefused { request };
+                out.push(Output::Send { to: *id, message });
+            }
+        }
+        self.pages.clear();
     }
 
     /// Much was dropped: this node is not ready before a peer met from `since` on has filled it.
@@ -94,7 +111,7 @@ impl<V: Payload> Replicated<V> {
         self.fetches.clear();
         self.compare.current = None;
         self.lists.retain(|(_, own), _| !*own);
-        // What was dropped may come back as it was, which a comparison would not ask for.
+        // There is little to compare: a transfer brings what was dropped at a smaller cost.
         self.has_data = false;
         self.join = Join::again(now + self.config.join_alone_after, since);
     }

@@ -81,6 +81,11 @@ impl Filling {
         }
     }
 
+    /// All sources must be ready themselves.
+    pub(super) const fn is_by_ready(&self) -> bool {
+        self.by_ready
+    }
+
     /// A share is here as of `progress` of its source.
     fn claim(&mut self, from: NodeId, progress: ProgressVector) {
         for (stream, number) in &progress.0 {

@@ -254,6 +254,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
 
     fn peer_left(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
         self.member_left(now, peer, out);
+        self.note_most(now, out);
     }
 
     fn peer_dead(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) {
@@ -270,6 +271,7 @@ impl<V: Payload> Mode<V> for Replicated<V> {
         if self.peers.contains_key(&from) {
             let only_helps = can_only_help(&message);
             self.on_message(now, from, message, out);
+            self.note_most(now, out);
             if only_helps {
                 self.improve_bound(now);
             } else {

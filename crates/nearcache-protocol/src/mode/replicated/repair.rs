@@ -29,7 +29,8 @@ pub(super) struct Repair {
     not_before_alive: Time,
     /// How far a stream is known to be elsewhere, and since when.
     stranded: BTreeMap<StreamId, (u64, Time)>,
-    avoid: Option<(NodeId, Time)>,
+    /// Peers whose transfers were cut, and until when others are asked first. At most as many as there are peers.
+    avoid: BTreeMap<NodeId, Time>,
 }
 
 impl Repair {
@@ -41,7 +42,8 @@ impl Repair {
 
     /// A transfer from this peer was cut.
     pub(super) fn avoid(&mut self, now: Time, peer: NodeId, config: &ReplicationConfig) {
-        self.avoid = Some((peer, now + config.repair_every));
+        self.avoid.retain(|_, until| now < *until);
+        self.avoid.insert(peer, now + config.repair_every);
     }
 
     /// Whether the last transfer ended so recently that the next one must wait.
@@ -50,8 +52,7 @@ impl Repair {
     }
 
     pub(super) fn avoids(&self, now: Time, peer: NodeId) -> bool {
-        self.avoid
-            .is_some_and(|(avoided, until)| avoided == peer && now < until)
+        self.avoid.get(&peer).is_some_and(|until| now < *until)
     }
 }
 

@@ -45,6 +45,14 @@ pub(super) struct Serving {
     generation: u32,
 }
 
+impl Serving {
+    /// Ends it, unless it has ended; whose request it was.
+    pub(super) fn stop(&mut self) -> Option<RequestId> {
+        let was_done = std::mem::replace(&mut self.done, true);
+        (!was_done).then_some(self.request)
+    }
+}
+
 /// Items of the current page that did not fit into the last chunk. Kept beside [`Serving`] because only it knows values.
 pub(super) type Page<V> = VecDeque<PartItem<V>>;
 
@@ -89,7 +97,8 @@ impl<V: Payload> Replicated<V> {
                 return;
             }
         }
-        let Some(leaves) = leaves else {
+        // What was dropped must not be missing there too.
+        let Some(leaves) = leaves.filter(|_| !self.split.has_dropped()) else {
             let message = CacheMessage::TransferRefused { request };
             out.push(Output::Send { to: from, message });
             return;

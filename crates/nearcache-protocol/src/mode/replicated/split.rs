@@ -39,7 +39,22 @@ pub(super) struct Split {
     dropped: bool,
 }
 
+impl Split {
+    /// Whether what it held is dropped, and it is still apart.
+    pub(super) const fn has_dropped(&self) -> bool {
+        self.dropped
+    }
+}
+
 impl<V: Payload> Replicated<V> {
+    /// Something was heard: a node that has dropped its contents is filled again as soon as it is with most.
+    pub(super) fn note_most(&mut self, now: Time, out: &mut Vec<Output<V>>) {
+        if self.split.dropped && self.view.is_with_most(now) {
+            self.look_around(now, out);
+            self.repair(now, out);
+        }
+    }
+
     /// Looks who is here; with every heartbeat.
     pub(super) fn look_around(&mut self, now: Time, out: &mut Vec<Output<V>>) {
         let with_most = self.view.look(now, self.planted);
@@ -74,11 +89,7 @@ impl<V: Payload> Replicated<V> {
             return;
         }
         self.split.dropped = true;
-        // Whom this node fills asks somebody else for the rest.
-        for peer in self.peers.values_mut() {
-            peer.serving = None;
-        }
-        let dropped = self.drop_up_to(self.settled_up_to(now));
+        let dropped = self.drop_up_to(self.settled_up_to(now), out);
         out.push(Output::Event(Event::Dropped { dropped }));
     }
 

@@ -13,7 +13,7 @@
 use nearcache_store::{NodeId, Version};
 
 use super::Replicated;
-use super::filling::Brought;
+use super::filling::{Brought, Filling};
 use crate::ids::{Epoch, RequestId};
 use crate::message::{CacheMessage, Chunk, ProgressVector, TransferCursor};
 use crate::mode::stream::Receives as _;
@@ -142,6 +142,14 @@ impl<V: Payload> Replicated<V> {
         out: &mut Vec<Output<V>>,
     ) {
         if self.current_fetch(from, request).is_none() {
+            return;
+        }
+        if !ready && self.filling.as_ref().is_some_and(Filling::is_by_ready) {
+            // It no longer is: others bring its share.
+            if let Some(peer) = self.peers.get_mut(&from) {
+                peer.ready = false;
+            }
+            self.cut_fetch(now, from, out);
             return;
         }
         let refused = !self.apply_all(now, from, floors, out);

@@ -1,5 +1,7 @@
 //! Netsplits of a few nodes in memory, under each policy.
 
+use std::time::Duration;
+
 use nearcache_store::{NodeId, Scope};
 
 use super::SECOND;
@@ -7,7 +9,7 @@ use crate::announce::SplitPolicy;
 use crate::config::ReplicationConfig;
 use crate::mode::{Event, Outcome, Status};
 use crate::modify::{ModifyError, ModifyOp};
-use crate::testing::Cluster;
+use crate::testing::{Cluster, store_of};
 
 fn cluster(n: u64, split: SplitPolicy) -> Cluster {
     let mut config = ReplicationConfig::default();
@@ -256,6 +258,142 @@ fn r1_what_was_dropped_for_a_split_comes_back_though_its_transfer_is_cut() {
     cluster.run(SECOND * 15);
     assert!(cluster.nodes[&4].core.is_ready());
     assert_eq!(cluster.nodes[&4].core.store().len(), 2_000);
+}
+
+/// Five nodes, of which 4 and 5 are cut off, drop what they held, and are still apart.
+fn flushed_side(keys: u64) -> Cluster {
+    let mut cluster = cluster(5, SplitPolicy::Flush);
+    for n in 0..keys {
+        cluster.put(1 + n % 5, &format!("k{n}"), "v");
+    }
+    cluster.run(SECOND * 9);
+    part(&mut cluster, &[1, 2, 3], &[4, 5]);
+    cluster.run(SECOND * 5);
+    for id in [4, 5] {
+        let dropped = |event: &Event| matches!(event, Event::Dropped { .. });
+        assert_eq!(events(&cluster, id, dropped), 1);
+    }
+    cluster
+}
+
+fn held(cluster: &Cluster, id: u64) -> usize {
+    cluster.nodes[&id].core.store().len()
+}
+
+#[test]
+fn r9_whoever_has_dropped_its_contents_fills_nobody() {
+    let mut cluster = flushed_side(50);
+    // Node 4 meets the others first; node 5 is apart from them for longer.
+    (1..=3).for_each(|other| cluster.connect(4, other));
+    cluster.run(SECOND * 2);
+    assert!(cluster.nodes[&4].core.is_ready());
+    assert_eq!((held(&cluster, 4), held(&cluster, 5)), (50, 0));
+    (1..=3).for_each(|other| cluster.connect(5, other));
+    cluster.run(SECOND * 2);
+    for n in 0..50 {
+        let expected = vec![Some("v".to_owned()); 5];
+        assert_eq!(cluster.read_all(&format!("k{n}")), expected, "k{n}");
+    }
+}
+
+#[test]
+fn r9_whoever_starts_beside_a_flushed_side_is_filled_by_the_other_once_it_is_there() {
+    let mut cluster = flushed_side(50);
+    cluster.start(6);
+    cluster.connect(6, 4);
+    cluster.connect(6, 5);
+    cluster.run(SECOND * 20);
+    assert!(!cluster.nodes[&6].core.is_ready());
+    for (a, b) in (1..=6).flat_map(|a| (1..a).map(move |b| (a, b))) {
+        cluster.connect(a, b);
+    }
+    cluster.run(SECOND * 3);
+    assert!(cluster.nodes.values().all(|node| node.core.is_ready()));
+    assert_eq!(held(&cluster, 6), 50);
+}
+
+#[test]
+fn r9_a_flushed_node_serves_nothing_as_ready_before_it_is_filled_again() {
+    let mut cluster = flushed_side(50);
+    cluster.drops.insert((4, "transfer-start"));
+    (1..=3).for_each(|other| cluster.connect(4, other));
+    for _ in 0..100 {
+        cluster.run(Duration::from_millis(10));
+        assert!(!serves(&cluster, 4) || !cluster.nodes[&4].core.is_ready());
+    }
+    assert!(serves(&cluster, 4));
+}
+
+#[test]
+fn r9_who_asks_a_node_that_has_dropped_its_contents_gets_that_share_elsewhere() {
+    let mut cluster = cluster(5, SplitPolicy::Flush);
+    for n in 0..50 {
+        cluster.put(1, &format!("k{n}"), "v");
+    }
+    cluster.run(SECOND * 9);
+    // Node 4 does not hear that node 5 is no longer ready.
+    cluster.drops.insert((4, "heartbeat"));
+    part(&mut cluster, &[1, 2, 3], &[4, 5]);
+    cluster.run(SECOND * 5);
+    assert_eq!((held(&cluster, 4), held(&cluster, 5)), (0, 0));
+    (1..=3).for_each(|other| cluster.connect(4, other));
+    cluster.run(SECOND * 3);
+    let is_cut = |event: &Event| matches!(event, Event::TransferCut { from } if from.as_u64() == 5);
+    assert_eq!(events(&cluster, 4, is_cut), 1);
+    assert!(cluster.nodes[&4].core.is_ready());
+    assert_eq!(held(&cluster, 4), 50);
+}
+
+#[test]
+fn r1_what_a_flushed_node_is_not_brought_again_by_a_transfer_a_comparison_brings() {
+    let mut config = ReplicationConfig {
+        transfer_credit_bytes: 2 << 10,
+        transfer_chunk_bytes: 1 << 10,
+        ..ReplicationConfig::default()
+    };
+    config.agreement.split = SplitPolicy::Flush;
+    let mut cluster = Cluster::ready(3, config);
+    for n in 0..1_000 {
+        cluster.put(1, &format!("k{n}"), "value");
+    }
+    cluster.run(SECOND * 9);
+    part(&mut cluster, &[3], &[1, 2]);
+    cluster.run(SECOND * 5);
+    assert_eq!(held(&cluster, 3), 0);
+    // The one source stands still after the first chunks, and dies.
+    cluster.drops.insert((1, "transfer-credit"));
+    cluster.connect_all(3);
+    cluster.run(SECOND);
+    let before = held(&cluster, 3);
+    assert!((501..1_000).contains(&before), "{before}");
+    cluster.cut(3, 1);
+    cluster.run(SECOND * 4);
+    assert!(cluster.nodes[&3].core.is_ready());
+    assert_eq!(held(&cluster, 3), 1_000);
+}
+
+#[test]
+fn flush_of_more_than_floors_are_remembered_of_is_filled_again_to_the_last_key() {
+    let mut config = ReplicationConfig::default();
+    config.agreement.split = SplitPolicy::Flush;
+    let mut cluster = Cluster::new(config.clone());
+    for id in 1..=3 {
+        cluster.start_on(id, config.clone(), store_of(2 << 20));
+        cluster.connect_all(id);
+    }
+    cluster.run(SECOND * 6);
+    for n in 0..5_000 {
+        cluster.put(1, &format!("k{n}"), "value");
+    }
+    cluster.run(SECOND * 9);
+    assert_eq!(held(&cluster, 3), 5_000);
+    part(&mut cluster, &[3], &[1, 2]);
+    cluster.run(SECOND * 5);
+    assert_eq!(held(&cluster, 3), 0);
+    cluster.connect_all(3);
+    cluster.run(SECOND * 2);
+    assert!(cluster.nodes[&3].core.is_ready());
+    assert_eq!(held(&cluster, 3), 5_000);
 }
 
 #[test]
