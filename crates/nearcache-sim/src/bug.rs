@@ -53,8 +53,6 @@ bugs! {
     DeadOriginsKept = "dead-origins-kept" by ["R1"],
     /// Who is declared dead no longer counts when a node asks whether it is with most of its cluster.
     DeadCountForNothing = "dead-count-for-nothing" by ["design §5 (split)"],
-    /// Who is declared dead counts for nobody's freshness, also on a node that is cut off from most.
-    DeadMakeFresh = "dead-make-fresh" by ["C11"],
     /// What makes room on one node is removed from all.
     EvictionReplicated = "eviction-replicated" by ["R10 (removals)"],
     /// A node that was away for longer than removals are remembered keeps what it has.
@@ -257,7 +255,6 @@ impl Bug {
             Self::OneGapTolerated => ProtocolBug::OneGapTolerated,
             Self::MissesTrustedWhileJoining => ProtocolBug::MissesTrustedWhileJoining,
             Self::DeadCountForNothing => ProtocolBug::DeadCountForNothing,
-            Self::DeadMakeFresh => ProtocolBug::DeadMakeFresh,
             Self::StateKeptWhenAway => ProtocolBug::StateKeptWhenAway,
             Self::DeadOriginsKept => ProtocolBug::DeadOriginsKept,
             Self::ResumesPastAHole => ProtocolBug::ResumesPastAHole,

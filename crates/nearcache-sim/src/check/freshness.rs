@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nearcache_protocol::ids::Epoch;
-use nearcache_protocol::mode::Status;
 use nearcache_protocol::probe::is_reserved;
 use nearcache_protocol::time::Time;
 use nearcache_store::{Known, NodeId, Scope, Tags, Version};
@@ -36,8 +35,6 @@ pub(crate) struct Freshness {
     seen: BTreeMap<(usize, Start), usize>,
     /// The members that a host has heard of and not seen gone.
     members: BTreeMap<(usize, NodeId), Epoch>,
-    /// Those whom it holds for dead while it is not with most of its cluster: they may be alive, and write.
-    mourned: BTreeMap<(usize, NodeId), Epoch>,
     untold: BTreeSet<Version>,
     /// The newest invalidation of a tag on any host.
     tagged: Option<Version>,
@@ -51,21 +48,17 @@ impl Freshness {
     pub(crate) fn forget(&mut self, host: usize) {
         self.seen.retain(|(at, _), _| *at != host);
         self.members.retain(|(at, _), _| *at != host);
-        self.mourned.retain(|(at, _), _| *at != host);
         self.flushed.remove(&host);
     }
 
     /// The host has heard of a member.
     pub(crate) fn meets(&mut self, host: usize, node: NodeId, epoch: Epoch) {
         self.members.insert((host, node), epoch);
-        self.mourned.remove(&(host, node));
     }
 
-    /// The host holds a member for gone: it counts no longer, unless the host is not with most.
+    /// The host holds a member for gone: it counts no longer.
     pub(crate) fn parts(&mut self, host: usize, node: NodeId) {
-        if let Some(epoch) = self.members.remove(&(host, node)) {
-            self.mourned.insert((host, node), epoch);
-        }
+        self.members.remove(&(host, node));
     }
 
     /// The node's store has changed: what it wrote itself, in this life, others must have before they call themselves fresh.
@@ -131,26 +124,11 @@ impl Freshness {
         (host, node): (usize, &Node),
         departed: &BTreeMap<Start, Time>,
     ) -> Result<(), Broken> {
-        // Judged by what the node itself says: whether that is right is checked elsewhere (`apart`).
-        let status = node.core.status(node.time(now));
-        if !matches!(status, Status::Degraded | Status::Isolated) {
-            self.mourned.retain(|(at, _), _| *at != host);
-        }
         let Some((as_of, members)) = self.claim(now, (host, node), departed) else {
             return Ok(());
         };
-        let mourned = self.mourned.iter().filter(|((at, _), _)| *at == host);
-        let mourned = mourned.map(|((_, id), epoch)| (*id, *epoch));
-        let mut mourned: Vec<_> = mourned
-            .filter(|start| !departed.contains_key(start))
-            .collect();
-        // One of two may be most of them, alone.
-        if members.len() + mourned.len() < 2 {
-            mourned.clear();
-        }
         members
             .into_iter()
-            .chain(mourned)
             .try_for_each(|member| self.has_all(host, node, member, as_of))
     }
 

@@ -225,7 +225,8 @@ impl<V: Payload> Replicated<V> {
                 if let Some(asking) = self.asked.by_request.get(&request) {
                     asking.complete(&mut modified);
                 }
-                Ok(self.read_own_write(now, from, asking_key(&self.asked, request), modified, out))
+                let key = asking_key(&self.asked, request);
+                self.read_own_write(now, from, key, modified, out)
             }
         };
         if let Some(asking) = self.asked.by_request.remove(&request) {
@@ -238,6 +239,9 @@ impl<V: Payload> Replicated<V> {
 
     /// Merges what the key held at its home after the decision, so that a read after this sees it (C3). What is returned is just
     /// that, whatever newer has overtaken the answer: of two sums, each goes to the one who asked for it.
+    ///
+    /// # Errors
+    /// [`ModifyError::Indeterminate`] if it cannot be merged here.
     fn read_own_write(
         &mut self,
         now: Time,
@@ -245,7 +249,7 @@ impl<V: Payload> Replicated<V> {
         key: Bytes,
         modified: ModifiedAt<V>,
         out: &mut Vec<Output<V>>,
-    ) -> Modified<V> {
+    ) -> Result<Modified<V>, ModifyError> {
         let ModifiedAt {
             applied,
             previous,
@@ -253,8 +257,11 @@ impl<V: Payload> Replicated<V> {
         } = modified;
         // C6: the answer must be about the key that was asked for.
         let current = current.filter(|update| update.key() == Some(&key));
-        if !self.planted.keeps_no_answer() {
-            self.apply_all(now, from, current.clone().into_iter().collect(), out);
+        if !self.planted.keeps_no_answer()
+            && !self.apply_all(now, from, current.clone().into_iter().collect(), out)
+        {
+            // It is done there, and refused here by the drift bound (R5): nobody can read it on this node.
+            return Err(ModifyError::Indeterminate);
         }
         let version = current.as_ref().filter(|_| applied).map(Update::version);
         let current = current.and_then(Update::into_entry).map(|decided| {
@@ -263,12 +270,12 @@ impl<V: Payload> Replicated<V> {
                 .unwrap_or(decided)
         });
         let previous = previous.and_then(Update::into_entry);
-        Modified {
+        Ok(Modified {
             applied,
             previous,
             current,
             version,
-        }
+        })
     }
 
     pub(super) fn modify_peer_down(&mut self, now: Time, peer: NodeId) {
