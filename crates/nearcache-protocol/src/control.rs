@@ -59,7 +59,7 @@ pub struct Hello {
     /// What ties the lanes of one session together; made up by the side that connects.
     #[prost(fixed64, tag = "8")]
     pub session: u64,
-    /// The speaker's clock, a timestamp of its hybrid logical clock.
+    /// The speaker's physical clock as it speaks, in the layout of a timestamp.
     #[prost(fixed64, tag = "9")]
     pub time: u64,
     /// Up to how many members the speaker wants a full mesh; 0 if it does not say.
@@ -93,6 +93,17 @@ pub struct Refused {
     /// The newest protocol version the refusing side can talk.
     #[prost(uint32, tag = "2")]
     pub protocol_max: u32,
+    /// The speaker's physical clock, if it refuses the other for its clock; else 0.
+    #[prost(fixed64, tag = "3")]
+    pub time: u64,
+}
+
+/// The connecting side's answer to a welcome that it accepts; kind [`READY`](crate::frame::Kind::READY).
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Ready {
+    /// The speaker's physical clock as it speaks, in the layout of a timestamp.
+    #[prost(fixed64, tag = "1")]
+    pub time: u64,
 }
 
 /// What one node knows of another; see [`MemberList`].
@@ -274,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn golden_member_list_leave_and_refusal_are_written() {
+    fn golden_member_list_leave_refusal_and_ready_are_written() {
         let record = MemberRecord {
             identity: Some(wire_identity()),
             incarnation: 7,
@@ -297,10 +308,19 @@ mod tests {
         assert_eq!(
             &encode(&Refused {
                 protocol_min: 1,
-                protocol_max: 2
+                protocol_max: 2,
+                time: 0,
             })[..],
             &[8, 1, 16, 2]
         );
+        let refused = Refused {
+            protocol_min: 0,
+            protocol_max: 0,
+            time: 7,
+        };
+        assert_eq!(&encode(&refused)[..], &[0x19, 7, 0, 0, 0, 0, 0, 0, 0]);
+        let ready = Ready { time: 7 };
+        assert_eq!(&encode(&ready)[..], &[0x09, 7, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -336,6 +356,7 @@ mod tests {
             let _ = decode::<Hello>(&bytes);
             let _ = decode::<Welcome>(&bytes);
             let _ = decode::<Refused>(&bytes);
+            let _ = decode::<Ready>(&bytes);
             let _ = decode::<Leave>(&bytes);
             if let Ok(list) = decode::<MemberList>(&bytes) {
                 for member in &list.members {

@@ -44,6 +44,8 @@ impl Kind {
     /// That its sender knows the cluster's secret; goes before hello and welcome where connections are
     /// secured. The transport makes and checks it.
     pub const PROOF: Self = Self(0x04);
+    /// The connecting side's answer to a welcome that it accepts; see [`crate::handshake`].
+    pub const READY: Self = Self(0x05);
     /// A SWIM packet of [`crate::membership`].
     pub const SWIM: Self = Self(0x10);
     /// A member list, whole; see [`crate::membership`].

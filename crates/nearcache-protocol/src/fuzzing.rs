@@ -16,10 +16,10 @@ use nearcache_store::{
 use crate::announce::{Announcement, ModeKind};
 use crate::clock::Hlc;
 use crate::config::ReplicationConfig;
-use crate::control::{self, Hello, Leave, MemberList, Refused, Welcome};
+use crate::control::{self, Hello, Leave, MemberList, Ready, Refused, Welcome};
 use crate::core::CacheCore;
 use crate::frame::{self, Frame, FrameDecoder, FrameLimit, Kind};
-use crate::handshake::{Handshake, Known, Local, Registry, SessionToken, accept};
+use crate::handshake::{Accepted, Handshake, Known, Local, Registry, SessionToken, accept};
 use crate::identity::{Identity, Zone};
 use crate::ids::{Epoch, WaiterId};
 use crate::lane::Lane;
@@ -62,6 +62,9 @@ pub fn handshake(data: &[u8]) {
     let now = Timestamp::from_parts(1_800_000_000_000, 0);
     while let Ok(Some(frame)) = decoder.next_frame() {
         let _ = accept(&local(), &Nobody, now, &frame);
+        if let Some(accepted) = welcomed(now) {
+            let _ = accepted.complete(now, &frame);
+        }
         let (dialer, _) = Handshake::dial(local(), Lane::Control, SessionToken(1), now);
         let _ = dialer.complete(&Nobody, now, &frame);
     }
@@ -81,6 +84,7 @@ pub fn control(data: &[u8]) {
         Kind::HELLO => survives::<Hello>(body),
         Kind::WELCOME => survives::<Welcome>(body),
         Kind::REFUSED => survives::<Refused>(body),
+        Kind::READY => survives::<Ready>(body),
         Kind::MEMBER_LIST => survives::<MemberList>(body),
         Kind::LEAVE => survives::<Leave>(body),
         _ => {}
@@ -281,6 +285,18 @@ fn local() -> Local {
         mesh_max: 1,
         ..Local::new("demo", "a", identity(1))
     }
+}
+
+/// A connection of a node that was sent its welcome.
+fn welcomed(now: Timestamp) -> Option<Accepted> {
+    let dialer = Local::new("demo", "b", identity(2));
+    let (_, hello) = Handshake::dial(dialer, Lane::Control, SessionToken(1), now);
+    let mut decoder = FrameDecoder::new(FrameLimit::HANDSHAKE);
+    decoder.extend(&hello);
+    let hello = decoder.next_frame().ok().flatten()?;
+    let accepted = accept(&local(), &Nobody, now, &hello);
+    assert!(accepted.is_ok(), "such a node is welcome");
+    accepted.ok()
 }
 
 struct Nobody;

@@ -99,6 +99,8 @@ pub enum PlantedBug {
     ProbeAckedNotApplied,
     /// A node that leaves has nobody fetch the long values that only it holds (breaks K4 for them).
     LongValuesLeftBehind,
+    /// The clock in a hello counts as if it were read when it arrives (breaks R5).
+    HandshakeClockBelievedLate,
 }
 
 impl PlantedBug {
@@ -224,6 +226,10 @@ impl PlantedBug {
 
     pub(crate) const fn keeps_no_answer(self) -> bool {
         self.is(Self::AnswerNotKept)
+    }
+
+    pub(crate) const fn believes_late_clocks(self) -> bool {
+        self.is(Self::HandshakeClockBelievedLate)
     }
 
     pub(crate) const fn keeps_dead_origins(self) -> bool {

@@ -43,6 +43,12 @@ bugs! {
     WallClock = "wall-clock" by ["R6"],
     /// A version from any future is taken in.
     NoDriftBound = "no-drift-bound" by ["R5"],
+    /// The clock in a hello counts as if it had been read when it arrives, however long it waited.
+    HandshakeClockBelievedLate = "handshake-clock-believed-late" by ["R5"],
+    /// Who is refused for its clock, or refuses another for it, does not learn how far it is off.
+    SkewNotTold = "skew-not-told" by ["R5"],
+    /// A session goes on when an echo shows that the peer's clock is too far away.
+    ApartStaysTogether = "apart-stays-together" by ["R5"],
     /// Removals that arrive are skipped.
     TombstonesDropped = "tombstones-dropped" by ["R1", "C11", "design §6.3"],
     /// A gap of one update is taken for none.
@@ -226,6 +232,15 @@ impl Bug {
         )
     }
 
+    /// Whether it needs clocks that are far off, which only runs at full strength have.
+    #[must_use]
+    pub const fn is_at_full_strength(self) -> bool {
+        matches!(
+            self,
+            Self::HandshakeClockBelievedLate | Self::SkewNotTold | Self::ApartStaysTogether
+        )
+    }
+
     /// Whether it is one that the audit is to report.
     #[must_use]
     pub const fn is_of_audit(self) -> bool {
@@ -292,6 +307,7 @@ impl Bug {
             Self::RampsAtOnce => ProtocolBug::RampsAtOnce,
             Self::ProbeAckedNotApplied => ProtocolBug::ProbeAckedNotApplied,
             Self::LongValuesLeftBehind => ProtocolBug::LongValuesLeftBehind,
+            Self::HandshakeClockBelievedLate => ProtocolBug::HandshakeClockBelievedLate,
             _ => ProtocolBug::None,
         }
     }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything follows from the plan and one random generator, on one thread. The parts: [`connect`] opens
-//! and breaks sessions, [`carry`] moves messages, [`operate`] lets nodes write, [`strike`] injects faults,
+//! and breaks sessions with the handshakes of [`shake`], [`carry`] moves messages, [`operate`] lets nodes write, [`strike`] injects faults,
 //! [`observe`] shows the checkers what changed, [`leave`] lets nodes go on purpose, [`load`] and
 //! [`write`] are the callers that have a system of record behind the cache.
 
@@ -22,6 +22,7 @@ pub(crate) mod load;
 mod observe;
 pub(crate) mod operate;
 mod reach;
+mod shake;
 mod strike;
 pub(crate) mod write;
 
@@ -436,6 +437,7 @@ impl Cluster {
             self.replicate_evictions(host)?;
         }
         self.observe(host)?;
+        self.end_apart(host)?;
         self.reschedule(host);
         self.depart_if_done(host)
     }

@@ -15,6 +15,7 @@ use nearcache_protocol::ids::{CacheId, Epoch, WaiterId};
 use nearcache_protocol::machine::Machine as _;
 use nearcache_protocol::membership::{MEMBER_LIMIT_MAX, Membership, MembershipConfig};
 use nearcache_protocol::mode::{Output, Waiter};
+use nearcache_protocol::planted::PlantedBug as ProtocolBug;
 use nearcache_protocol::rendezvous::PlacementKey;
 use nearcache_protocol::time::Time;
 use nearcache_store::{
@@ -271,6 +272,8 @@ pub(crate) struct Node {
     pub(crate) long: Option<Long>,
     /// Makes versions of the wall clock alone.
     pub(crate) by_wall_clock: bool,
+    /// What its handshakes break on purpose.
+    planted: ProtocolBug,
     /// Tells others of an invalidation, and keeps its own copy.
     pub(crate) keeps_own_copies: bool,
     /// Keeps that it knows of nothing under a key when something is written there.
@@ -395,6 +398,7 @@ impl Node {
             value_bytes: plan.value_bytes,
             long: plan.long.clone(),
             by_wall_clock: bug == Some(Bug::WallClock),
+            planted: bug.map_or(ProtocolBug::None, Bug::of_protocol),
             keeps_absence: bug == Some(Bug::AbsenceKept),
             keeps_own_copies: bug == Some(Bug::OwnCopiesKept),
             transfers: 0,
@@ -465,7 +469,10 @@ impl Node {
 
     /// What it says of itself in a handshake.
     pub(crate) fn local(&self) -> Local {
-        Local::new(CLUSTER, "n", self.membership.identity().clone())
+        Local {
+            planted: self.planted,
+            ..Local::new(CLUSTER, "n", self.membership.identity().clone())
+        }
     }
 
     /// A caller with `patience`.

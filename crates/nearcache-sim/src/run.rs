@@ -72,6 +72,7 @@ impl Options {
             loads: bug.is_of_loads(),
             tree: bug.is_of_tree(),
             audit: bug.is_of_audit(),
+            full: bug.is_at_full_strength(),
             ..Self::default()
         }
     }
@@ -235,7 +236,10 @@ fn run_plan(plan: Plan, options: Options) -> Report {
     let (operations, shown) = (plan.operations.len(), plan.to_string());
     let kinds_at_once = plan.kinds_at_once();
     let mut cluster = Cluster::new(plan, options.bug, options.verbose);
-    let mut result = judge(&mut cluster);
+    let mut result = judge(&mut cluster).and_then(|after| {
+        judge_clocks(&mut cluster)?;
+        Ok(after)
+    });
     if options.audit && result.is_ok() {
         result = result.and_then(|after| cluster.judge_by_audit().map(|()| after));
     }
@@ -262,6 +266,21 @@ fn run_plan(plan: Plan, options: Options) -> Report {
         refreshes: cluster.checkers.refreshes,
         converged_after,
         failure,
+    }
+}
+
+/// R5: with the faults gone nobody has a session with whose clock is too far away, and that one writes nothing if it can hear most of the others.
+fn judge_clocks(cluster: &mut Cluster) -> Result<(), Violation> {
+    if let Some((a, b)) = cluster.together_though_apart() {
+        let what = format!("n{a} has a session with n{b} although their clocks are far apart");
+        return Err(violation(cluster, "R5", what));
+    }
+    match cluster.wrong_and_writing() {
+        Some(host) => {
+            let what = format!("n{host}, whose clock is wrong, would write");
+            Err(violation(cluster, "R5", what))
+        }
+        None => Ok(()),
     }
 }
 

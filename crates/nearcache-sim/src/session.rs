@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use nearcache_protocol::frame::{Frame, FrameDecoder, FrameLimit};
-use nearcache_protocol::handshake::Handshake;
+use nearcache_protocol::handshake::{Accepted, Handshake};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::time::Time;
@@ -25,6 +25,10 @@ pub(crate) struct End {
     pub(crate) lanes_up: usize,
     /// Handshakes under way, on the dialling side.
     pub(crate) handshakes: [Option<Handshake>; 3],
+    /// The same on the accepting side, which waits for the answer to its welcome.
+    pub(crate) accepted: [Option<Accepted>; 3],
+    /// When this side last asked on each lane: sent its hello, or its welcome.
+    pub(crate) asked_at: [Time; 3],
     /// What arrived on a lane before the session stood.
     pub(crate) early: Vec<(Lane, Frame)>,
     pub(crate) decoders: [FrameDecoder; 3],
@@ -69,6 +73,8 @@ impl End {
             heard_at: now,
             lanes_up: 0,
             handshakes: [None, None, None],
+            accepted: [None, None, None],
+            asked_at: [now; 3],
             early: Vec::new(),
             decoders: std::array::from_fn(|_| FrameDecoder::new(FrameLimit::DEFAULT)),
             lanes: Default::default(),

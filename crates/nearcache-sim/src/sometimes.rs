@@ -62,6 +62,10 @@ places! {
     ClockJump,
     /// Its clock was still wrong when all other faults ended.
     ClockStaysWrong,
+    /// It had stopped writing for that.
+    StoppedBySkew,
+    /// A session ended because an echo showed that the peer's clock is too far away.
+    EndedForItsClock,
     /// Bytes that are no message arrived, and the connection was closed.
     Garbled,
     /// A node came back with another wall clock.

@@ -90,7 +90,8 @@ pub use codec::{Codec, EncodeError, KeyError, KeyFor, MessagePack, Raw, RawValue
 pub use discovery::Dns;
 pub use discovery::{Discovery, DiscoveryError, StaticPeers};
 pub use node::{
-    ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, NodeLinks, StartError,
+    ClockSkew, ConnectError, Member, MemberState, Node, NodeBuilder, NodeEvent, NodeLinks,
+    StartError,
 };
 pub use persistence::JournalError;
 pub use security::{

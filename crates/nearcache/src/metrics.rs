@@ -48,6 +48,7 @@ pub(crate) struct NodeMetrics {
     pub(crate) bytes_received: Counter,
     pub(crate) probes_opened: Counter,
     pub(crate) probes_failed: Counter,
+    pub(crate) sessions_apart: Counter,
     pub(crate) probes_dropped: Counter,
 }
 
@@ -69,6 +70,7 @@ impl NodeMetrics {
             bytes_received: Counter::default(),
             probes_opened: Counter::default(),
             probes_failed: Counter::default(),
+            sessions_apart: Counter::default(),
             probes_dropped: Counter::default(),
         };
         metrics.register();
@@ -198,6 +200,11 @@ impl NodeMetrics {
                 "peer_probe_connections_opened",
                 "Short-lived connections opened to members without a session",
                 &self.probes_opened,
+            ),
+            (
+                "peer_sessions_ended_for_clocks",
+                "Sessions ended because an echo showed that the peer's clock is too far away",
+                &self.sessions_apart,
             ),
             (
                 "peer_probe_connections_failed",

@@ -26,19 +26,19 @@ async fn alone() -> Result<Node, nearcache::StartError> {
 
 /// A probe connection of the peer `id`.
 fn probe(node: &Node, id: u64) -> Result<TcpStream, RawError> {
-    let (address, now_ms) = (node.local_addr(), node.clock().now_ms());
+    let address = node.local_addr();
     open_probe(
         socket(address)?,
         &local(CLUSTER, id, "raw", node.epoch()),
-        now_ms,
+        0,
     )
 }
 
 /// A session of the peer `id`.
 fn session(node: &Node, id: u64) -> Result<[TcpStream; 3], RawError> {
-    let (address, now_ms) = (node.local_addr(), node.clock().now_ms());
+    let address = node.local_addr();
     let local = local(CLUSTER, id, "raw", node.epoch());
-    let open = |lane| open_lane(socket(address)?, &[], &local, lane, now_ms);
+    let open = |lane| open_lane(socket(address)?, &[], &local, lane, 0);
     Ok([open(Lane::Control)?, open(Lane::Data)?, open(Lane::Bulk)?])
 }
 

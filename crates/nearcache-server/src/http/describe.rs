@@ -30,6 +30,9 @@ pub(super) struct NodeDocument {
     pub(super) peer_sessions: usize,
     /// Whether there are more members than `peers.mesh_max`, so that updates travel along a tree.
     pub(super) by_tree: bool,
+    /// While this node refuses writes because of its clock: the median of the peers' clocks minus its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) clock_skew_ms: Option<i64>,
 }
 
 /// Where a node listens.
@@ -114,6 +117,7 @@ pub(super) fn node(context: &Context) -> NodeDocument {
         insecure_network: !context.node.is_secured() && !is_loopback(context.addresses.peers.ip()),
         peer_sessions: links.sessions,
         by_tree: links.by_tree,
+        clock_skew_ms: context.node.clock_skew().map(|skew| skew.peers_ahead_ms),
     }
 }
 

@@ -43,6 +43,13 @@ pub(super) fn render(context: &Context) -> Response<Body> {
              every cache.</p>\n",
         );
     }
+    if let Some(skew_ms) = node.clock_skew_ms {
+        let _ = writeln!(
+            page,
+            "<p><b class=\"wait\">Writes are refused (ClockSkew)</b>: the clocks of most peers are {skew_ms} ms ahead of \
+             this node's. Set the clock of the machine right and start the node again.</p>",
+        );
+    }
     caches(&mut page, &describe::caches(context));
     members(&mut page, &describe::members(context), node.by_tree);
     page.push_str("<footer><p>Listening: ");

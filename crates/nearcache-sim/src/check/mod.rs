@@ -7,6 +7,7 @@
 pub(crate) mod algebra;
 pub(crate) mod apart;
 pub(crate) mod bounds;
+pub(crate) mod clocks;
 pub(crate) mod coherence;
 pub(crate) mod convergence;
 pub(crate) mod expiry;
@@ -42,6 +43,7 @@ pub(crate) struct Checkers {
     monotone: Vec<monotone::Monotone>,
     whole: whole::Whole,
     pub(crate) algebra: algebra::Log,
+    pub(crate) clocks: clocks::Clocks,
     pub(crate) coherence: coherence::Coherence,
     pub(crate) loads: loads::Loads,
     pub(crate) leases: leases::Leases,
@@ -67,6 +69,7 @@ impl Checkers {
             monotone,
             whole: whole::Whole::default(),
             algebra: algebra::Log::default(),
+            clocks: clocks::Clocks::default(),
             coherence: coherence::Coherence::default(),
             loads: loads::Loads::default(),
             leases: leases::Leases::default(),
@@ -87,6 +90,7 @@ impl Checkers {
 
     /// The host's node is gone, and with it what only it knew.
     pub(crate) fn forget(&mut self, host: usize) {
+        self.clocks.forget(host);
         self.coherence.forget(host);
         self.loads.forget(host);
         self.leases.forget(host);

@@ -538,7 +538,10 @@ impl Cluster {
         lane: Lane,
         frame: Frame,
     ) -> Result<(), Violation> {
-        if matches!(frame.kind, Kind::HELLO | Kind::WELCOME | Kind::REFUSED) {
+        if matches!(
+            frame.kind,
+            Kind::HELLO | Kind::WELCOME | Kind::REFUSED | Kind::READY
+        ) {
             return self.shake_hands(session, end, lane, &frame);
         }
         let now = self.now;

@@ -1,21 +1,22 @@
 //! Sessions: how they are opened, when they break.
 //!
 //! A session is opened like a TCP connection (one retransmission of the first packet, 2 s in all), runs
-//! the shipped handshake on each lane, stands once all three are through, and breaks when the other side
-//! resets it or was not heard for 3 s.
+//! the shipped handshake on each lane ([`shake`](super::shake)), stands once all three are through, and breaks when the other side
+//! resets it, was not heard for 3 s, or turns out to have a clock that is too far away.
 
 use std::time::Duration;
 
-use nearcache_protocol::frame::{Frame, FrameDecoder, Kind};
+use nearcache_protocol::frame::FrameDecoder;
 use nearcache_protocol::handshake::{self, Handshake, SessionToken};
 use nearcache_protocol::identity::Identity;
 use nearcache_protocol::lane::Lane;
 use nearcache_protocol::time::Time;
-use nearcache_store::{NodeId, Timestamp};
+use nearcache_store::NodeId;
 use rand::RngExt as _;
 
+use super::shake::stamp;
 use super::{Cluster, Event};
-use crate::node::{Node, host_at, node_id};
+use crate::node::{host_at, node_id};
 use crate::session::{End, Session, other};
 use crate::sometimes::Place;
 use crate::violation::Violation;
@@ -137,7 +138,9 @@ impl Cluster {
         self.sessions[session].ends[1].open = true;
         for lane in Lane::ALL {
             let (handshake, hello) = Handshake::dial(local.clone(), lane, token, stamp);
-            self.sessions[session].ends[0].handshakes[lane as usize] = Some(handshake);
+            let dialler = &mut self.sessions[session].ends[0];
+            dialler.handshakes[lane as usize] = Some(handshake);
+            dialler.asked_at[lane as usize] = now;
             self.send(session, 0, lane, hello, false);
         }
         self.queue
@@ -156,73 +159,12 @@ impl Cluster {
         }
     }
 
-    /// Takes a frame of a handshake at an end of a session.
-    pub(super) fn shake_hands(
+    /// Of two sessions that two nodes open to each other at once, the accepting side keeps one.
+    pub(super) fn wins_crossing(
         &mut self,
         session: usize,
-        end: usize,
-        lane: Lane,
-        frame: &Frame,
-    ) -> Result<(), Violation> {
-        let now = self.now;
-        let (host, life) = (
-            self.sessions[session].ends[end].host,
-            self.hosts_life(session, end),
-        );
-        let Some(node) = self.alive(host, life) else {
-            return Ok(());
-        };
-        let stamp = stamp(node, now);
-        let result = if frame.kind == Kind::HELLO {
-            let accepted = handshake::accept(&node.local(), &node.membership, stamp, frame);
-            accepted.map(|accepted| (accepted.peer, Some(accepted.welcome)))
-        } else {
-            let Some(handshake) = self.sessions[session].ends[end].handshakes[lane as usize].take()
-            else {
-                return Ok(());
-            };
-            let Some(node) = self.alive(host, life) else {
-                return Ok(());
-            };
-            handshake
-                .complete(&node.membership, stamp, frame)
-                .map(|peer| (peer, None))
-        };
-        let (peer, welcome) = match result {
-            Ok(through) => through,
-            Err(refusal) => {
-                self.trace.step(now, &[2, host as u64], || {
-                    format!("n{host} refuses: {refusal}")
-                });
-                if frame.kind == Kind::HELLO {
-                    self.send(session, end, lane, refusal.frame(), false);
-                }
-                return self.close(session, end, true);
-            }
-        };
-        let first = self.sessions[session].ends[end].peer.is_none();
-        if end == 1 && first && !self.wins_crossing(session, peer.identity.node)? {
-            return self.close(session, end, true);
-        }
-        if let Some(welcome) = welcome {
-            self.send(session, end, lane, welcome, false);
-        }
-        let side = &mut self.sessions[session].ends[end];
-        side.lanes_up += 1;
-        side.peer = Some(peer.identity);
-        if side.lanes_up == Lane::ALL.len() {
-            self.stand(session, end)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn hosts_life(&self, session: usize, end: usize) -> u32 {
-        self.sessions[session].ends[end].life
-    }
-
-    /// Of two sessions that two nodes open to each other at once, the accepting side keeps one.
-    fn wins_crossing(&mut self, session: usize, dialler: NodeId) -> Result<bool, Violation> {
+        dialler: NodeId,
+    ) -> Result<bool, Violation> {
         let [theirs, ours] = &self.sessions[session].ends;
         let (host, life, from) = (ours.host, ours.life, theirs.host);
         let Some(node) = self.alive(host, life) else {
@@ -250,7 +192,7 @@ impl Cluster {
     }
 
     /// All three lanes are through at this end: the session stands.
-    fn stand(&mut self, session: usize, end: usize) -> Result<(), Violation> {
+    pub(super) fn stand(&mut self, session: usize, end: usize) -> Result<(), Violation> {
         let now = self.now;
         let to = self.sessions[session].ends[other(end)].host;
         let side = &mut self.sessions[session].ends[end];
@@ -404,7 +346,9 @@ impl Cluster {
             let side = &self.sessions[session].ends[end];
             let paused = self.hosts[side.host].paused_until >= now;
             let silent = side.stands && now - side.heard_at > SILENCE_MAX;
-            let stuck = !side.stands && now - opened > HANDSHAKE_MAX;
+            // The acceptor begins to count when it is greeted.
+            let [since, ..] = side.asked_at;
+            let stuck = !side.stands && now - since.max(opened) > HANDSHAKE_MAX;
             if side.open && !paused && (silent || stuck) {
                 self.close(session, end, true)?;
             }
@@ -415,10 +359,4 @@ impl Cluster {
         }
         Ok(())
     }
-}
-
-/// The node's clock, for a handshake: nothing is written with it.
-pub(super) fn stamp(node: &Node, now: Time) -> Timestamp {
-    let physical = Timestamp::from_parts(node.clock.physical_ms(node.time(now)), 0);
-    physical.max(node.clock.last())
 }

@@ -177,7 +177,14 @@ impl Cluster {
             let what = format!("n{host} stamps {version:?} although it knows {current:?}");
             return Err(self.violation("R6", what));
         }
-        for version in stamped.unwrap_or_default() {
+        let stamped = stamped.unwrap_or_default();
+        if !stamped.is_empty() {
+            let others = self.hosts.len() - 1;
+            let result = self.checkers.clocks.wrote(self.now, host, others);
+            self.judge(result)?;
+        }
+        let state = &mut self.hosts[host];
+        for version in stamped {
             self.checkers.removals.stamped(version);
             let former = std::mem::replace(&mut state.stamped, version);
             if version <= former {

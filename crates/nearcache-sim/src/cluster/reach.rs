@@ -17,7 +17,6 @@ use nearcache_protocol::wire;
 use nearcache_store::{NodeId, Timestamp};
 use rand::RngExt as _;
 
-use super::connect::stamp;
 use super::{Cluster, Event};
 use crate::node::{cache_id, host_at};
 use crate::sometimes::Place;
@@ -32,6 +31,9 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 const IDLE_SHIPPED: Duration = Duration::from_secs(2);
 /// Frame header and length.
 const HEADER_BYTES: usize = 14;
+
+/// The third frame of a handshake: a header, a tag and a time.
+const READY_BYTES: usize = HEADER_BYTES + 9;
 
 /// A message on its way over such a connection.
 pub(crate) struct Reached {
@@ -106,14 +108,8 @@ impl Cluster {
 
     /// Whether the handshake of such a connection fails because of the clocks: by the same rule as that of a session.
     fn clocks_are_apart(&self, a: usize, b: usize) -> bool {
-        let clock = |host: usize| {
-            let node = self.hosts[host].node.as_ref()?;
-            Some(stamp(node, self.now).millis())
-        };
-        let (Some(a), Some(b)) = (clock(a), clock(b)) else {
-            return false;
-        };
-        a.abs_diff(b) > MAX_DRIFT_MS
+        let apart_ms = self.clocks_apart_ms(a, b);
+        apart_ms.is_some_and(|apart_ms| apart_ms > MAX_DRIFT_MS)
     }
 
     fn is_lost_on_the_way(&mut self) -> bool {
@@ -126,6 +122,7 @@ impl Cluster {
     /// One is opened: what is said for it counts too.
     fn count_handshake(&mut self, host: usize, there: usize) {
         self.meter.connections += 1;
+        self.meter.sent(Kind::READY.0, READY_BYTES);
         for (at, kind) in [(host, Kind::HELLO), (there, Kind::WELCOME)] {
             if let Some(node) = self.hosts[at].node.as_ref() {
                 // Both say about the same of themselves.

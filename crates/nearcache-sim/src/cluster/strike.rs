@@ -7,7 +7,7 @@ use nearcache_store::{Change, Expiry, Tags, Timestamp};
 
 use super::{Cluster, Event};
 use crate::bug::Bug;
-use crate::node::EPOCH_MS;
+use crate::node::{DRIFT_MS, EPOCH_MS};
 use crate::plan::{After, Cut, Fault, LONG_PAUSE, Rest, key};
 use crate::session::other;
 use crate::sometimes::Place;
@@ -20,6 +20,10 @@ const LONG_CUT: Duration = Duration::from_secs(30);
 const LONGEST_STOP: Duration = Duration::from_secs(120);
 /// From so many milliseconds on a clock is wrong, and does not only differ.
 const JUMP_MS: u64 = 900;
+/// By how much what nodes measure of each other's clocks may be wrong.
+const UNSHARP_MS: u64 = 10;
+/// R5: within which a node has met the others: it dials them every half second.
+const LEARNS_WITHIN: Duration = Duration::from_secs(3);
 
 impl Cluster {
     pub(super) fn strike(&mut self, n: usize) -> Result<(), Violation> {
@@ -262,6 +266,53 @@ impl Cluster {
             .physical_ms(node.time(self.now))
             .abs_diff(right_ms)
             >= JUMP_MS
+    }
+
+    /// Two nodes with a session whose clocks are too far apart for one.
+    pub(crate) fn together_though_apart(&self) -> Option<(usize, usize)> {
+        let is_apart = |a, b| {
+            let apart_ms = self.clocks_apart_ms(a, b);
+            apart_ms.is_some_and(|apart_ms| apart_ms > DRIFT_MS + UNSHARP_MS)
+        };
+        self.running().find_map(|(host, node)| {
+            let mut peers = node.sessions.keys().filter_map(|peer| {
+                let (session, end) = self.session_with(host, *peer)?;
+                Some(self.hosts_of(session, end).1)
+            });
+            let hears = |peer: &usize| self.hears(host, *peer);
+            let peer = peers.find(|peer| is_apart(host, *peer) && hears(peer))?;
+            Some((host, peer))
+        })
+    }
+
+    /// A node with a wrong clock that could learn so from most others, and would write.
+    pub(crate) fn wrong_and_writing(&mut self) -> Option<usize> {
+        let now = self.now;
+        for host in 0..self.hosts.len() {
+            let others = (0..self.hosts.len()).filter(|other| *other != host);
+            let heard = others.filter(|other| self.hears(host, *other)).count();
+            let Some(node) = self.hosts[host].node.as_ref() else {
+                continue;
+            };
+            let is_new = now - node.started < LEARNS_WITHIN || node.leaving.is_some();
+            if !self.has_wrong_clock(host) || is_new || heard * 2 < self.hosts.len() {
+                continue;
+            }
+            if node.clock.stopped_by_skew_ms(node.time(now)) == 0 {
+                return Some(host);
+            }
+            self.sometimes.reach(Place::StoppedBySkew);
+        }
+        None
+    }
+
+    /// Whether two hosts run and messages pass between them.
+    fn hears(&self, a: usize, b: usize) -> bool {
+        let runs = |host: usize| {
+            let host = &self.hosts[host];
+            host.node.is_some() && host.paused_until <= self.now
+        };
+        runs(a) && runs(b) && !self.is_cut(a, b) && !self.is_cut(b, a)
     }
 
     /// Whose clock is still wrong is refused by all others, until somebody sets it right and starts its node anew.

@@ -157,11 +157,11 @@ pub enum WriteError {
         /// Up to how many members every node is connected to every other.
         mesh_max: usize,
     },
-    /// This node's clock cannot give versions now: it is too far from its peers', or a peer's
-    /// clock has run ahead, or it is behind what a former start of this node has recorded in the [journal](crate::WriteBehind::journal) of
+    /// This node's clock cannot give versions now: it is too far from its peers', those that refuse it for that included
+    /// ([`Node::clock_skew`](crate::Node::clock_skew) tells how far), or a peer's clock has run ahead, or it is behind what a former start of this node has recorded in the [journal](crate::WriteBehind::journal) of
     /// the cache. Nothing was changed.
     #[error(
-        "the clock of this node is out of step with its peers, or with what it recorded before: check time synchronisation"
+        "the clock of this node is out of step with its peers, or with what it recorded before: set the clock of the machine that is wrong and start its node again"
     )]
     ClockSkew,
     /// This node does not hear most of its cluster, and the cache is set to be read-only then

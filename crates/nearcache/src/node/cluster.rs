@@ -415,10 +415,9 @@ impl State {
 }
 
 impl NodeShared {
-    /// This node's clock as the handshake tells it.
+    /// This node's physical clock, as the handshake tells it.
     pub(crate) fn handshake_time(&self) -> Timestamp {
-        let physical = Timestamp::from_parts(self.hlc().physical_ms(self.now()), 0);
-        physical.max(self.hlc().last())
+        Timestamp::from_parts(self.hlc().physical_ms(self.now()), 0)
     }
 
     pub(super) fn members(&self) -> Vec<Member> {

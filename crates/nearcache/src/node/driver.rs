@@ -24,6 +24,7 @@ pub(super) fn spawn(shared: &Arc<NodeShared>) {
                 is_paced |= cache.tick();
             }
             shared.cluster_state().tick(&shared);
+            shared.watch_clocks();
             pause = if is_paced { PACED_TICK } else { TICK };
         }
     });

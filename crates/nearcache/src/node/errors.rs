@@ -106,6 +106,17 @@ pub enum ConnectError {
         /// Why.
         reason: Distrust,
     },
+    /// The clock of the node there and this node's are too far apart, and this node or most others are right
+    /// ([`Node::clock_skew`](crate::Node::clock_skew) tells which).
+    #[error(
+        "the clock of {address} is at least {apart_ms} ms away from this node's: set the clock of the machine that is wrong and start its node again"
+    )]
+    ClockApart {
+        /// The address as given.
+        address: SocketAddr,
+        /// How far it is ahead of this node's at least, in milliseconds; negative if it is behind.
+        apart_ms: i64,
+    },
     /// What answers there is too old or too new to talk to. It is not tried again for 30 s.
     #[error(
         "{address} talks protocol versions {theirs}, this node {ours}: upgrade the older one \
@@ -161,6 +172,8 @@ impl ConnectError {
             | Self::NotAPeer { .. } => true,
             Self::Unreachable { .. }
             | Self::Silent { .. }
+            // Said once a minute, in `skew.rs`.
+            | Self::ClockApart { .. }
             | Self::Myself { .. }
             | Self::NodeStopped => false,
         }

@@ -20,6 +20,7 @@ mod identity;
 mod members;
 mod scrape;
 mod shared;
+mod skew;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use builder::NodeBuilder;
 pub use errors::{ConnectError, StartError};
 pub use events::NodeEvent;
 pub use members::{Member, MemberState, NodeLinks};
+pub use skew::ClockSkew;
 
 pub(crate) use guard::NodeGuard;
 pub(crate) use identity::id_of_name;
@@ -134,6 +136,12 @@ impl Node {
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         self.shared().members()
+    }
+
+    /// Why this node refuses writes with [`ClockSkew`](crate::WriteError::ClockSkew), if it does.
+    #[must_use]
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        self.shared().clock_skew()
     }
 
     /// How this node is connected to its cluster now.

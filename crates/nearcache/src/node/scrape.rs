@@ -343,11 +343,16 @@ impl Collector for Scrape {
                 gauge(read(cache)).encode(metric.encode_family(&labels)?)?;
             }
         }
-        let skew_ms = shared.hlc().stopped_by_skew_ms();
-        let stopped = gauge(u64::from(skew_ms != 0));
+        let skew = shared.clock_skew();
+        let stopped = gauge(u64::from(skew.is_some()));
         let kind = stopped.metric_type();
         let help = "1 while this node writes nothing because its clock is too far from its peers'";
         stopped.encode(encoder.encode_descriptor("clock_skewed", help, None, kind)?)?;
+        let apart_ms = ConstGauge::new(skew.map_or(0, |skew| skew.peers_ahead_ms));
+        let kind = apart_ms.metric_type();
+        let help =
+            "While clock_skewed: median of the peers' clocks minus this node's, in milliseconds";
+        apart_ms.encode(encoder.encode_descriptor("clock_skew_ms", help, None, kind)?)?;
         let freshness: Vec<_> = stats
             .iter()
             .map(|(cache, stats)| (*cache, &stats.freshness))

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::ClusterState;
 use super::errors::StartError;
 use super::events::NodeEvent;
+use super::skew::SkewWatch;
 use crate::cache::{CachePort, OpenError, Shell};
 use crate::clock::NodeClock;
 use crate::limits::CACHES_MAX;
@@ -63,6 +64,7 @@ pub(crate) struct NodeShared {
     quick: Arc<QuickClock>,
     coarse: CoarseClock,
     hlc: Arc<Hlc>,
+    skew: SkewWatch,
     placement: PlacementKey,
     caches: ArcSwap<Caches>,
     /// Held while a cache is opened, so that two openings of one name meet.
@@ -108,6 +110,7 @@ impl NodeShared {
             cluster_state: ClusterState::new(&config, epoch, clock.now())?,
             coarse: CoarseClock::new(clock.now_ms()),
             hlc: Arc::new(hlc),
+            skew: SkewWatch::default(),
             placement: PlacementKey::of_cluster(&config.cluster),
             quick: Arc::new(QuickClock::new(clock)),
             clock,
@@ -163,6 +166,11 @@ impl NodeShared {
     /// The clock of the read path.
     pub(crate) const fn quick(&self) -> &Arc<QuickClock> {
         &self.quick
+    }
+
+    /// What was said of clocks that are too far apart.
+    pub(super) const fn skew(&self) -> &SkewWatch {
+        &self.skew
     }
 
     pub(crate) const fn hlc(&self) -> &Arc<Hlc> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use nearcache_protocol::frame::Kind;
-use nearcache_protocol::handshake::{Handshake, Peer, Refusal, SessionToken};
+use nearcache_protocol::handshake::{Completed, Handshake, Peer, Refusal, SessionToken};
 use nearcache_protocol::lane::Lane;
 use nearcache_store::NodeId;
 
@@ -135,6 +135,10 @@ async fn open(
                 theirs: theirs.to_string(),
             })
         }
+        Err(HandshakeError::Refused(Refusal::ClockApart { peer, .. })) => {
+            let apart_ms = peer.clock.nearest_ms();
+            Err(ConnectError::ClockApart { address, apart_ms })
+        }
         Err(HandshakeError::Refused(refusal)) => Err(ConnectError::NotAPeer {
             address,
             reason: refusal.to_string(),
@@ -169,13 +173,32 @@ async fn greet(
         answer = stream.read_frame().await?;
     }
     let now = shared.handshake_time();
-    let peer = shared
+    let completed = shared
         .cluster_state()
-        .with_membership(|_, membership| handshake.complete(membership, now, &answer))?;
-    if let Some(assurance) = &assurance {
-        assurance.check_node(shared.cluster(), &peer)?;
+        .with_membership(|_, membership| handshake.complete(membership, now, &answer));
+    let is_certified = |peer: &Peer| match &assurance {
+        Some(assurance) => assurance.check_node(shared.cluster(), peer),
+        None => Ok(()),
+    };
+    match completed {
+        Ok(Completed { peer, ready }) => {
+            is_certified(&peer)?;
+            shared.clock_read(&peer);
+            stream.write(&ready).await?;
+            Ok((peer, stream))
+        }
+        Err(refusal) => {
+            if let Refusal::ClockApart { peer, .. } = &refusal {
+                is_certified(peer)?;
+                shared.clock_refused(peer);
+                // It shall learn it too.
+                let last_words = refusal.frame(shared.handshake_time());
+                let _ = stream.write(&last_words).await;
+                secure::linger(&mut stream.stream).await;
+            }
+            Err(refusal.into())
+        }
     }
-    Ok((peer, stream))
 }
 
 /// Unless peers are authenticated, nothing leaves this machine without permission.

@@ -53,7 +53,7 @@ impl HandshakeError {
                 Refusal::Replaced { .. } => "replaced",
                 Refusal::ImplausibleEpoch { .. }
                 | Refusal::ImplausibleRenewal { .. }
-                | Refusal::ClockAhead { .. } => "implausible_time",
+                | Refusal::ClockApart { .. } => "implausible_time",
                 Refusal::MemberLimit { .. } => "member_limit",
                 Refusal::MeshMax { .. } => "mesh_max",
                 Refusal::RefusedByPeer => "unwanted",

@@ -89,16 +89,14 @@ async fn greet(
     let (stream, assurance) = secure::accepted(shared.security(), stream).await?;
     let mut lane = LaneStream::new(stream);
     let error = match decide(shared, &mut lane, assurance.as_ref()).await {
-        Ok((peer, welcome)) => {
-            lane.write(&welcome).await?;
-            return Ok((peer, lane));
-        }
+        Ok(peer) => return Ok((peer, lane)),
         Err(error) => error,
     };
+    let now = shared.handshake_time();
     let last_words = match &error {
-        HandshakeError::Refused(refusal) => refusal.frame(),
+        HandshakeError::Refused(refusal) => refusal.frame(now),
         HandshakeError::Untrusted(Distrust::RefusedUs) => return Err(error),
-        HandshakeError::Untrusted(_) => Refusal::RefusedByPeer.frame(),
+        HandshakeError::Untrusted(_) => Refusal::RefusedByPeer.frame(now),
         HandshakeError::Io(_) | HandshakeError::TimedOut => return Err(error),
     };
     if matches!(error, HandshakeError::Refused(Refusal::SelfConnection)) {
@@ -113,12 +111,12 @@ async fn greet(
     Err(error)
 }
 
-/// Decides about a connection by what it begins with. Returns the answer too.
+/// Decides about a connection by what it begins with, and by how it answers the welcome.
 async fn decide(
     shared: &NodeShared,
     lane: &mut LaneStream,
     assurance: Option<&Assurance>,
-) -> Result<(Peer, BytesMut), HandshakeError> {
+) -> Result<Peer, HandshakeError> {
     let mut answer = BytesMut::new();
     if let Some(assurance) = assurance {
         let proof = lane.read_frame().await?;
@@ -131,7 +129,16 @@ async fn decide(
         assurance.check_node(shared.cluster(), &accepted.peer)?;
     }
     answer.extend_from_slice(&accepted.welcome);
-    Ok((accepted.peer, answer))
+    lane.write(&answer).await?;
+    let ready = lane.read_frame().await?;
+    let result = accepted.complete(shared.handshake_time(), &ready);
+    if let Ok(peer) = &result {
+        shared.clock_read(peer);
+    }
+    if let Err(Refusal::ClockApart { peer, .. }) = &result {
+        shared.clock_refused(peer);
+    }
+    Ok(result?)
 }
 
 fn accept(shared: &NodeShared, frame: &Frame) -> Result<handshake::Accepted, Refusal> {

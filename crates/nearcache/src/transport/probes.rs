@@ -173,6 +173,10 @@ async fn converse(
     loop {
         while let Some(frame) = decoder.next_frame()? {
             line.used(shared.now());
+            if frame.kind == Kind::REFUSED && is_first {
+                // Who accepted it has found out by our answer to its welcome that the clocks are too far apart.
+                return Ok(());
+            }
             if wire::is_probe(frame.kind) {
                 if is_first {
                     line.is_for_membership(false);

@@ -51,6 +51,9 @@ pub(super) enum BadFrame {
     /// What a later version may send, it sends only to those who say that they know it.
     #[error("frame of kind {kind:#04x}, which protocol version 1 does not have")]
     UnknownKind { kind: u8 },
+    /// No bad frame: the acceptor has found out by our answer to its welcome that the clocks are too far apart. The next attempt shows it here too.
+    #[error("the peer refused the session after its welcome; its log says why")]
+    Refused,
 }
 
 impl BadFrame {
@@ -62,6 +65,7 @@ impl BadFrame {
             Self::Control(_) => "control",
             Self::Membership(_) => "membership",
             Self::UnknownKind { .. } => "unknown_kind",
+            Self::Refused => "refused",
         }
     }
 }
@@ -79,6 +83,10 @@ pub(super) async fn run(
         loop {
             decoder.set_limit(shared.frame_limit());
             if let Err(error) = take_frames(&shared, &link, &mut decoder) {
+                if matches!(error, BadFrame::Refused) {
+                    tracing::info!(peer = %link.peer, %error);
+                    return;
+                }
                 shared.metrics().frame_refused(error.label());
                 tracing::warn!(peer = %link.peer, ?lane, %error, "bad frame: closing the session");
                 shared.cluster_state().quarantine(link.peer, shared.now());
@@ -131,6 +139,9 @@ fn take_frames(
 fn take(shared: &Arc<NodeShared>, link: &Link, frame: &Frame) -> Result<(), BadFrame> {
     if frame.kind.0 >= Kind::FIRST_OF_CACHE.0 {
         return take_of_cache(shared, link.peer, frame);
+    }
+    if frame.kind == Kind::REFUSED && link.dialer == shared.id() {
+        return Err(BadFrame::Refused);
     }
     take_membership(shared, link.peer, frame)
 }

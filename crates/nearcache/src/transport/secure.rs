@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use nearcache_protocol::frame::{self, Frame, FrameLimit, Kind};
 use nearcache_protocol::handshake::{Peer, Refusal};
+use nearcache_store::Timestamp;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ConnectionCommon, Error as TlsError, InvalidMessage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,7 +94,9 @@ pub(super) async fn accepted(
     if first != TLS_FIRST_BYTE {
         if first == FRAME_FIRST_BYTE {
             // Perhaps a peer without TLS: its log shall say that it was refused.
-            let _ = socket.write_all(&Refusal::RefusedByPeer.frame()).await;
+            let _ = socket
+                .write_all(&Refusal::RefusedByPeer.frame(Timestamp::ZERO))
+                .await;
             linger(&mut socket).await;
         }
         return Err(Distrust::SpeaksNoTls.into());

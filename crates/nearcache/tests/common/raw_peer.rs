@@ -7,7 +7,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use nearcache::{Epoch, Node, NodeId, Timestamp};
@@ -60,42 +60,53 @@ pub(crate) fn read_frame(stream: &mut impl Read) -> Result<Frame, RawError> {
     }
 }
 
-/// Opens one lane as the peer `local`, after `opening`; an error if it is refused.
+/// What the physical clock of a peer says that is so far ahead of this machine's.
+fn clock(ahead_ms: i64) -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(0);
+    Timestamp::from_parts(now_ms.saturating_add_signed(ahead_ms), 0)
+}
+
+/// Opens one lane as the peer `local`, whose clock is so far ahead, after `opening`; an error if it is refused before it has sent its last word.
 pub(crate) fn open_lane<S: Read + Write>(
     stream: S,
     opening: &[u8],
     local: &Local,
     lane: Lane,
-    now_ms: u64,
+    ahead_ms: i64,
 ) -> Result<S, RawError> {
-    let now = Timestamp::from_parts(now_ms, 0);
-    let dialled = Handshake::dial(local.clone(), lane, SessionToken(7), now);
-    complete(stream, opening, dialled, now)
+    let dialled = Handshake::dial(local.clone(), lane, SessionToken(7), clock(ahead_ms));
+    complete(stream, opening, dialled, ahead_ms)
 }
 
 /// Opens a probe connection as the peer `local`.
 pub(crate) fn open_probe<S: Read + Write>(
     stream: S,
     local: &Local,
-    now_ms: u64,
+    ahead_ms: i64,
 ) -> Result<S, RawError> {
-    let now = Timestamp::from_parts(now_ms, 0);
-    let dialled = Handshake::dial_probe(local.clone(), SessionToken(7), now);
-    complete(stream, &[], dialled, now)
+    let dialled = Handshake::dial_probe(local.clone(), SessionToken(7), clock(ahead_ms));
+    complete(stream, &[], dialled, ahead_ms)
 }
 
 fn complete<S: Read + Write>(
     mut stream: S,
     opening: &[u8],
     (handshake, hello): (Handshake, Bytes),
-    now: Timestamp,
+    ahead_ms: i64,
 ) -> Result<S, RawError> {
     stream.write_all(&[opening, &hello].concat())?;
     let mut answer = read_frame(&mut stream)?;
     if answer.kind == Kind::PROOF {
         answer = read_frame(&mut stream)?;
     }
-    handshake.complete(&Nobody, now, &answer)?;
+    match handshake.complete(&Nobody, clock(ahead_ms), &answer) {
+        Ok(completed) => stream.write_all(&completed.ready)?,
+        Err(refusal) => {
+            stream.write_all(&refusal.frame(clock(ahead_ms)))?;
+            return Err(refusal.into());
+        }
+    }
     Ok(stream)
 }
 

@@ -150,19 +150,20 @@ impl<V: Payload> Invalidation<V> {
     }
 
     pub(super) fn clock_bound_now(&self, now: Time) -> Duration {
-        let max_drift = self.clock.max_drift();
+        let skew = self.clock.skew(now);
         if self.relay.is_on() {
             // Most clocks are not measured here.
-            return max_drift;
+            return self.clock.max_drift().max(skew);
         }
         // Also those that have not said yet that they run the cache: they may say so and write while the load runs.
-        let may_write = self.members.values().filter(|member| {
+        let may_write = self.members.iter().filter(|(_, member)| {
             member.standing != Standing::GivenUp && !matches!(member.agreement, Agreed::No(_))
         });
         may_write
-            .map(|member| member.echoes.clock_bound(now, max_drift))
+            .map(|(id, member)| member.echoes.clock_bound(now, &self.clock, *id))
             .max()
             .unwrap_or_default()
+            .max(skew)
     }
 
     pub(super) fn freshness_now(&self, now: Time) -> Freshness {

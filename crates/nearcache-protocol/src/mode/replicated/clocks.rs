@@ -25,7 +25,8 @@ pub(super) const DEAD_MAX: usize = 1_024;
 
 impl<V: Payload> Replicated<V> {
     pub(super) fn clock_bound_now(&self, now: Time) -> Duration {
-        let max_drift = self.clock.max_drift();
+        // A node that is far from most may be as far from those that it does not know.
+        let max_drift = self.clock.max_drift().max(self.clock.skew(now));
         let may_write = |dead_since: Option<Time>| {
             dead_since.is_none_or(|since| now.saturating_since(since) < DEAD_COUNT_FOR)
         };
@@ -34,16 +35,16 @@ impl<V: Payload> Replicated<V> {
         if !self.join.is_ready() || unheard || self.relay.is_on() {
             return max_drift;
         }
-        let may_write = self.peers.values();
-        let may_write = may_write.filter(|peer| peer.counts_for_freshness());
-        let bounds = may_write.map(|peer| {
+        let may_write = self.peers.iter();
+        let may_write = may_write.filter(|(_, peer)| peer.counts_for_freshness());
+        let bounds = may_write.map(|(id, peer)| {
             if peer.agrees() {
-                peer.echoes.clock_bound(now, max_drift)
+                peer.echoes.clock_bound(now, &self.clock, *id)
             } else {
-                max_drift
+                self.clock.farthest(*id)
             }
         });
-        bounds.max().unwrap_or_default()
+        bounds.max().unwrap_or_default().max(self.clock.skew(now))
     }
 
     /// Asks the peers for their clocks, while there are loads.

@@ -147,7 +147,6 @@ impl<V: Payload> Replicated<V> {
     fn drop_peer(&mut self, now: Time, peer: NodeId, out: &mut Vec<Output<V>>) -> Option<Peer> {
         let dropped = self.peers.remove(&peer)?;
         self.rebuild_ring();
-        self.clock.peer_gone(peer);
         self.pages.remove(&peer);
         self.pace.forget(peer);
         self.cut_fetch(now, peer, out);

@@ -154,8 +154,8 @@ pub(in crate::mode) trait Beats<V: Payload>: Streaming<V> {
         };
         let since = shared.config.planted.fresh_since(asked, now);
         pair.echoes.answered(since, latest, counted);
-        pair.echoes.measure(shared.clock, now, asked, physical_ms);
-        pair.echoes.tell_clock(shared.clock, from, now - asked);
+        let clock = shared.clock;
+        pair.echoes.measure(clock, from, now, asked, physical_ms);
         self.learn_latest(now, from, latest);
     }
 }

@@ -11,6 +11,7 @@ use nearcache_store::NodeId;
 
 use crate::announce::Agreement;
 use crate::clock::Hlc;
+use crate::clock::offset::OffsetRange;
 use crate::ids::Epoch;
 use crate::log::Log;
 use crate::message::CacheMessage;
@@ -195,10 +196,12 @@ impl Receiving {
 }
 
 impl Echoes {
-    /// An echo came at `now` of what was asked at `asked`, when the peer's clock read `physical_ms`.
+    /// An echo of `peer` came at `now` of what was asked at `asked`, when the peer's clock read `physical_ms`. Shows it to the clock, which stops
+    /// stamping if most peers are far from it, and has the session ended if this one is too far.
     pub(in crate::mode) fn measure(
         &mut self,
         clock: &Hlc,
+        peer: NodeId,
         now: Time,
         asked: Time,
         physical_ms: u64,
@@ -214,29 +217,24 @@ impl Echoes {
         } else {
             -distance
         });
+        let (asked_ms, answered_ms) = (clock.physical_ms(asked), clock.physical_ms(now));
+        let range = OffsetRange::measured(asked_ms, answered_ms, physical_ms);
+        clock.peer_read(now, peer, range);
     }
 
-    /// Shows the last measurement to the clock, which stops stamping if most peers are far from it.
-    pub(in crate::mode) fn tell_clock(&self, clock: &Hlc, peer: NodeId, round_trip: Duration) {
-        if let Some(offset_ms) = self.clock_offset_ms {
-            // Both clocks were read in whole milliseconds.
-            let error_ms = u64::try_from((round_trip / 2).as_millis()).unwrap_or(u64::MAX);
-            clock.peer_read(peer, offset_ms, error_ms.saturating_add(2));
-        }
-    }
-
-    /// The largest possible distance between the peer's clock and ours; `max_drift` if it was not measured within that time. Later than
+    /// The largest possible distance between the peer's clock and ours; what it may be at all if it was not measured within the drift bound. Later than
     /// that the peer may have been started again with another clock, and write: it waits as long before it does (R6).
-    pub(in crate::mode) fn clock_bound(&self, now: Time, max_drift: Duration) -> Duration {
-        let recent = self.measured_at.filter(|at| now - *at < max_drift);
+    pub(in crate::mode) fn clock_bound(&self, now: Time, clock: &Hlc, peer: NodeId) -> Duration {
+        let farthest = clock.farthest(peer);
+        let recent = self.measured_at.filter(|at| now - *at < clock.max_drift());
         let measured = recent.and(self.clock_offset_ms.zip(self.round_trip));
         let Some((offset_ms, round_trip)) = measured else {
-            return max_drift;
+            return farthest;
         };
         // A late answer may leave more open than clocks may be apart.
         let bound =
             Duration::from_millis(offset_ms.unsigned_abs()) + round_trip / 2 + CLOCK_RESOLUTION;
-        bound.min(max_drift)
+        bound.min(farthest)
     }
 
     /// Whether what gave the last measurement was asked less than `within` ago.

@@ -38,6 +38,13 @@ pub(in crate::cli) fn info(args: &InfoArgs) -> Result<(), Failure> {
     ] {
         text += &format!("{key:<20}{}\n", plain(&node[key]));
     }
+    if !node["clock_skew_ms"].is_null() {
+        let skew = plain(&node["clock_skew_ms"]);
+        text += &format!(
+            "{:<20}writes refused: peers' clocks are {skew} ms ahead\n",
+            "clock"
+        );
+    }
     for listener in ["resp", "http", "peers"] {
         if let Some(address) = node["addresses"][listener].as_str() {
             text += &format!("{listener:<20}{address}\n");

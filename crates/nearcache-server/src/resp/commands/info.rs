@@ -160,6 +160,10 @@ fn replication(call: &Call<'_>) -> Lines {
         line("nearcache_peers", peers),
         line("nearcache_peer_sessions", links.sessions),
         line("nearcache_by_tree", u8::from(links.by_tree)),
+        line(
+            "nearcache_clock_skew_ms",
+            node.clock_skew().map_or(0, |skew| skew.peers_ahead_ms),
+        ),
         line("nearcache_ready", u8::from(node.is_ready())),
         line("nearcache_state", state),
     ]

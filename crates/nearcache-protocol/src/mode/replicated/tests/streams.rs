@@ -147,7 +147,9 @@ fn r5_a_node_whose_clock_is_far_from_its_peers_stops_writing_and_goes_on_reading
     assert_eq!(cluster.read(3, "k"), Some("w".to_owned()));
     cluster.cut(1, 3);
     cluster.cut(2, 3);
-    assert!(stamp(&cluster, 3).is_ok(), "alone it cannot know");
+    assert!(stamp(&cluster, 3).is_err(), "it has just been told");
+    cluster.run(Duration::from_secs(90));
+    assert!(stamp(&cluster, 3).is_ok(), "alone it cannot know for long");
 }
 
 #[test]

@@ -132,9 +132,7 @@ pub(in crate::mode) trait Talks<V: Payload>: Streaming<V> {
         let since = shared.config.planted.fresh_since(state.asked, now);
         pair.echoes.answered(since, state.latest, applied);
         pair.echoes
-            .measure(shared.clock, now, state.asked, state.physical_ms);
-        pair.echoes
-            .tell_clock(shared.clock, from, now - state.asked);
+            .measure(shared.clock, from, now, state.asked, state.physical_ms);
         // What it has that we have not.
         let branch = pair.branch;
         let mut acked = None;

@@ -2,10 +2,15 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
+use nearcache_store::Timestamp;
 use proptest::prelude::*;
 
+use super::exchange::handshake_frame;
 use super::*;
+use crate::control::Refused;
 use crate::frame::FrameDecoder;
+use crate::frame::{Frame, FrameLimit, Kind};
 use crate::identity::Zone;
 use crate::ids::Epoch;
 
@@ -91,11 +96,15 @@ fn m5_two_nodes_of_a_cluster_learn_who_the_other_is() {
     assert_eq!(accepted.peer.lane, Lane::Bulk);
     assert_eq!(accepted.peer.session, SessionToken(9));
     assert_eq!(accepted.peer.features, Features(0b010));
-    let peer = handshake
+    let Completed { peer, ready } = handshake
         .complete(&Book::default(), now(), &frame_of(&accepted.welcome))
         .unwrap();
     assert_eq!(peer.identity, identity(2, 7002));
-    assert_eq!((peer.protocol, peer.time), (PROTOCOL_MAX, now()));
+    assert_eq!(peer.protocol, PROTOCOL_MAX);
+    assert_eq!((peer.clock.least_ms, peer.clock.most_ms), (-1, 1));
+    let peer = accepted.complete(now(), &frame_of(&ready)).unwrap();
+    assert_eq!(peer.identity, identity(1, 7001));
+    assert_eq!((peer.clock.least_ms, peer.clock.most_ms), (-1, 1));
 }
 
 #[test]
@@ -110,10 +119,15 @@ fn m5_other_cluster_is_refused_without_telling_why() {
         theirs: "other".to_owned(),
     };
     assert_eq!(refusal, expected);
-    assert!(!refusal.frame().windows(4).any(|bytes| bytes == b"demo"));
+    assert!(
+        !refusal
+            .frame(now())
+            .windows(4)
+            .any(|bytes| bytes == b"demo")
+    );
     let (handshake, _) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(9), now());
-    let told = handshake.complete(&Book::default(), now(), &frame_of(&refusal.frame()));
-    assert_eq!(told, Err(Refusal::RefusedByPeer));
+    let told = handshake.complete(&Book::default(), now(), &frame_of(&refusal.frame(now())));
+    assert_eq!(told.unwrap_err(), Refusal::RefusedByPeer);
 }
 
 #[test]
@@ -166,7 +180,7 @@ fn m5_former_start_of_a_node_is_refused() {
 fn m5_implausible_epoch_and_renewal_are_refused() {
     let mut future = local(1, 7001);
     future.identity.epoch = Epoch::from_u64(NOW_MS + MAX_DRIFT_MS + 1);
-    let refusal = offered(future, &local(2, 7002), &Book::default()).unwrap_err();
+    let refusal = met(future, &local(2, 7002), [0; 3], [0; 3]).unwrap_err();
     assert!(
         matches!(refusal, Refusal::ImplausibleEpoch { .. }),
         "{refusal:?}"
@@ -182,17 +196,136 @@ fn m5_implausible_epoch_and_renewal_are_refused() {
     );
 }
 
-#[test]
-fn r5_clock_too_far_ahead_is_refused_by_the_one_behind() {
-    let ahead = Timestamp::from_parts(NOW_MS + MAX_DRIFT_MS + 1, 0);
-    let (_, hello) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(9), ahead);
-    let refusal = accept(&local(2, 7002), &Book::default(), now(), &frame_of(&hello)).unwrap_err();
-    assert_eq!(
-        refusal,
-        Refusal::ClockAhead {
-            ahead_ms: 501,
-            limit_ms: 500
+/// What both sides say of each other when hello, welcome and ready are sent and read at these times of the dialer's clock, in milliseconds;
+/// the acceptor's is `ahead_ms` ahead of it.
+fn exchanged(
+    ahead_ms: i64,
+    sent: [u64; 3],
+    read: [u64; 3],
+) -> (Result<OffsetRange, Refusal>, Result<OffsetRange, Refusal>) {
+    let dialers = |ms: u64| Timestamp::from_parts(NOW_MS + ms, 0);
+    let acceptors =
+        |ms: u64| Timestamp::from_parts((NOW_MS + ms).saturating_add_signed(ahead_ms), 0);
+    let book = Book::default();
+    let (dial, hello) = Handshake::dial(
+        local(1, 7001),
+        Lane::Data,
+        SessionToken(9),
+        dialers(sent[0]),
+    );
+    assert!(read[0] == sent[1] && read[1] == sent[2]);
+    let hello = frame_of(&hello);
+    let accepted = accept(&local(2, 7002), &book, acceptors(read[0]), &hello).unwrap();
+    let completed = dial.complete(&book, dialers(read[1]), &frame_of(&accepted.welcome));
+    let (answer, theirs) = match completed {
+        Ok(Completed { peer, ready }) => (ready, Ok(peer.clock)),
+        Err(refusal) => (refusal.frame(dialers(sent[2])), Err(refusal)),
+    };
+    let ours = accepted.complete(acceptors(read[2]), &frame_of(&answer));
+    (theirs, ours.map(|peer| peer.clock))
+}
+
+/// How far apart the clocks are found to be.
+fn apart_ms(found: Result<OffsetRange, Refusal>) -> i64 {
+    match found.unwrap_err() {
+        Refusal::ClockApart { peer, limit_ms } => {
+            assert_eq!(limit_ms, MAX_DRIFT_MS);
+            peer.clock.nearest_ms()
         }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same without words about clocks: what the acceptor says to `dialer` at the end.
+fn met(dialer: Local, acceptor: &Local, sent: [u64; 3], read: [u64; 3]) -> Result<Peer, Refusal> {
+    let at = |ms: u64| Timestamp::from_parts(NOW_MS + ms, 0);
+    let book = Book::default();
+    let (dial, hello) = Handshake::dial(dialer, Lane::Data, SessionToken(9), at(sent[0]));
+    let accepted = accept(acceptor, &book, at(read[0]), &frame_of(&hello))?;
+    let completed = dial.complete(&book, at(read[1]), &frame_of(&accepted.welcome))?;
+    accepted.complete(at(read[2]), &frame_of(&completed.ready))
+}
+
+#[test]
+fn r5_a_clock_too_far_away_is_refused_by_both_and_both_learn_how_far_it_is() {
+    let (dialer, acceptor) = exchanged(510, [0, 2, 4], [2, 4, 6]);
+    assert_eq!(apart_ms(dialer), 507);
+    assert_eq!(apart_ms(acceptor), -507);
+    // An acceptor that is behind is as wrong.
+    let (dialer, acceptor) = exchanged(500, [0, 2, 4], [2, 4, 6]);
+    assert!(dialer.is_ok() && acceptor.is_ok());
+}
+
+#[test]
+fn r5_the_clock_in_a_hello_that_waited_is_not_believed() {
+    // The dialer is a second ahead; the acceptor was stopped for a second, and takes it for a moment. Its own welcome is answered at once.
+    let (dialer, acceptor) = exchanged(-1_000, [0, 1_000, 1_002], [1_000, 1_002, 1_004]);
+    let dialer = dialer.unwrap();
+    assert!(!dialer.is_within(MAX_DRIFT_MS), "{dialer:?}");
+    assert_eq!(apart_ms(acceptor), 997);
+    // An acceptor a second ahead, whose welcome waited: nobody can tell.
+    let (dialer, acceptor) = exchanged(1_000, [0, 2, 4_002], [2, 4_002, 4_004]);
+    assert!(!dialer.unwrap().is_within(MAX_DRIFT_MS));
+    assert!(!acceptor.unwrap().is_within(MAX_DRIFT_MS));
+}
+
+#[test]
+fn r5_a_slow_link_is_no_reason_to_refuse_and_what_it_leaves_open_is_known() {
+    let (dialer, acceptor) = exchanged(0, [0, 2_000, 4_000], [2_000, 4_000, 6_000]);
+    let (dialer, acceptor) = (dialer.unwrap(), acceptor.unwrap());
+    assert_eq!((dialer.least_ms, dialer.most_ms), (-2_001, 2_001));
+    assert_eq!((acceptor.least_ms, acceptor.most_ms), (-2_001, 2_001));
+    // An hour is an hour, however slow the link is.
+    let (dialer, acceptor) = exchanged(3_600_000, [0, 2_000, 4_000], [2_000, 4_000, 6_000]);
+    assert!(apart_ms(dialer) > 3_590_000 && apart_ms(acceptor) < -3_590_000);
+}
+
+#[test]
+fn r5_who_was_started_again_with_a_clock_that_was_set_back_learns_so() {
+    // It says an epoch below that of its former start.
+    let (back_ms, mut again) = (5_000, local(1, 7001));
+    again.identity.epoch = Epoch::from_u64(NOW_MS - back_ms);
+    let (theirs, ours) = (Timestamp::from_parts(NOW_MS - back_ms, 0), now());
+    let (dial, hello) = Handshake::dial(again.clone(), Lane::Data, SessionToken(9), theirs);
+    let book = knows(identity(1, 7001), false);
+    let hello = frame_of(&hello);
+    let accepted = accept(&local(2, 7002), &book, ours, &hello).unwrap();
+    let told = dial.complete(&Book::default(), theirs, &frame_of(&accepted.welcome));
+    let refusal = told.unwrap_err();
+    let said = frame_of(&refusal.frame(theirs));
+    assert_eq!(apart_ms(Err(refusal)), 4_999);
+    let found = accepted.complete(ours, &said).map(|peer| peer.clock);
+    assert_eq!(apart_ms(found), -4_999);
+    // The clock of one that really is a former start and only waited is no excuse.
+    let accepted = accept(&local(2, 7002), &book, ours, &hello).unwrap();
+    let (late, _) = Handshake::dial(again, Lane::Data, SessionToken(9), theirs);
+    let ready = late.complete(&Book::default(), ours, &frame_of(&accepted.welcome));
+    let refused = accepted.complete(ours, &frame_of(&ready.unwrap().ready));
+    assert!(
+        matches!(refused, Err(Refusal::Replaced { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn r5_who_is_refused_for_clocks_that_are_alike_believes_itself() {
+    let (_, hello) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(9), now());
+    let frame = frame_of(&hello);
+    let accepted = || accept(&local(2, 7002), &Book::default(), now(), &frame).unwrap();
+    for time in [now().as_u64(), 0] {
+        let told = Refused {
+            protocol_min: 0,
+            protocol_max: 0,
+            time,
+        };
+        let told = frame_of(&handshake_frame(Kind::REFUSED, &told));
+        let refused = accepted().complete(now(), &told).unwrap_err();
+        assert_eq!(refused, Refusal::RefusedByPeer);
+    }
+    let other = accepted().complete(now(), &frame).unwrap_err();
+    assert!(
+        matches!(other, Refusal::Unexpected { kind: 1, .. }),
+        "{other:?}"
     );
 }
 
@@ -213,13 +346,13 @@ fn version_mismatch_is_told_to_both_sides() {
         }
     );
     let (handshake, _) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(9), now());
-    let told = handshake.complete(&Book::default(), now(), &frame_of(&refusal.frame()));
+    let told = handshake.complete(&Book::default(), now(), &frame_of(&refusal.frame(now())));
     assert_eq!(
-        told,
-        Err(Refusal::VersionMismatch {
+        told.unwrap_err(),
+        Refusal::VersionMismatch {
             ours: ProtocolRange::OURS,
             theirs: newer
-        })
+        }
     );
 }
 
@@ -258,10 +391,12 @@ fn answer_for_another_session_or_lane_is_refused() {
     let (handshake, _) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(8), now());
     let accepted = offered(local(1, 7001), &local(2, 7002), &Book::default()).unwrap();
     let answer = handshake.complete(&Book::default(), now(), &frame_of(&accepted.welcome));
-    assert_eq!(answer, Err(Refusal::OtherAnswer { field: "session" }));
+    let refusal = answer.unwrap_err();
+    assert_eq!(refusal, Refusal::OtherAnswer { field: "session" });
     let (handshake, _) = Handshake::dial(local(1, 7001), Lane::Bulk, SessionToken(9), now());
     let answer = handshake.complete(&Book::default(), now(), &frame_of(&accepted.welcome));
-    assert_eq!(answer, Err(Refusal::OtherAnswer { field: "lane" }));
+    let refusal = answer.unwrap_err();
+    assert_eq!(refusal, Refusal::OtherAnswer { field: "lane" });
 }
 
 #[test]
@@ -317,13 +452,16 @@ fn of_two_crossed_connections_exactly_one_stays() {
 proptest! {
     #[test]
     fn arbitrary_bytes_are_refused_without_panic(
-        kind in prop::sample::select(vec![Kind::HELLO, Kind::WELCOME, Kind::REFUSED, Kind::SWIM]),
+        kind in prop::sample::select(vec![Kind::HELLO, Kind::WELCOME, Kind::REFUSED, Kind::READY, Kind::SWIM]),
         body in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let frame = Frame { kind, number: 0, body: body.into() };
         prop_assert!(accept(&local(2, 7002), &Book::default(), now(), &frame).is_err());
         let (handshake, _) = Handshake::dial(local(1, 7001), Lane::Data, SessionToken(9), now());
         prop_assert!(handshake.complete(&Book::default(), now(), &frame).is_err());
+        let accepted = offered(local(1, 7001), &local(2, 7002), &Book::default()).unwrap();
+        // Without a time it would be of the year 1970; with any other as good as never within the bound.
+        prop_assert!(accepted.complete(now(), &frame).is_err());
     }
 }
 
@@ -357,10 +495,10 @@ fn a_probe_connection_is_answered_as_one_and_no_lane() {
     let accepted = accept(&local(2, 7002), &book, now(), &frame_of(&hello)).unwrap();
     assert!(accepted.peer.probe);
     let peer = handshake.complete(&book, now(), &frame_of(&accepted.welcome));
-    assert!(peer.unwrap().probe);
+    assert!(peer.unwrap().peer.probe);
     // Who asked for a lane wants a lane.
     let (lane, _) = Handshake::dial(local(1, 7001), Lane::Control, SessionToken(9), now());
     let told = lane.complete(&book, now(), &frame_of(&accepted.welcome));
     let field = "kind of connection";
-    assert_eq!(told, Err(Refusal::OtherAnswer { field }));
+    assert_eq!(told.unwrap_err(), Refusal::OtherAnswer { field });
 }

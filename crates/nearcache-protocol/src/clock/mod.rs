@@ -8,14 +8,22 @@
 //! Source: Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical Physical Clocks", OPODIS 2014, figure 5. Differences: the
 //! two parts share one word, so a full counter carries into the milliseconds (the clock advances, it never wraps), and
 //! what is too far ahead of physical time is refused instead of adopted (rule R5).
+//!
+//! How far peers' clocks are, as an exchange with each tells, is in [`offset`] and [`peers`].
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+pub mod offset;
+mod peers;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nearcache_store::{NodeId, Timestamp, Version};
 
+use self::offset::OffsetRange;
+use self::peers::PeerClocks;
+use crate::ids::Epoch;
 use crate::time::Time;
 
 /// A hybrid logical clock; shared by all caches of a node.
@@ -29,10 +37,12 @@ pub struct Hlc {
     refused: AtomicU64,
     /// No stamp before physical time is past this, in milliseconds since the Unix epoch (R6).
     held_until_ms: AtomicU64,
-    /// How far the peers' clocks are ahead of this one, as far as that is certain.
-    offsets_ms: Mutex<BTreeMap<NodeId, i64>>,
+    /// How far the peers' clocks are from this one.
+    peers: Mutex<PeerClocks>,
     /// Their median while it is too far away to make stamps (R5), else 0.
     skew_ms: AtomicI64,
+    /// Whether some session must end because of the peer's clock.
+    some_apart: AtomicBool,
 }
 
 /// A stamp lies further ahead of this node's physical clock than the drift bound allows (R5). The clock is unchanged.
@@ -66,7 +76,7 @@ pub enum ClockError {
         wait_ms: u64,
     },
     /// This node's clock is too far from most of its peers' clocks (R5). The clock is unchanged; nothing will change
-    /// before the wall clocks of the machines are set right and this node, or its peers, are started again.
+    /// before the wall clock of this machine is set right and this node started again, or those of the peers.
     #[error("clock is {skew_ms} ms away from most peers' clocks, more than {limit_ms} ms")]
     Skewed {
         /// The peers' median minus this node's clock, in milliseconds, as far as that is certain.
@@ -90,8 +100,9 @@ impl Hlc {
             last: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             held_until_ms: AtomicU64::new(0),
-            offsets_ms: Mutex::default(),
+            peers: Mutex::default(),
             skew_ms: AtomicI64::new(0),
+            some_apart: AtomicBool::new(false),
         }
     }
 
@@ -167,7 +178,7 @@ impl Hlc {
                 wait_ms: held_until_ms + 1 - physical_ms,
             });
         }
-        let skew_ms = self.skew_ms.load(Ordering::Relaxed);
+        let skew_ms = self.stopped_by_skew_ms(now);
         if skew_ms != 0 {
             return Err(ClockError::Skewed {
                 skew_ms,
@@ -218,55 +229,82 @@ impl Hlc {
         Ok(())
     }
 
-    /// A peer's clock was read: it is `offset_ms` ahead of this one, and that may be wrong by `error_ms` either way.
+    /// The clock of a peer that there is a session with was read.
     ///
-    /// While the median of all peers' clocks is certainly more than four fifths of the drift bound away, no stamps are made
-    /// (R5): peers would soon refuse them, or they would win over all that others write. Takes a lock; cost O(peers).
-    pub fn peer_read(&self, peer: NodeId, offset_ms: i64, error_ms: u64) {
-        let certain_ms = offset_ms.unsigned_abs().saturating_sub(error_ms);
-        let certain_ms = i64::try_from(certain_ms).unwrap_or(i64::MAX);
-        let mut offsets = self.offsets();
-        offsets.insert(peer, certain_ms * offset_ms.signum());
-        self.judge(&offsets);
-    }
-
-    /// A peer is not connected any more: its clock does not count.
-    pub fn peer_gone(&self, peer: NodeId) {
-        let mut offsets = self.offsets();
-        if offsets.remove(&peer).is_some() {
-            self.judge(&offsets);
+    /// While the median of all clocks that were read within the last 90 s is certainly more than four fifths of the drift bound away, no
+    /// stamps are made (R5): peers would soon refuse them, or they would win over all that others write. A peer that is certainly
+    /// beyond the drift bound is one of [`take_apart`](Self::take_apart). Takes a lock; cost O(peers).
+    pub fn peer_read(&self, now: Time, peer: NodeId, range: OffsetRange) {
+        let mut peers = self.peers();
+        peers.read(now, peer, range, self.max_drift_ms);
+        if range.is_beyond(self.max_drift_ms) {
+            self.some_apart.store(true, Ordering::Relaxed);
         }
+        self.judge(now, &mut peers);
     }
 
-    /// The peers' median minus this clock while it is too far away to make stamps (R5), in milliseconds; else 0.
+    /// The clock of a node was read in a handshake, whatever came of that: this start of it, at this address. Only of who has proven to be
+    /// of the cluster: what is read here can keep this node from writing. Takes a lock; cost O(peers).
+    pub fn peer_met(
+        &self,
+        now: Time,
+        peer: NodeId,
+        start: (Epoch, SocketAddr),
+        range: OffsetRange,
+    ) {
+        let mut peers = self.peers();
+        peers.met(now, peer, start, range, self.max_drift_ms);
+        self.judge(now, &mut peers);
+    }
+
+    /// The peers whose clocks have turned out to be certainly beyond the drift bound since the last call: sessions with them are to be
+    /// ended (R5). Costs one load if there are none.
     #[must_use]
-    pub fn stopped_by_skew_ms(&self) -> i64 {
+    pub fn take_apart(&self) -> Vec<NodeId> {
+        if !self.some_apart.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.peers().take_apart()
+    }
+
+    /// How far a peer's clock may be from this one where it was not measured just now: by the drift bound, or by what the handshake left open, if that
+    /// was more and nothing since has shown it to be within the bound. Takes a lock.
+    #[must_use]
+    pub fn farthest(&self, peer: NodeId) -> Duration {
+        Duration::from_millis(self.peers().farthest_ms(peer, self.max_drift_ms))
+    }
+
+    /// The peers' median minus this clock while it is too far away to make stamps (R5), in milliseconds; else 0. Costs one load unless it is.
+    #[must_use]
+    pub fn stopped_by_skew_ms(&self, now: Time) -> i64 {
+        if self.skew_ms.load(Ordering::Relaxed) != 0 {
+            // What was read long ago counts no more.
+            self.judge(now, &mut self.peers());
+        }
         self.skew_ms.load(Ordering::Relaxed)
     }
 
-    /// How far away the median may be, in milliseconds.
-    const fn skew_limit_ms(&self) -> u64 {
+    /// How far this node's clock is from most peers', if that is too far to write: what its loads must allow for in any case.
+    #[must_use]
+    pub fn skew(&self, now: Time) -> Duration {
+        Duration::from_millis(self.stopped_by_skew_ms(now).unsigned_abs())
+    }
+
+    /// How far away the median of the peers' clocks may be, in milliseconds.
+    #[must_use]
+    pub const fn skew_limit_ms(&self) -> u64 {
         self.max_drift_ms / 5 * 4
     }
 
-    fn offsets(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, i64>> {
-        self.offsets_ms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn peers(&self) -> std::sync::MutexGuard<'_, PeerClocks> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn judge(&self, offsets: &BTreeMap<NodeId, i64>) {
-        let mut sorted: Vec<i64> = offsets.values().copied().collect();
-        sorted.sort_unstable();
-        // Of the two in the middle the nearer one: half of the peers are not most of them.
-        let middle = [sorted.len().saturating_sub(1) / 2, sorted.len() / 2];
-        let median = middle.iter().filter_map(|at| sorted.get(*at)).copied();
-        let median = median
-            .min_by_key(|offset| offset.unsigned_abs())
-            .unwrap_or(0);
-        let is_far = median.unsigned_abs() > self.skew_limit_ms();
-        self.skew_ms
-            .store(if is_far { median } else { 0 }, Ordering::Relaxed);
+    fn judge(&self, now: Time, peers: &mut PeerClocks) {
+        let median_ms = peers.median_ms(now);
+        let is_far = median_ms.unsigned_abs() > self.skew_limit_ms();
+        let skew_ms = if is_far { median_ms } else { 0 };
+        self.skew_ms.store(skew_ms, Ordering::Relaxed);
     }
 
     /// How far a reading of the wall clock has moved away from this clock's physical time, in milliseconds; positive
@@ -406,41 +444,5 @@ mod tests {
         assert_eq!(again.held_for(Time::from_millis(501)), Duration::ZERO);
         assert!(again.stamp(Time::from_millis(501)).unwrap() > last);
         assert_eq!(clock().held_for(Time::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn r5_a_clock_far_from_the_median_of_its_peers_makes_no_stamps_until_it_is_near() {
-        let clock = clock();
-        let peer = NodeId::from_u64;
-        clock.peer_read(peer(2), 401, 0);
-        let skewed = ClockError::Skewed {
-            skew_ms: 401,
-            limit_ms: 400,
-        };
-        assert_eq!(clock.stamp(Time::ZERO), Err(skewed));
-        assert_eq!(clock.stopped_by_skew_ms(), 401);
-        clock.peer_read(peer(3), 10, 0);
-        assert!(
-            clock.stamp(Time::ZERO).is_ok(),
-            "half of the peers are not most"
-        );
-        clock.peer_read(peer(4), 450, 0);
-        assert!(clock.stamp(Time::ZERO).is_err());
-        clock.peer_gone(peer(4));
-        assert!(clock.stamp(Time::ZERO).is_ok());
-        clock.peer_gone(peer(3));
-        clock.peer_read(peer(2), 450, 60);
-        assert!(
-            clock.stamp(Time::ZERO).is_ok(),
-            "a slow answer proves nothing"
-        );
-        clock.peer_read(peer(2), -450, 2);
-        assert!(clock.stamp(Time::ZERO).is_err());
-        assert!(
-            clock
-                .observe(Time::ZERO, Timestamp::from_parts(WALL_MS, 1))
-                .is_ok(),
-            "it goes on taking in what others write"
-        );
     }
 }
