@@ -9,7 +9,7 @@
 //! two parts share one word, so a full counter carries into the milliseconds (the clock advances, it never wraps), and
 //! what is too far ahead of physical time is refused instead of adopted (rule R5).
 //!
-//! How far peers' clocks are, as an exchange with each tells, is in [`offset`] and [`peers`].
+//! How far peers' clocks are, as an exchange with each tells, is in [`offset`] and `peers`.
 
 pub mod offset;
 mod peers;

@@ -9,11 +9,11 @@
 //!                                                   └─▶ Err(Refusal) ── Refused ──▶ the connection ends
 //! ```
 //!
-//! Both sides check the other with the same rules (M5, [`rules`]): they must be of one cluster, be two different
+//! Both sides check the other with the same rules (M5, `rules`): they must be of one cluster, be two different
 //! nodes, share a protocol version and tell credible times. Our side learns the precise reason of a
 //! refusal ([`refusal`]); the other side only that it is refused, except that it is told our protocol versions when
 //! there is none in common, and the clock of whoever refuses it for its clock. What is known of other nodes is asked from a [`Registry`]; nothing here
-//! keeps state but each side between its own frame and the answer ([`exchange`]).
+//! keeps state but each side between its own frame and the answer (`exchange`).
 //!
 //! Each side measures the other's clock by the answer to its own frame: welcome answers hello, ready answers welcome (R5,
 //! [`OffsetRange`]). A hello may have waited for as long as its reader was stopped, so its clock alone shows nothing. Refused is who is

@@ -22,7 +22,7 @@ pub enum Output<V> {
         /// What.
         message: CacheMessage<V>,
     },
-    /// There is something to pull for this peer on this lane: call [`Mode::poll_transmit`] until it has nothing more.
+    /// There is something to pull for this peer on this lane: call [`Mode::poll_transmit`](super::Mode::poll_transmit) until it has nothing more.
     /// Not repeated before it has said so.
     Transmit {
         /// For whom.
@@ -78,7 +78,7 @@ pub enum NotAcked {
     /// Not in time.
     #[error(transparent)]
     Timeout(#[from] AckTimeout),
-    /// [`Ack::All`] with more members than a full mesh may have.
+    /// [`Ack::All`](super::Ack::All) with more members than a full mesh may have.
     #[error(transparent)]
     BeyondMesh(#[from] BeyondMesh),
 }

@@ -41,6 +41,8 @@ pub(crate) struct Freshness {
     /// All invalidations of prefixes and of everything.
     grouped: BTreeSet<(Scope, Version)>,
     flushed: BTreeMap<usize, Time>,
+    /// When a start of a node dropped what it held, for a split.
+    dropped: BTreeMap<Start, Time>,
 }
 
 impl Freshness {
@@ -90,6 +92,13 @@ impl Freshness {
     /// All was dropped on a host: what is not held needs no invalidation.
     pub(crate) fn flushed(&mut self, host: usize, now: Time) {
         self.flushed.insert(host, now);
+    }
+
+    /// A node has dropped what it held, for a split: whoever is filled by its side does without that, and serves nothing before the others have
+    /// filled it.
+    pub(crate) fn dropped(&mut self, host: usize, node: &Node, now: Time) {
+        self.flushed(host, now);
+        self.dropped.insert((node.id, node.epoch), now);
     }
 
     /// A group was invalidated on some host.
@@ -160,6 +169,7 @@ impl Freshness {
             return Ok(());
         };
         let flushed = self.flushed.get(&host).copied();
+        let flushed = flushed.max(self.dropped.get(&peer).copied());
         let seen = self.seen.entry((host, peer)).or_default();
         while let Some(next) = told.get(*seen).filter(|next| next.at < as_of) {
             let floors = node.store.floors().into_iter();

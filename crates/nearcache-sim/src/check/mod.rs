@@ -130,7 +130,7 @@ impl Checkers {
     /// The host's node has dropped what it held: what it knows no longer, it is no survivor of.
     pub(crate) fn dropped(&mut self, host: usize, node: &Node, now: Time) {
         self.monotone[host].dropped(node);
-        self.freshness.flushed(host, now);
+        self.freshness.dropped(host, node, now);
         self.own_writes.dropped(host);
     }
 
