@@ -524,7 +524,8 @@ fn difference(cluster: &Cluster) -> Option<String> {
     let flushed =
         cluster.plan.split == SplitPolicy::Flush && nodes.iter().any(|(host, _)| !linked(*host));
     let loosely = cluster.plan.is_small() || cluster.plan.forgets() || flushed;
-    convergence::difference(&nodes, loosely)
+    let flushes = cluster.plan.split == SplitPolicy::Flush;
+    convergence::difference(&nodes, loosely, flushes)
 }
 
 fn violation(cluster: &Cluster, rule: &'static str, what: String) -> Violation {

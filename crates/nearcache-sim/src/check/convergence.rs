@@ -27,6 +27,8 @@ struct Held {
     value: Option<Value>,
     /// Whether the entry's time is up about now, so that it may be served or not.
     fading: bool,
+    /// Whether that is the version of an entry that is not here any more.
+    evicted: bool,
 }
 
 /// Told by its length and its beginning: some are long.
@@ -41,8 +43,9 @@ impl fmt::Debug for Value {
     }
 }
 
-/// The first difference between two of the nodes, in words; loosely, of what two of them serve.
-pub(crate) fn difference(nodes: &[(usize, &Node)], loosely: bool) -> Option<String> {
+/// The first difference between two of the nodes, in words; loosely, of what two of them serve. Where contents are dropped for a split (`flushes`), what
+/// kept older values of a dropped entry out stays where it was if nobody brings the entry back: it is no difference where nothing is served.
+pub(crate) fn difference(nodes: &[(usize, &Node)], loosely: bool, flushes: bool) -> Option<String> {
     for number in 0..KEYS {
         let key = key(number);
         let held = nodes.iter().map(|(host, node)| (*host, held(node, &key)));
@@ -54,7 +57,8 @@ pub(crate) fn difference(nodes: &[(usize, &Node)], loosely: bool) -> Option<Stri
             let fading = left.fading || right.fading;
             // Where entries are evicted or removals forgotten, only what two nodes serve must be the same.
             let (a_serves, b_serves) = (left.served.is_some(), right.served.is_some());
-            if loosely && !(a_serves && b_serves) {
+            let is_left_over = flushes && (left.evicted || right.evicted);
+            if loosely && !(a_serves && b_serves) || is_left_over && !a_serves && !b_serves {
                 continue;
             }
             let (a_whole, b_whole) = (left.value.is_some(), right.value.is_some());
@@ -83,6 +87,7 @@ fn held(node: &Node, key: &[u8]) -> Held {
                 served: Some(served),
                 value,
                 fading,
+                evicted: false,
             }
         }
         known => Held {
@@ -90,6 +95,7 @@ fn held(node: &Node, key: &[u8]) -> Held {
             served: None,
             value: None,
             fading: false,
+            evicted: node.store.evicted(key) == Some(known.version()),
         },
     }
 }
