@@ -29,6 +29,12 @@ impl OffsetRange {
         }
     }
 
+    /// Whether the same offset may be in both.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.least_ms <= other.most_ms && other.least_ms <= self.most_ms
+    }
+
     /// The peer's clock read `theirs_ms` at some time before this node's read `heard_ms`: nobody knows how long before.
     #[must_use]
     pub fn unasked(heard_ms: u64, theirs_ms: u64) -> Self {

@@ -23,7 +23,7 @@ use crate::time::Time;
 /// For how long a reading counts (three times as long as nodes with peers take to dial whom they do not know).
 pub(super) const REMEMBERED: Duration = Duration::from_secs(90);
 
-/// The three lanes of a session, and what was tried just before, are one measurement: the best of them counts.
+/// The three lanes of a session, and what was tried just before, are one measurement: the best of them counts, unless the clock was set meanwhile.
 const ONE_MEETING: Duration = Duration::from_secs(10);
 
 /// Clocks remembered; as many as a cluster may have members. Beyond it the one that was read longest ago is forgotten.
@@ -63,7 +63,9 @@ impl PeerClocks {
         let was_within = range.is_within(max_drift_ms)
             || former.is_some_and(|read| read.was_within && !range.is_beyond(max_drift_ms));
         let narrower = former.filter(|read| {
-            now.saturating_since(read.at) < ONE_MEETING && read.range.width_ms() < range.width_ms()
+            now.saturating_since(read.at) < ONE_MEETING
+                && read.range.overlaps(range)
+                && read.range.width_ms() < range.width_ms()
         });
         let range = narrower.map_or(range, |read| read.range);
         self.read

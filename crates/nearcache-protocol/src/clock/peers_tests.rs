@@ -92,6 +92,15 @@ fn r5_who_is_refused_for_its_clock_learns_so_and_goes_on_when_it_is_right_or_unk
 }
 
 #[test]
+fn r5_a_clock_that_was_set_right_a_moment_ago_counts_though_it_was_read_more_exactly_before() {
+    let clock = clock();
+    clock.peer_met(at(0), peer(2), start(2, 1), about(3_600_000, 1));
+    assert!(clock.stamp(at(1)).is_err());
+    clock.peer_met(at(5), peer(2), start(2, 1), about(0, 2));
+    assert!(clock.stamp(at(6)).is_ok());
+}
+
+#[test]
 fn r5_one_peer_with_a_wrong_clock_does_not_stop_those_that_agree() {
     let clock = clock();
     clock.peer_read(at(0), peer(2), about(1, 2));
